@@ -1,0 +1,1 @@
+//! reprieve-ledger: see ARCHITECTURE.md.

@@ -1,0 +1,328 @@
+//! Events: what is recorded. The gateway's whole state is a fold over them; see `state.rs`.
+
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    Action, AgentName, Answer, Digest, Effect, Environment, HoldId, IntentId, Kind, Needs, OperatorName, Parameters, Protocol, Reach,
+    Refusal, Scope, ScramVerifier, SessionId, SystemName, Timestamp, TokenId,
+};
+
+/// An event with its place in the ledger.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Recorded {
+    /// Its index, from 0 without gaps.
+    pub index: u64,
+    /// When it was appended.
+    pub at: Timestamp,
+    /// What happened.
+    pub event: Event,
+}
+
+/// How an intent ended.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "outcome", rename_all = "snake_case")]
+pub enum Outcome {
+    /// It ran and is final.
+    Done {
+        /// The server's word for it, e.g. `DELETE 3`.
+        tag: String,
+        /// What it was measured to reach.
+        reach: Reach,
+        /// The server's transaction id, where one was assigned: settles a crash.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        xid: Option<u64>,
+    },
+    /// The server itself said no; nothing was changed.
+    Failed {
+        /// The SQLSTATE or status.
+        code: String,
+    },
+    /// Held, refused, frozen or unavailable; nothing was changed.
+    Refused {
+        /// The whole answer.
+        refusal: Refusal,
+    },
+    /// Its client undid it, or went away before it was final.
+    Abandoned,
+    /// Reprieve stopped in between and could not find out.
+    Unknown,
+}
+
+/// Why an operation is held.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum HeldReason {
+    /// By its text or an estimate, before it ran.
+    Text,
+    /// By what it was measured to do; it was rolled back.
+    Measured,
+}
+
+/// Equal reads of one session, counted together.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ReadTally {
+    /// The statement, literals redacted, cut at 512 bytes.
+    pub text: String,
+    /// How often.
+    pub count: u64,
+}
+
+/// What happened.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "event", rename_all = "snake_case")]
+#[allow(missing_docs, reason = "the fields are named after the nouns they hold; each variant says what happened")]
+pub enum Event {
+    /// The gateway started.
+    Started { version: String },
+    /// The gateway stopped in good order.
+    Stopped,
+    /// A policy set came into force.
+    PolicyActivated { digest: Digest, profile: String },
+    /// A policy set was refused; the old one stays.
+    PolicyRejected { reason: String },
+
+    /// An operator may act from now on.
+    OperatorAdded {
+        operator: OperatorName,
+        public_key: String,
+        sealed_totp: String,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        by: Option<OperatorName>,
+    },
+    /// An operator proved a second factor; its code can't be used again.
+    CodeSpent { operator: OperatorName, step: u64 },
+
+    /// A token was issued, to a new agent or as an agent's new token.
+    TokenIssued {
+        token: TokenId,
+        agent: AgentName,
+        digest: Digest,
+        verifier: ScramVerifier,
+        scope: Scope,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        on_behalf_of: Option<OperatorName>,
+        expires: Timestamp,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        parent: Option<TokenId>,
+        decoy: bool,
+        by: OperatorName,
+    },
+    /// A token's scope became narrower.
+    TokenNarrowed { token: TokenId, scope: Scope, by: OperatorName },
+    /// A token and its children are void.
+    TokenRevoked { token: TokenId, by: OperatorName },
+    /// A decoy was presented: whoever did is frozen.
+    DecoyPresented { decoy: TokenId, claimed: AgentName, peer: String },
+    /// Nothing more runs: for one agent, or for all.
+    Frozen {
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        agent: Option<AgentName>,
+        by: String,
+        reason: String,
+    },
+    /// Operations run again.
+    Thawed {
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        agent: Option<AgentName>,
+        by: OperatorName,
+        reason: String,
+    },
+
+    /// An agent's client connected.
+    SessionOpened { session: SessionId, agent: AgentName, token: TokenId, system: SystemName, peer: String },
+    /// It went away.
+    SessionClosed { session: SessionId },
+    /// A client was turned away at the door.
+    SessionRefused { claimed: String, system: String, peer: String, reason: String },
+    /// Reads of a session since its last such record.
+    Reads { session: SessionId, agent: AgentName, system: SystemName, reads: Vec<ReadTally> },
+
+    /// An agent wants to change something. Durable before the change is final.
+    Intent {
+        intent: IntentId,
+        session: SessionId,
+        agent: AgentName,
+        token: TokenId,
+        system: SystemName,
+        environment: Environment,
+        digest: Digest,
+        /// Literals redacted.
+        text: String,
+        kinds: Vec<Kind>,
+    },
+    /// How it ended.
+    Concluded {
+        intent: IntentId,
+        agent: AgentName,
+        #[serde(flatten)]
+        outcome: Outcome,
+    },
+
+    /// An operation waits for people.
+    HoldOpened {
+        hold: HoldId,
+        intent: IntentId,
+        digest: Digest,
+        agent: AgentName,
+        token: TokenId,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        on_behalf_of: Option<OperatorName>,
+        session: SessionId,
+        system: SystemName,
+        environment: Environment,
+        protocol: Protocol,
+        action: Action,
+        text: String,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        parameters: Option<Parameters>,
+        effects: Vec<Effect>,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        reach: Option<Reach>,
+        reason: HeldReason,
+        needs: Needs,
+        /// What an approver has to type.
+        confirm: String,
+        expires: Timestamp,
+    },
+    /// A person answered.
+    HoldAnswered {
+        hold: HoldId,
+        operator: OperatorName,
+        answer: Answer,
+        reason: String,
+        /// The operator's signature over what was shown, base64, and the digest it signs.
+        signature: String,
+        signed: Digest,
+    },
+    /// Nobody answered in time: denied.
+    HoldExpired { hold: HoldId },
+    /// The release was spent by one run. Unique for each hold.
+    HoldReleased { hold: HoldId, intent: IntentId },
+    /// The run ended; its result is kept for the identical retry where Reprieve ran it itself.
+    HoldFinished {
+        hold: HoldId,
+        intent: IntentId,
+        succeeded: bool,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        kept: Option<String>,
+    },
+    /// The kept result was handed over. Unique for each hold.
+    ResultDelivered { hold: HoldId },
+
+    /// A person must look.
+    Alarm {
+        what: String,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        agent: Option<AgentName>,
+    },
+}
+
+impl Event {
+    /// The variant's name as it is stored.
+    #[must_use]
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Self::Started { .. } => "started",
+            Self::Stopped => "stopped",
+            Self::PolicyActivated { .. } => "policy_activated",
+            Self::PolicyRejected { .. } => "policy_rejected",
+            Self::OperatorAdded { .. } => "operator_added",
+            Self::CodeSpent { .. } => "code_spent",
+            Self::TokenIssued { .. } => "token_issued",
+            Self::TokenNarrowed { .. } => "token_narrowed",
+            Self::TokenRevoked { .. } => "token_revoked",
+            Self::DecoyPresented { .. } => "decoy_presented",
+            Self::Frozen { .. } => "frozen",
+            Self::Thawed { .. } => "thawed",
+            Self::SessionOpened { .. } => "session_opened",
+            Self::SessionClosed { .. } => "session_closed",
+            Self::SessionRefused { .. } => "session_refused",
+            Self::Reads { .. } => "reads",
+            Self::Intent { .. } => "intent",
+            Self::Concluded { .. } => "concluded",
+            Self::HoldOpened { .. } => "hold_opened",
+            Self::HoldAnswered { .. } => "hold_answered",
+            Self::HoldExpired { .. } => "hold_expired",
+            Self::HoldReleased { .. } => "hold_released",
+            Self::HoldFinished { .. } => "hold_finished",
+            Self::ResultDelivered { .. } => "result_delivered",
+            Self::Alarm { .. } => "alarm",
+        }
+    }
+
+    /// The key that may occur once in a ledger, for what must happen once.
+    #[must_use]
+    pub fn unique_key(&self) -> Option<String> {
+        match self {
+            Self::HoldReleased { hold, .. } => Some(format!("release:{hold}")),
+            Self::ResultDelivered { hold } => Some(format!("delivered:{hold}")),
+            Self::HoldAnswered { hold, operator, .. } => Some(format!("answer:{hold}:{operator}")),
+            Self::HoldExpired { hold } => Some(format!("expired:{hold}")),
+            Self::CodeSpent { operator, step } => Some(format!("code:{operator}:{step}")),
+            Self::Concluded { intent, .. } => Some(format!("concluded:{intent}")),
+            Self::TokenIssued { token, .. } => Some(format!("token:{token}")),
+            Self::OperatorAdded { operator, .. } => Some(format!("operator:{operator}")),
+            Self::Started { .. }
+            | Self::Stopped
+            | Self::PolicyActivated { .. }
+            | Self::PolicyRejected { .. }
+            | Self::TokenNarrowed { .. }
+            | Self::TokenRevoked { .. }
+            | Self::DecoyPresented { .. }
+            | Self::Frozen { .. }
+            | Self::Thawed { .. }
+            | Self::SessionOpened { .. }
+            | Self::SessionClosed { .. }
+            | Self::SessionRefused { .. }
+            | Self::Reads { .. }
+            | Self::Intent { .. }
+            | Self::HoldOpened { .. }
+            | Self::HoldFinished { .. }
+            | Self::Alarm { .. } => None,
+        }
+    }
+
+    /// The agent it is about, for searching.
+    #[must_use]
+    pub fn agent(&self) -> Option<&AgentName> {
+        match self {
+            Self::TokenIssued { agent, .. }
+            | Self::SessionOpened { agent, .. }
+            | Self::Reads { agent, .. }
+            | Self::Intent { agent, .. }
+            | Self::Concluded { agent, .. }
+            | Self::HoldOpened { agent, .. }
+            | Self::DecoyPresented { claimed: agent, .. } => Some(agent),
+            Self::Frozen { agent, .. } | Self::Thawed { agent, .. } | Self::Alarm { agent, .. } => agent.as_ref(),
+            Self::Started { .. }
+            | Self::Stopped
+            | Self::PolicyActivated { .. }
+            | Self::PolicyRejected { .. }
+            | Self::OperatorAdded { .. }
+            | Self::CodeSpent { .. }
+            | Self::TokenNarrowed { .. }
+            | Self::TokenRevoked { .. }
+            | Self::SessionClosed { .. }
+            | Self::SessionRefused { .. }
+            | Self::HoldAnswered { .. }
+            | Self::HoldExpired { .. }
+            | Self::HoldReleased { .. }
+            | Self::HoldFinished { .. }
+            | Self::ResultDelivered { .. } => None,
+        }
+    }
+
+    /// The hold it is about, for searching.
+    #[must_use]
+    pub fn hold(&self) -> Option<HoldId> {
+        match self {
+            Self::HoldOpened { hold, .. }
+            | Self::HoldAnswered { hold, .. }
+            | Self::HoldExpired { hold }
+            | Self::HoldReleased { hold, .. }
+            | Self::HoldFinished { hold, .. }
+            | Self::ResultDelivered { hold } => Some(*hold),
+            _ => None,
+        }
+    }
+}

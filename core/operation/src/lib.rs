@@ -1,0 +1,24 @@
+//! The nouns every part of Reprieve speaks in: operations, effects, reach, decisions, and the events that record them.
+//!
+//! Pure data: no clock, socket, file or async runtime is known here. The state of a gateway is a fold over [`Event`]s;
+//! see `event.rs` for what is recorded and `state.rs` for the fold.
+
+mod decision;
+mod effect;
+mod event;
+mod id;
+mod operation;
+mod reach;
+mod scope;
+mod state;
+mod token;
+
+pub use decision::{Answer, Budget, Decision, Facts, Needs, Refusal, RefusalKind, Terms, Undoability};
+pub use effect::{Effect, Kind, ObjectKind, ObjectName, Rewrite};
+pub use event::{Event, HeldReason, Outcome, ReadTally, Recorded};
+pub use id::{AgentName, Digest, Environment, HoldId, IntentId, OperatorName, SessionId, SystemName, Timestamp, TokenId};
+pub use operation::{Action, Operation, Parameters, Principal, Protocol};
+pub use reach::{Reach, TableReach};
+pub use scope::{Pattern, Scope, ScopeError};
+pub use state::{AgentState, HoldState, HoldStatus, Next, OperatorState, State};
+pub use token::{SCRAM_ITERATIONS, ScramVerifier, Token, TokenError};

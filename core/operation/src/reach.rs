@@ -1,0 +1,152 @@
+//! Reach: the measured blast radius of a change.
+
+use std::{collections::BTreeMap, fmt};
+
+use serde::{Deserialize, Serialize};
+
+/// Rows one table gained, changed and lost.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TableReach {
+    /// Rows added.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub inserted: u64,
+    /// Rows changed.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub updated: u64,
+    /// Rows removed.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub deleted: u64,
+}
+
+#[allow(clippy::trivially_copy_pass_by_ref, reason = "serde's `skip_serializing_if` hands a reference")]
+fn is_zero(rows: &u64) -> bool {
+    *rows == 0
+}
+
+impl TableReach {
+    /// All rows touched.
+    #[must_use]
+    pub fn rows(&self) -> u64 {
+        self.inserted.saturating_add(self.updated).saturating_add(self.deleted)
+    }
+}
+
+/// What a change reached, table by table. Tables and objects are spelled `schema.name`.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Reach {
+    /// Rows by table, cascades and triggers included.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub tables: BTreeMap<String, TableReach>,
+    /// Relations that are gone afterwards.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub dropped: Vec<String>,
+    /// Relations whose contents are replaced as a whole (`TRUNCATE`, a changed column type).
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub rewritten: Vec<String>,
+    /// Rows written to system catalogs, by catalog: definitions, privileges, roles.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub catalogs: BTreeMap<String, u64>,
+    /// What would happen outside the measurement, e.g. a cursor that runs inside COMMIT.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub escapes: Vec<String>,
+    /// Whether these are the planner's or the catalogue's numbers, because the change was not run to find out.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub estimated: bool,
+}
+
+impl Reach {
+    /// All rows touched in tables.
+    #[must_use]
+    pub fn rows(&self) -> u64 {
+        self.tables.values().fold(0, |sum, table| sum.saturating_add(table.rows()))
+    }
+
+    /// Rows removed from tables.
+    #[must_use]
+    pub fn deleted(&self) -> u64 {
+        self.tables.values().fold(0, |sum, table| sum.saturating_add(table.deleted))
+    }
+
+    /// Whether definitions, privileges or roles changed.
+    #[must_use]
+    pub fn touches_catalogs(&self) -> bool {
+        self.catalogs.values().any(|rows| *rows > 0)
+    }
+
+    /// Whether nothing at all was reached.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.rows() == 0 && self.dropped.is_empty() && self.rewritten.is_empty() && !self.touches_catalogs() && self.escapes.is_empty()
+    }
+
+    /// Whether everything here is also in `approved`: no new table, no larger number, nothing new dropped.
+    ///
+    /// A `TRUNCATE` or `DROP` hides row counters, so these must be in `approved` by name. Catalog rows are compared by
+    /// catalog, unless the approval was given on an estimate of named objects: catalog rows can't be estimated.
+    #[must_use]
+    pub fn is_within(&self, approved: &Self) -> bool {
+        let tables = self.tables.iter().all(|(name, rows)| {
+            approved
+                .tables
+                .get(name)
+                .is_some_and(|limit| rows.inserted <= limit.inserted && rows.updated <= limit.updated && rows.deleted <= limit.deleted)
+                || rows.rows() == 0
+        });
+        let named = |mine: &[String], theirs: &[String]| mine.iter().all(|name| theirs.contains(name));
+        let named_estimate = approved.estimated && !(approved.dropped.is_empty() && approved.rewritten.is_empty());
+        let catalogs = named_estimate
+            || self.catalogs.iter().all(|(name, rows)| *rows == 0 || approved.catalogs.get(name).is_some_and(|limit| rows <= limit));
+        tables
+            && catalogs
+            && named(&self.dropped, &approved.dropped)
+            && named(&self.rewritten, &approved.rewritten)
+            && named(&self.escapes, &approved.escapes)
+    }
+}
+
+impl fmt::Display for Reach {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut parts: Vec<String> = Vec::new();
+        parts.extend(self.dropped.iter().map(|name| format!("drops {name}")));
+        parts.extend(self.rewritten.iter().map(|name| format!("rewrites {name}")));
+        for (name, rows) in &self.tables {
+            for (verb, count) in [("deletes", rows.deleted), ("updates", rows.updated), ("inserts", rows.inserted)] {
+                if count > 0 {
+                    parts.push(format!("{verb} {count} in {name}"));
+                }
+            }
+        }
+        let catalogs: u64 = self.catalogs.values().sum();
+        if catalogs > 0 && self.dropped.is_empty() && self.rewritten.is_empty() {
+            let names: Vec<&str> = self.catalogs.keys().map(String::as_str).collect();
+            parts.push(format!("changes definitions or privileges ({catalogs} rows of {})", names.join(", ")));
+        }
+        parts.extend(self.escapes.iter().cloned());
+        if parts.is_empty() {
+            parts.push("reaches nothing".to_owned());
+        }
+        write!(f, "{}{}", if self.estimated { "about: " } else { "" }, parts.join("; "))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn deletes(rows: &[(&str, u64)]) -> Reach {
+        let tables =
+            rows.iter().map(|(name, deleted)| ((*name).to_owned(), TableReach { deleted: *deleted, ..TableReach::default() })).collect();
+        Reach { tables, ..Reach::default() }
+    }
+
+    #[test]
+    fn within_compares_table_by_table() {
+        let approved = deletes(&[("public.a", 10), ("public.b", 5)]);
+        assert!(deletes(&[("public.a", 10)]).is_within(&approved));
+        assert!(!deletes(&[("public.a", 11)]).is_within(&approved));
+        assert!(!deletes(&[("public.c", 1)]).is_within(&approved));
+        let dropped = Reach { dropped: vec!["public.a".into()], ..Reach::default() };
+        assert!(!dropped.is_within(&approved));
+        assert!(dropped.is_within(&dropped));
+    }
+}

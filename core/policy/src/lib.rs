@@ -1,0 +1,1 @@
+//! reprieve-policy: see ARCHITECTURE.md.

@@ -1,0 +1,1 @@
+//! reprieve-effects-sql: see ARCHITECTURE.md.

@@ -1,0 +1,148 @@
+//! The operators' desk: the commands a person may give, and the trait that carries them out.
+//!
+//! No agent credential is worth anything here, and no operator credential on an agent's surface. Every command is signed
+//! with the operator's key and carries a fresh second factor; see `service/approvals` for the checks.
+
+use std::{future::Future, pin::Pin};
+
+use reprieve_operation::{AgentName, Answer, Digest, HoldId, Kind, OperatorName, Pattern, SystemName};
+use serde::{Deserialize, Serialize};
+
+/// What an operator may ask for.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "command", rename_all = "snake_case", deny_unknown_fields)]
+pub enum Command {
+    /// A new operator; answers the key to enrol the second factor with.
+    AddOperator {
+        /// The new operator.
+        operator: OperatorName,
+        /// Their Ed25519 public key, base64.
+        public_key: String,
+        /// Their TOTP secret, base32.
+        totp_secret: String,
+    },
+    /// A new agent, or a new token for one. Answers `{"token": …, "agent": …, "token_id": …}`.
+    IssueToken {
+        /// The agent.
+        agent: AgentName,
+        /// Systems; environments follow from them.
+        systems: Vec<SystemName>,
+        /// Kinds of operation.
+        allow: Vec<Kind>,
+        /// Resource patterns, `*` if empty.
+        resources: Vec<Pattern>,
+        /// Own limit of rows an hour.
+        rows_per_hour: Option<u64>,
+        /// The operator it acts for.
+        on_behalf_of: Option<OperatorName>,
+        /// Seconds until it is void.
+        expires_in_s: u64,
+        /// The agent whose token this one narrows.
+        parent: Option<AgentName>,
+    },
+    /// A decoy token under the name of `agent`.
+    IssueDecoy {
+        /// The name the bait goes by.
+        agent: AgentName,
+    },
+    /// Narrows an agent's token.
+    Narrow {
+        /// The agent.
+        agent: AgentName,
+        /// The kinds that stay.
+        allow: Vec<Kind>,
+        /// The resources that stay, all if empty.
+        resources: Vec<Pattern>,
+    },
+    /// Makes an agent's token and its children void.
+    Revoke {
+        /// The agent.
+        agent: AgentName,
+    },
+    /// Answers a hold.
+    Answer {
+        /// The hold.
+        hold: HoldId,
+        /// The answer.
+        answer: Answer,
+        /// The resource's name as the person typed it; needed to approve.
+        confirm: Option<String>,
+        /// Why.
+        reason: String,
+        /// What the person saw and signs: [`reprieve_operation::HoldState::digest_to_sign`].
+        signed: Digest,
+    },
+    /// Freezes an agent, or all.
+    Freeze {
+        /// The agent; all if missing.
+        agent: Option<AgentName>,
+        /// Why.
+        reason: String,
+    },
+    /// Thaws an agent, or all.
+    Thaw {
+        /// The agent; all if missing.
+        agent: Option<AgentName>,
+        /// Why.
+        reason: String,
+    },
+}
+
+/// A command as it comes over the wire. `signature` is Ed25519 over [`SignedCommand::message`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SignedCommand {
+    /// Who.
+    pub operator: OperatorName,
+    /// The [`Command`] as JSON text, exactly as signed.
+    pub command: String,
+    /// Six digits of the second factor (RFC 6238). Each works once.
+    pub code: String,
+    /// Milliseconds since the Unix epoch; more than two minutes off is refused.
+    pub issued_at: u64,
+    /// Base64.
+    pub signature: String,
+}
+
+impl SignedCommand {
+    /// The bytes that are signed.
+    #[must_use]
+    pub fn message(operator: &OperatorName, command: &str, code: &str, issued_at: u64) -> [u8; 32] {
+        Digest::of(&[b"reprieve/command/v1", operator.as_str().as_bytes(), command.as_bytes(), code.as_bytes(), &issued_at.to_be_bytes()]).0
+    }
+}
+
+/// Why a command was not carried out.
+#[derive(Debug, Clone, thiserror::Error, PartialEq, Eq)]
+pub enum DeskError {
+    /// The signature, the code or the time is wrong. Which one is not told.
+    #[error("not authenticated: the key, the code or the clock is wrong")]
+    NotAuthenticated,
+    /// Too many failed attempts.
+    #[error("too many failed attempts: try again in {seconds} s")]
+    TooMany {
+        /// How long.
+        seconds: u64,
+    },
+    /// A rule forbids it.
+    #[error("{0}")]
+    Forbidden(String),
+    /// The command makes no sense as things stand.
+    #[error("{0}")]
+    Invalid(String),
+    /// The ledger is not there.
+    #[error("{0}")]
+    Unavailable(String),
+}
+
+/// Carries out operators' commands.
+pub trait Desk: Send + Sync {
+    /// Checks and carries out one command.
+    fn perform(&self, command: SignedCommand) -> DeskAnswer<'_>;
+
+    /// Freezes at once, for whoever can show the gateway's freeze key: stopping is cheap, going on is not.
+    fn freeze<'a>(&'a self, freeze_key: &'a str, agent: Option<AgentName>, reason: String) -> DeskAnswer<'a>;
+}
+
+/// A command's answer: JSON for the one who asked.
+pub type DeskAnswer<'a> = Pin<Box<dyn Future<Output = Result<serde_json::Value, DeskError>> + Send + 'a>>;

@@ -1,0 +1,1 @@
+//! reprieve-pgwire: see ARCHITECTURE.md.

@@ -1,0 +1,1 @@
+//! reprieve-approvals: see ARCHITECTURE.md.

@@ -1,0 +1,1 @@
+//! reprieve-audit: see ARCHITECTURE.md.

@@ -1,0 +1,1 @@
+//! reprieve-secrets: see ARCHITECTURE.md.

@@ -1,0 +1,1 @@
+//! reprieve-store: see ARCHITECTURE.md.

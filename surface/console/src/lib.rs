@@ -1,0 +1,1 @@
+//! reprieve-surface-console: see ARCHITECTURE.md.

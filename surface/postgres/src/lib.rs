@@ -1,0 +1,1 @@
+//! reprieve-surface-postgres: see ARCHITECTURE.md.

@@ -1,0 +1,1 @@
+//! reprieve-testkit: see ARCHITECTURE.md.

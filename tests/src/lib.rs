@@ -1,0 +1,1 @@
+//! reprieve-tests: see ARCHITECTURE.md.
