@@ -5,6 +5,13 @@
 
 mod audit;
 mod desk;
+mod gate;
+mod holding;
+mod permit;
+mod upstream;
 
 pub use audit::{Audit, AuditError, Clock, Pending};
 pub use desk::{Command, Desk, DeskAnswer, DeskError, SignedCommand};
+pub use gate::{Gate, GateOptions};
+pub use permit::{Approved, Clearance, OpenIntent, Permit};
+pub use upstream::{Done, Ran, Running, Upstream};

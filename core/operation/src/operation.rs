@@ -63,6 +63,8 @@ pub struct Operation {
     pub protocol: Protocol,
     /// The exact text; for a commit, the transaction's statements, one a line.
     pub text: Arc<str>,
+    /// The text as it is recorded: without its literals.
+    pub redacted: Arc<str>,
     /// Bound parameters, where there are some.
     pub parameters: Option<Parameters>,
     /// Whether it stands alone.

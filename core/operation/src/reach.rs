@@ -85,22 +85,50 @@ impl Reach {
     /// catalog, unless the approval was given on an estimate of named objects: catalog rows can't be estimated.
     #[must_use]
     pub fn is_within(&self, approved: &Self) -> bool {
-        let tables = self.tables.iter().all(|(name, rows)| {
-            approved
-                .tables
-                .get(name)
-                .is_some_and(|limit| rows.inserted <= limit.inserted && rows.updated <= limit.updated && rows.deleted <= limit.deleted)
-                || rows.rows() == 0
-        });
-        let named = |mine: &[String], theirs: &[String]| mine.iter().all(|name| theirs.contains(name));
+        self.beyond(approved).is_empty()
+    }
+}
+
+impl Reach {
+    /// What of this is not in `approved`: the part that still has to be decided on.
+    #[must_use]
+    pub fn beyond(&self, approved: &Self) -> Self {
+        let without = |mine: &[String], theirs: &[String]| mine.iter().filter(|name| !theirs.contains(name)).cloned().collect();
+        let less = |rows: &TableReach, limit: TableReach| TableReach {
+            inserted: rows.inserted.saturating_sub(limit.inserted),
+            updated: rows.updated.saturating_sub(limit.updated),
+            deleted: rows.deleted.saturating_sub(limit.deleted),
+        };
+        let tables = self.tables.iter().map(|(name, rows)| (name.clone(), less(rows, approved.tables.get(name).copied().unwrap_or_default())));
         let named_estimate = approved.estimated && !(approved.dropped.is_empty() && approved.rewritten.is_empty());
-        let catalogs = named_estimate
-            || self.catalogs.iter().all(|(name, rows)| *rows == 0 || approved.catalogs.get(name).is_some_and(|limit| rows <= limit));
-        tables
-            && catalogs
-            && named(&self.dropped, &approved.dropped)
-            && named(&self.rewritten, &approved.rewritten)
-            && named(&self.escapes, &approved.escapes)
+        let catalogs = self.catalogs.iter().filter(|_| !named_estimate);
+        let catalogs = catalogs.map(|(name, rows)| (name.clone(), rows.saturating_sub(approved.catalogs.get(name).copied().unwrap_or(0))));
+        Self {
+            tables: tables.filter(|(_, rows)| rows.rows() > 0).collect(),
+            dropped: without(&self.dropped, &approved.dropped),
+            rewritten: without(&self.rewritten, &approved.rewritten),
+            catalogs: catalogs.filter(|(_, rows)| *rows > 0).collect(),
+            escapes: without(&self.escapes, &approved.escapes),
+            estimated: self.estimated,
+        }
+    }
+
+    /// Adds `other`, as when one transaction does both.
+    pub fn add(&mut self, other: &Self) {
+        for (name, rows) in &other.tables {
+            let sum = self.tables.entry(name.clone()).or_default();
+            sum.inserted = sum.inserted.saturating_add(rows.inserted);
+            sum.updated = sum.updated.saturating_add(rows.updated);
+            sum.deleted = sum.deleted.saturating_add(rows.deleted);
+        }
+        for (name, rows) in &other.catalogs {
+            let sum = self.catalogs.entry(name.clone()).or_default();
+            *sum = sum.saturating_add(*rows);
+        }
+        self.dropped.extend_from_slice(&other.dropped);
+        self.rewritten.extend_from_slice(&other.rewritten);
+        self.escapes.extend_from_slice(&other.escapes);
+        self.estimated |= other.estimated;
     }
 }
 

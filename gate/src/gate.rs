@@ -1,0 +1,298 @@
+//! The story of one operation, from request to recorded outcome.
+//!
+//! Read [`Gate::handle`] first: record the intent, settle the terms, run under a permit, record the outcome. How a hold
+//! waits is in `holding.rs`; what the run must prove is in `permit.rs`.
+
+use std::{
+    collections::HashMap,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use arc_swap::ArcSwap;
+use reprieve_operation::{
+    Action, Budget, Decision, Effect, Environment, Event, Facts, IntentId, Kind, Operation, Outcome, Principal, Reach, Refusal, SessionId, Terms,
+    Timestamp, Undoability,
+};
+use reprieve_policy::{Policy, decide};
+use tokio::sync::watch;
+
+use crate::{
+    audit::{Audit, Clock},
+    holding::Holding,
+    permit::{Approved, OpenIntent, Permit},
+    upstream::{Done, Ran, Upstream},
+};
+
+/// A measured excess may be run again under new terms this often before the operation is given up.
+const MAX_ROUNDS: usize = 8;
+
+/// How the gate behaves.
+#[derive(Debug, Clone)]
+pub struct GateOptions {
+    /// Budgets by environment; an environment that is not listed has the default budget.
+    pub budgets: HashMap<Environment, Budget>,
+    /// How long a client that still listens waits for people.
+    pub wait: Duration,
+    /// When a hold that nobody answered is denied.
+    pub expire: Duration,
+    /// How many open holds one agent may have.
+    pub open_holds: usize,
+    /// Where people look at a hold; its id is appended.
+    pub link: String,
+}
+
+/// Carries operations from request to recorded outcome.
+pub struct Gate {
+    pub(crate) audit: Arc<dyn Audit>,
+    pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) options: GateOptions,
+    pub(crate) holding: Holding,
+    policy: Arc<ArcSwap<Policy>>,
+    next_intent: AtomicU64,
+    next_session: AtomicU64,
+    control: watch::Sender<u64>,
+}
+
+impl Gate {
+    /// A gate over a ledger and a policy set that may be swapped at any time.
+    #[must_use]
+    pub fn new(audit: Arc<dyn Audit>, clock: Arc<dyn Clock>, policy: Arc<ArcSwap<Policy>>, options: GateOptions) -> Self {
+        let next = audit.state().next;
+        Self {
+            audit,
+            clock,
+            options,
+            holding: Holding::new(next.hold.max(1)),
+            policy,
+            next_intent: AtomicU64::new(next.intent.max(1)),
+            next_session: AtomicU64::new(next.session.max(1)),
+            control: watch::channel(0).0,
+        }
+    }
+
+    /// Carries one operation that may change something from request to recorded outcome.
+    pub async fn handle(&self, mut operation: Operation, upstream: &mut dyn Upstream) -> Result<Done, Refusal> {
+        let mut intent = self.intend(&operation)?; // nothing runs unrecorded
+        let result = self.settle(&mut intent, &mut operation, upstream).await;
+        intent.conclude(outcome(&result)); // a refusal is an outcome too
+        match result? {
+            Ran::Final(done) => Ok(done),
+            Ran::Failed { code } => Ok(Done { tag: code, reach: Reach::default(), xid: None, kept: None }),
+            Ran::Abandoned | Ran::Beyond(_) => Ok(Done { tag: String::new(), reach: Reach::default(), xid: None, kept: None }),
+        }
+    }
+
+    async fn settle(&self, intent: &mut OpenIntent, operation: &mut Operation, upstream: &mut dyn Upstream) -> Result<Ran, Refusal> {
+        for _ in 0..MAX_ROUNDS {
+            let terms = match self.terms(intent, operation, upstream).await? {
+                Granted::Terms(terms, approved) => (terms, approved),
+                Granted::Delivered(done) => return Ok(Ran::Final(done)),
+            };
+            let (terms, approved) = terms;
+            let hold = approved.as_ref().map(|approved| approved.hold);
+            let permit = Permit { gate: self, intent, operation, terms, approved }; // only this crate can build one
+            let ran = upstream.run(permit).await; // spends the permit
+            if let Some(hold) = hold {
+                self.finish_hold(hold, intent.id(), &ran).await?;
+            }
+            match ran? {
+                Ran::Beyond(reach) if operation.action != Action::Commit || hold.is_none() => operation.reach = Some(reach),
+                Ran::Beyond(reach) => {
+                    operation.reach = Some(reach);
+                }
+                ran => return Ok(ran),
+            }
+            if operation.action == Action::Commit {
+                // A client's transaction is gone once it is rolled back: it can be held, but not run again from here.
+                return Err(self.hold_rolled_back(intent, operation, upstream).await);
+            }
+        }
+        Err(Refusal::unavailable("measurement", "what this reaches changed each time it was measured; nothing was changed"))
+    }
+
+    /// Decides on text alone, without recording: for reads, which share one record, and for what the client's own transaction
+    /// can still take back.
+    pub fn admit(&self, operation: &Operation) -> Result<(), Refusal> {
+        match self.decide(operation, 0) {
+            Decision::Allow(_) => Ok(()),
+            Decision::Refuse(refusal) => Err(refusal),
+            Decision::Needs(needs) if operation.action == Action::InSession && waits_for_commit(operation) => {
+                tracing::debug!(rule = needs.rule, "left to the measurement at commit");
+                Ok(())
+            }
+            Decision::Needs(needs) => Err(Refusal {
+                kind: reprieve_operation::RefusalKind::Refused,
+                rule: needs.rule,
+                reason: needs.reason,
+                remedy: needs.remedy,
+                hold: None,
+                reach: None,
+            }),
+        }
+    }
+
+    /// Whether `operation` needs more than its client's transaction can give: it is to be held by its text alone.
+    #[must_use]
+    pub fn must_hold(&self, operation: &Operation) -> bool {
+        matches!(self.decide(operation, 0), Decision::Needs(_)) && !waits_for_commit(operation)
+    }
+
+    /// Decides under today's facts, with `approvals` people having said yes to exactly this.
+    pub(crate) fn decide(&self, operation: &Operation, approvals: u32) -> Decision {
+        let facts = match self.facts(operation, approvals) {
+            Ok(facts) => facts,
+            Err(refusal) => return Decision::Refuse(refusal),
+        };
+        decide(&self.policy.load(), operation, &facts)
+    }
+
+    /// Whether the policy allows a measured reach as it is.
+    pub(crate) fn allows_measured(&self, operation: &Operation, reach: &Reach) -> bool {
+        let measured = Operation { reach: Some(reach.clone()), ..operation.clone() };
+        matches!(self.decide(&measured, 0), Decision::Allow(_))
+    }
+
+    fn facts(&self, operation: &Operation, approvals: u32) -> Result<Facts, Refusal> {
+        let now = self.clock.now();
+        let agent = &operation.principal.agent;
+        let state = self.audit.state();
+        if let Some(reason) = state.frozen_because(agent) {
+            return Err(Refusal::frozen(reason));
+        }
+        check_token(&state, &operation.principal, now)?;
+        let budget = self.options.budgets.get(&operation.environment).copied().unwrap_or_default();
+        Ok(Facts {
+            now,
+            frozen: false,
+            approvals,
+            delayed: Duration::ZERO,
+            undoable: Undoability::None,
+            budget,
+            rows_this_hour: state.rows_this_hour(agent, now),
+        })
+    }
+
+    fn intend(&self, operation: &Operation) -> Result<OpenIntent, Refusal> {
+        if let Some(reason) = self.audit.state().frozen_because(&operation.principal.agent) {
+            return Err(Refusal::frozen(reason));
+        }
+        let id = IntentId(self.next_intent.fetch_add(1, Ordering::Relaxed));
+        let principal = &operation.principal;
+        let event = Event::Intent {
+            intent: id,
+            session: operation.session,
+            agent: principal.agent.clone(),
+            token: principal.token,
+            system: operation.system.clone(),
+            environment: operation.environment.clone(),
+            digest: operation.digest(),
+            text: operation.redacted.to_string(),
+            kinds: operation.kinds().into_iter().collect(),
+        };
+        Ok(OpenIntent::new(self.audit.clone(), principal.agent.clone(), id, event))
+    }
+
+    /// Opens a session: its number, recorded before the client may do anything.
+    pub async fn open_session(&self, principal: &Principal, system: &reprieve_operation::SystemName, peer: &str) -> Result<SessionId, Refusal> {
+        let session = SessionId(self.next_session.fetch_add(1, Ordering::Relaxed));
+        let event = Event::SessionOpened {
+            session,
+            agent: principal.agent.clone(),
+            token: principal.token,
+            system: system.clone(),
+            peer: peer.to_owned(),
+        };
+        self.audit.append(event).await.map_err(|error| Refusal::unavailable("ledger", error.to_string()))?;
+        Ok(session)
+    }
+
+    /// Records something that nobody waits for.
+    pub fn note(&self, event: Event) {
+        drop(self.audit.append(event));
+    }
+
+    /// The ledger, for surfaces that read its state.
+    #[must_use]
+    pub fn audit(&self) -> &Arc<dyn Audit> {
+        &self.audit
+    }
+
+    /// The time now.
+    #[must_use]
+    pub fn now(&self) -> Timestamp {
+        self.clock.now()
+    }
+
+    /// Changes whenever a freeze, a thaw, a token or the policy changes: what was decided before may no longer hold.
+    #[must_use]
+    pub fn control(&self) -> watch::Receiver<u64> {
+        self.control.subscribe()
+    }
+
+    /// Says that something changed that decisions depend on.
+    pub fn control_changed(&self) {
+        self.control.send_modify(|version| *version += 1);
+    }
+
+    /// Follows the ledger, so that sessions and waiting holds hear at once what changed. Runs until the ledger stops.
+    pub async fn follow(&self) {
+        let mut events = self.audit.follow();
+        loop {
+            match events.recv().await {
+                Ok(recorded) => match &recorded.event {
+                    Event::Frozen { .. } | Event::Thawed { .. } | Event::DecoyPresented { .. } | Event::TokenIssued { .. } | Event::TokenNarrowed { .. }
+                    | Event::TokenRevoked { .. } => {
+                        self.control_changed();
+                        self.holding.changed();
+                    }
+                    event if event.hold().is_some() => self.holding.changed(),
+                    _ => {}
+                },
+                Err(tokio::sync::broadcast::error::RecvError::Lagged(_)) => {
+                    self.control_changed();
+                    self.holding.changed();
+                }
+                Err(tokio::sync::broadcast::error::RecvError::Closed) => return,
+            }
+        }
+    }
+}
+
+/// What [`Gate::terms`] found.
+pub(crate) enum Granted {
+    /// It may run on these terms.
+    Terms(Terms, Option<Approved>),
+    /// Reprieve ran it already after its approval; the kept result was handed over.
+    Delivered(Done),
+}
+
+/// Whether a transaction can take all of it back, so that its COMMIT is the moment to judge it. Dropping and emptying whole
+/// relations is left out: it isn't run to find out.
+fn waits_for_commit(operation: &Operation) -> bool {
+    let kinds = operation.kinds();
+    let wholesale = operation.effects.iter().any(|effect| matches!(effect, Effect::Drop { .. } | Effect::Rewrite { .. }));
+    !(wholesale || kinds.contains(&Kind::Escape) || kinds.contains(&Kind::Unknown))
+}
+
+fn check_token(state: &reprieve_operation::State, principal: &Principal, now: Timestamp) -> Result<(), Refusal> {
+    let again = "ask an operator for a new token";
+    match state.agents.get(&principal.agent) {
+        Some(agent) if agent.token != principal.token || agent.revoked => Err(Refusal::refused("token-revoked", "this token was revoked or replaced", again)),
+        Some(agent) if agent.expires <= now => Err(Refusal::refused("token-expired", "this token has expired", again)),
+        Some(_) => Ok(()),
+        None => Err(Refusal::refused("token-unknown", "this token is not known", again)),
+    }
+}
+
+fn outcome(result: &Result<Ran, Refusal>) -> Outcome {
+    match result {
+        Ok(Ran::Final(done)) => Outcome::Done { tag: done.tag.clone(), reach: done.reach.clone(), xid: done.xid },
+        Ok(Ran::Failed { code }) => Outcome::Failed { code: code.clone() },
+        Ok(Ran::Abandoned | Ran::Beyond(_)) => Outcome::Abandoned,
+        Err(refusal) => Outcome::Refused { refusal: refusal.clone() },
+    }
+}

@@ -1,0 +1,329 @@
+//! Holding: an operation waits for people without keeping a lock, a transaction or a connection.
+//!
+//! A hold is an event in the ledger; waiting is only listening for its answer. Whoever spends a release first in the ledger runs
+//! it, once: a waiting client, an identical retry, or Reprieve itself when nobody waits any more.
+
+use std::{
+    collections::HashMap,
+    sync::{
+        Mutex, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use reprieve_operation::{
+    Action, Answer, Decision, Event, HeldReason, HoldId, HoldState, HoldStatus, IntentId, Needs, Operation, Reach, Refusal, RefusalKind,
+};
+use tokio::{sync::watch, time::Instant};
+
+use crate::{
+    audit::AuditError,
+    gate::{Gate, Granted},
+    permit::{Approved, OpenIntent},
+    upstream::{Done, Ran, Upstream},
+};
+
+/// A denied operation is not asked about again for this long: its agent hears the person's reason instead.
+const REMEMBER_DENIAL: Duration = Duration::from_secs(15 * 60);
+
+/// Statements longer than this can't be held: nobody would read them.
+const MAX_HELD_TEXT: usize = 256 * 1024;
+
+/// Who waits, and the signal that some hold changed.
+pub(crate) struct Holding {
+    next: AtomicU64,
+    version: watch::Sender<u64>,
+    waiting: Mutex<HashMap<HoldId, usize>>,
+}
+
+impl Holding {
+    pub(crate) fn new(next: u64) -> Self {
+        Self { next: AtomicU64::new(next), version: watch::channel(0).0, waiting: Mutex::default() }
+    }
+
+    pub(crate) fn changed(&self) {
+        self.version.send_modify(|version| *version += 1);
+    }
+
+    fn is_waited_for(&self, hold: HoldId) -> bool {
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner).contains_key(&hold)
+    }
+
+    fn enter(&self, hold: HoldId) -> Waiting<'_> {
+        *self.waiting.lock().unwrap_or_else(PoisonError::into_inner).entry(hold).or_default() += 1;
+        Waiting { holding: self, hold }
+    }
+}
+
+/// A client that waits for a hold; leaving is automatic.
+struct Waiting<'a> {
+    holding: &'a Holding,
+    hold: HoldId,
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        let mut waiting = self.holding.waiting.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(count) = waiting.get_mut(&self.hold) {
+            *count -= 1;
+            if *count == 0 {
+                waiting.remove(&self.hold);
+            }
+        }
+    }
+}
+
+/// What an identical operation finds in the ledger.
+enum Found {
+    /// Nothing: it has to be decided on.
+    Nothing,
+    /// A hold that waits or may be used.
+    Hold(Box<HoldState>),
+}
+
+impl Gate {
+    /// Decides; asks people if that is needed; decides again, their answer now a fact.
+    pub(crate) async fn terms(&self, intent: &mut OpenIntent, operation: &mut Operation, upstream: &mut dyn Upstream) -> Result<Granted, Refusal> {
+        let started = Instant::now();
+        loop {
+            let mut version = self.holding.version.subscribe();
+            let hold = match self.find(operation)? {
+                Found::Hold(hold) => *hold,
+                Found::Nothing => {
+                    let needs = match self.decide(operation, 0) {
+                        Decision::Allow(terms) => return Ok(Granted::Terms(terms, None)),
+                        Decision::Refuse(refusal) => return Err(refusal),
+                        Decision::Needs(needs) => needs,
+                    };
+                    if operation.reach.is_none() {
+                        operation.reach = upstream.estimate(operation).await;
+                        if let (Some(reach), Action::SelfContained) = (&operation.reach, operation.action)
+                            && !reach.estimated
+                            && self.allows_measured(operation, reach)
+                        {
+                            continue; // it did less than its text let fear
+                        }
+                    }
+                    self.open_hold(intent, operation, needs).await?
+                }
+            };
+            match hold.status {
+                HoldStatus::Approved => match self.release(intent, operation, &hold).await? {
+                    Some(granted) => return Ok(granted),
+                    None => continue,
+                },
+                HoldStatus::Finished if hold.kept.is_some() => match self.hand_over(&hold, upstream).await? {
+                    Some(done) => return Ok(Granted::Delivered(done)),
+                    None => continue,
+                },
+                HoldStatus::Waiting | HoldStatus::Released => {}
+                HoldStatus::Denied | HoldStatus::Expired | HoldStatus::Finished => return Err(denied(&hold)),
+            }
+            let refusal = self.held(&hold);
+            let left = self.options.wait.saturating_sub(started.elapsed());
+            if !upstream.can_wait() || left.is_zero() {
+                return Err(refusal);
+            }
+            let _waiting = self.holding.enter(hold.hold);
+            upstream.tell_waiting(&refusal).await;
+            let deadline = started + self.options.wait;
+            loop {
+                tokio::select! {
+                    _ = version.changed() => if !self.same(&hold) { break },
+                    () = tokio::time::sleep_until(deadline) => return Err(refusal),
+                    () = upstream.gone() => return Err(refusal),
+                }
+            }
+        }
+    }
+
+    /// Whether nothing happened to the hold since it was looked at, so that waiting goes on.
+    fn same(&self, hold: &HoldState) -> bool {
+        let state = self.audit.state();
+        state.frozen_because(&hold.agent).is_none() && state.holds.get(&hold.hold).is_some_and(|now| now.status == hold.status)
+    }
+
+    /// The hold of an identical operation, if there is one that still says something.
+    fn find(&self, operation: &Operation) -> Result<Found, Refusal> {
+        let state = self.audit.state();
+        if state.holds.is_empty() {
+            return Ok(Found::Nothing);
+        }
+        let digest = operation.digest();
+        if let Some(hold) = state.hold_for(&digest) {
+            return Ok(Found::Hold(Box::new(hold.clone())));
+        }
+        let now = self.clock.now();
+        let denial = state.holds.values().rev().find(|hold| hold.digest == digest && hold.status == HoldStatus::Denied);
+        match denial {
+            Some(hold) if now.since(hold.opened) < REMEMBER_DENIAL => Err(denied(hold)),
+            _ => Ok(Found::Nothing),
+        }
+    }
+
+    async fn open_hold(&self, intent: &mut OpenIntent, operation: &Operation, needs: Needs) -> Result<HoldState, Refusal> {
+        if operation.text.len() > MAX_HELD_TEXT {
+            return Err(Refusal::refused("held-text-limit", "this needs an approval, and is too long for a person to read", "split it"));
+        }
+        let agent = &operation.principal.agent;
+        if self.audit.state().open_holds(agent) >= self.options.open_holds {
+            let reason = format!("`{agent}` already has {} holds that wait for people", self.options.open_holds);
+            return Err(Refusal::refused("open-holds", reason, "wait for their answers; asking more does not help"));
+        }
+        intent.durable().await?;
+        let hold = HoldId(self.holding.next.fetch_add(1, Ordering::Relaxed));
+        let measured = operation.reach.as_ref().is_some_and(|reach| !reach.estimated);
+        let event = Event::HoldOpened {
+            hold,
+            intent: intent.id(),
+            digest: operation.digest(),
+            agent: agent.clone(),
+            token: operation.principal.token,
+            on_behalf_of: operation.principal.on_behalf_of.clone(),
+            session: operation.session,
+            system: operation.system.clone(),
+            environment: operation.environment.clone(),
+            protocol: operation.protocol,
+            action: operation.action,
+            text: operation.text.to_string(),
+            parameters: operation.parameters.clone(),
+            effects: operation.effects.to_vec(),
+            reach: operation.reach.clone(),
+            reason: if measured { HeldReason::Measured } else { HeldReason::Text },
+            needs,
+            confirm: confirm_name(operation),
+            expires: self.clock.now().plus(self.options.expire),
+        };
+        self.audit.append(event).await.map_err(|error| Refusal::unavailable("ledger", error.to_string()))?;
+        tracing::info!(%hold, %agent, system = %operation.system, "held");
+        let state = self.audit.state();
+        state.holds.get(&hold).cloned().ok_or_else(|| Refusal::unavailable("ledger", "the hold was recorded and is not there"))
+    }
+
+    /// Spends the release, if nobody was faster. `None`: look again.
+    async fn release(&self, intent: &mut OpenIntent, operation: &mut Operation, hold: &HoldState) -> Result<Option<Granted>, Refusal> {
+        let approvals = hold.counted_approvals();
+        operation.reach.clone_from(&hold.reach);
+        let terms = match self.decide(operation, approvals) {
+            Decision::Allow(terms) => terms,
+            Decision::Refuse(refusal) => return Err(refusal),
+            Decision::Needs(needs) => {
+                let remedy = "an operator has to look at it again under the rules now in force".to_owned();
+                return Err(Refusal { kind: RefusalKind::Refused, rule: needs.rule, reason: needs.reason, remedy, hold: Some(hold.hold), reach: None });
+            }
+        };
+        // Whoever gets this event into the ledger runs the operation; the key makes that one.
+        match self.audit.append(Event::HoldReleased { hold: hold.hold, intent: intent.id() }).await {
+            Ok(_) => {
+                intent.durable().await?;
+                Ok(Some(Granted::Terms(terms, Some(Approved { hold: hold.hold, reach: hold.reach.clone(), approvals }))))
+            }
+            Err(AuditError::KeyTaken { .. }) => Ok(None),
+            Err(error) => Err(Refusal::unavailable("ledger", error.to_string())),
+        }
+    }
+
+    /// Hands over what Reprieve's own run of an approved operation gave. `None`: somebody else got it.
+    async fn hand_over(&self, hold: &HoldState, upstream: &mut dyn Upstream) -> Result<Option<Done>, Refusal> {
+        match self.audit.append(Event::ResultDelivered { hold: hold.hold }).await {
+            Ok(_) => {}
+            Err(AuditError::KeyTaken { .. }) => return Ok(None),
+            Err(error) => return Err(Refusal::unavailable("ledger", error.to_string())),
+        }
+        let kept = hold.kept.clone().unwrap_or_default();
+        if upstream.deliver(&kept).await {
+            return Ok(Some(Done { tag: format!("result of {}", hold.hold), reach: Reach::default(), xid: None, kept: None }));
+        }
+        let reason = format!("{} was approved and has run, once; its result can't be shown in this form", hold.hold);
+        Err(Refusal { hold: Some(hold.hold), ..Refusal::refused("already-ran", reason, "look at what it changed before doing more") })
+    }
+
+    /// Records how an approved run ended.
+    pub(crate) async fn finish_hold(&self, hold: HoldId, intent: IntentId, ran: &Result<Ran, Refusal>) -> Result<(), Refusal> {
+        let (succeeded, kept) = match ran {
+            Ok(Ran::Final(done)) => (true, done.kept.clone()),
+            Ok(Ran::Failed { .. } | Ran::Beyond(_) | Ran::Abandoned) | Err(_) => (false, None),
+        };
+        let event = Event::HoldFinished { hold, intent, succeeded, kept };
+        self.audit.append(event).await.map(drop).map_err(|error| Refusal::unavailable("ledger", error.to_string()))
+    }
+
+    /// Holds a client's transaction that was rolled back because of what it was measured to do.
+    pub(crate) async fn hold_rolled_back(&self, intent: &mut OpenIntent, operation: &mut Operation, upstream: &mut dyn Upstream) -> Refusal {
+        match self.terms(intent, operation, upstream).await {
+            Err(refusal) => refusal,
+            Ok(_) => {
+                let reach = operation.reach.clone();
+                let refusal = Refusal::unavailable("measurement", "the transaction was rolled back to be measured exactly; run it again");
+                Refusal { reach, ..refusal }
+            }
+        }
+    }
+
+    /// The refusal of a hold that waits.
+    fn held(&self, hold: &HoldState) -> Refusal {
+        Refusal {
+            kind: RefusalKind::Held,
+            rule: hold.needs.rule.clone(),
+            reason: hold.needs.reason.clone(),
+            remedy: hold.needs.remedy.clone(),
+            hold: Some(hold.hold),
+            reach: hold.reach.clone(),
+        }
+    }
+
+    /// Approved holds that can be run by themselves and for which no client waits.
+    #[must_use]
+    pub fn unattended(&self) -> Vec<HoldState> {
+        let state = self.audit.state();
+        let ready = |hold: &&HoldState| hold.status == HoldStatus::Approved && hold.action == Action::SelfContained;
+        state.holds.values().filter(ready).filter(|hold| !self.holding.is_waited_for(hold.hold)).cloned().collect()
+    }
+
+    /// Hears when some hold changed.
+    #[must_use]
+    pub fn holds_changed(&self) -> watch::Receiver<u64> {
+        self.holding.version.subscribe()
+    }
+
+    /// Denies holds that nobody answered in time.
+    pub fn expire_holds(&self) {
+        let now = self.clock.now();
+        let late: Vec<HoldId> = self.audit.state().holds.values().filter(|hold| hold.is_open() && hold.expires <= now).map(|hold| hold.hold).collect();
+        for hold in late {
+            self.note(Event::HoldExpired { hold });
+        }
+    }
+
+    /// Where people look at a hold.
+    #[must_use]
+    pub fn hold_link(&self, hold: HoldId) -> String {
+        format!("{}{hold}", self.options.link)
+    }
+}
+
+fn denied(hold: &HoldState) -> Refusal {
+    let said = hold.answers.iter().rev().find(|(_, answer, _)| *answer == Answer::Deny);
+    let (rule, reason) = match (hold.status, said) {
+        (_, Some((operator, _, reason))) => ("denied".to_owned(), format!("denied by {operator}: {reason}")),
+        (HoldStatus::Expired, None) => ("expired".to_owned(), "nobody answered in time, so it is denied".to_owned()),
+        _ => ("already-ran".to_owned(), "this was approved and has run, once".to_owned()),
+    };
+    let remedy = "do something narrower, or ask the operator; repeating it will not be asked again soon".to_owned();
+    Refusal { kind: RefusalKind::Refused, rule, reason, remedy, hold: Some(hold.hold), reach: hold.reach.clone() }
+}
+
+/// What an approver has to type: the relation that loses most, or the system.
+fn confirm_name(operation: &Operation) -> String {
+    let by_text = operation.effects.iter().filter(|effect| effect.is_unbounded()).find_map(|effect| effect.relation());
+    let reach = operation.reach.as_ref();
+    let dropped = reach.and_then(|reach| reach.dropped.first().or(reach.rewritten.first()).cloned());
+    let largest = reach.and_then(|reach| {
+        let lost = |rows: &reprieve_operation::TableReach| (rows.deleted, rows.updated, rows.inserted);
+        reach.tables.iter().max_by_key(|(_, rows)| lost(rows)).map(|(name, _)| name.clone())
+    });
+    let name = dropped.or_else(|| by_text.map(|name| name.name.clone())).or(largest);
+    let name = name.unwrap_or_else(|| operation.system.to_string());
+    name.rsplit('.').next().unwrap_or(&name).to_owned()
+}

@@ -1,0 +1,132 @@
+//! Permits: the proof that one operation may run once, and the record that it was meant to.
+
+use std::sync::Arc;
+
+use reprieve_operation::{AgentName, Event, HoldId, IntentId, Operation, Outcome, Reach, Refusal, Terms};
+
+use crate::{
+    audit::{Audit, Pending},
+    gate::Gate,
+};
+
+/// An approval that a run draws on.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Approved {
+    /// The hold.
+    pub hold: HoldId,
+    /// What was approved. `None`: it couldn't be measured, and the exact text was approved.
+    pub reach: Option<Reach>,
+    /// How many approved.
+    pub approvals: u32,
+}
+
+/// Proof that one operation may run once. Only this crate makes one, and running spends it.
+#[must_use]
+pub struct Permit<'a> {
+    pub(crate) gate: &'a Gate,
+    pub(crate) intent: &'a mut OpenIntent,
+    pub(crate) operation: &'a Operation,
+    pub(crate) terms: Terms,
+    pub(crate) approved: Option<Approved>,
+}
+
+/// Proof that what was measured may become final, and that its intent is durable.
+#[derive(Debug)]
+#[must_use]
+pub struct Clearance(());
+
+impl Permit<'_> {
+    /// The operation.
+    #[must_use]
+    pub fn operation(&self) -> &Operation {
+        self.operation
+    }
+
+    /// Rows up to which nobody has to be asked again, if the surface can make the system itself enforce that. `None`: the
+    /// exact measurement has to be shown to [`Permit::clear`].
+    #[must_use]
+    pub fn ceiling(&self) -> Option<u64> {
+        if self.approved.is_some() || self.operation.reach.is_some() { None } else { self.terms.ceiling }
+    }
+
+    /// Whether a person approved something that can't run inside a transaction, or that couldn't be measured.
+    #[must_use]
+    pub fn approved_unmeasured(&self) -> bool {
+        self.approved.as_ref().is_some_and(|approved| approved.reach.is_none())
+    }
+
+    /// Waits until the intent is durable, for a system that enforces [`Permit::ceiling`] by itself.
+    pub async fn within_ceiling(&mut self) -> Result<Clearance, Refusal> {
+        self.intent.durable().await?;
+        Ok(Clearance(()))
+    }
+
+    /// Decides on the exact measurement. `None`: it reaches further than allowed, and must be rolled back.
+    pub async fn clear(&mut self, reach: &Reach) -> Result<Option<Clearance>, Refusal> {
+        let covered = match &self.approved {
+            Some(Approved { reach: Some(approved), .. }) => reach.is_within(approved),
+            Some(Approved { reach: None, .. }) => true,
+            None => self.gate.allows_measured(self.operation, reach),
+        };
+        if !covered {
+            return Ok(None);
+        }
+        self.intent.durable().await?;
+        Ok(Some(Clearance(())))
+    }
+}
+
+/// An intent without an outcome. Dropped, it records `abandoned`.
+pub struct OpenIntent {
+    audit: Arc<dyn Audit>,
+    agent: AgentName,
+    id: IntentId,
+    pending: Option<Pending>,
+    concluded: bool,
+}
+
+impl OpenIntent {
+    pub(crate) fn new(audit: Arc<dyn Audit>, agent: AgentName, id: IntentId, event: Event) -> Self {
+        let pending = Some(audit.append(event));
+        Self { audit, agent, id, pending, concluded: false }
+    }
+
+    /// Its number.
+    #[must_use]
+    pub fn id(&self) -> IntentId {
+        self.id
+    }
+
+    /// Waits until the intent is durable; later calls return at once.
+    pub(crate) async fn durable(&mut self) -> Result<(), Refusal> {
+        let Some(pending) = &mut self.pending else { return Ok(()) };
+        let answer = pending.await;
+        self.pending = None;
+        match answer {
+            Ok(_) => Ok(()),
+            Err(error) => {
+                // A second wait must not take a failed record for a durable one.
+                self.pending = Some(Pending::channel().1);
+                Err(Refusal::unavailable("ledger", error.to_string()))
+            }
+        }
+    }
+
+    pub(crate) fn conclude(mut self, outcome: Outcome) {
+        self.concluded = true;
+        self.record(outcome);
+    }
+
+    /// An outcome is recorded without waiting: found missing at the next start, it becomes `unknown`.
+    fn record(&self, outcome: Outcome) {
+        drop(self.audit.append(Event::Concluded { intent: self.id, agent: self.agent.clone(), outcome }));
+    }
+}
+
+impl Drop for OpenIntent {
+    fn drop(&mut self) {
+        if !self.concluded {
+            self.record(Outcome::Abandoned);
+        }
+    }
+}
