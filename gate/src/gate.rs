@@ -75,24 +75,24 @@ impl Gate {
     }
 
     /// Carries one operation that may change something from request to recorded outcome.
-    pub async fn handle(&self, mut operation: Operation, upstream: &mut dyn Upstream) -> Result<Done, Refusal> {
-        let mut intent = self.intend(&operation)?; // nothing runs unrecorded
+    pub async fn handle(&self, operation: Operation, upstream: &mut dyn Upstream) -> Result<Ran, Refusal> {
+        let intent = self.intend(&operation)?; // nothing runs unrecorded
+        self.carry(intent, operation, upstream).await
+    }
+
+    /// The same for an intent that was opened earlier, when the first statement of a client's transaction ran.
+    pub async fn carry(&self, mut intent: OpenIntent, mut operation: Operation, upstream: &mut dyn Upstream) -> Result<Ran, Refusal> {
         let result = self.settle(&mut intent, &mut operation, upstream).await;
         intent.conclude(outcome(&result)); // a refusal is an outcome too
-        match result? {
-            Ran::Final(done) => Ok(done),
-            Ran::Failed { code } => Ok(Done { tag: code, reach: Reach::default(), xid: None, kept: None }),
-            Ran::Abandoned | Ran::Beyond(_) => Ok(Done { tag: String::new(), reach: Reach::default(), xid: None, kept: None }),
-        }
+        result
     }
 
     async fn settle(&self, intent: &mut OpenIntent, operation: &mut Operation, upstream: &mut dyn Upstream) -> Result<Ran, Refusal> {
         for _ in 0..MAX_ROUNDS {
-            let terms = match self.terms(intent, operation, upstream).await? {
+            let (terms, approved) = match self.terms(intent, operation, upstream).await? {
                 Granted::Terms(terms, approved) => (terms, approved),
                 Granted::Delivered(done) => return Ok(Ran::Final(done)),
             };
-            let (terms, approved) = terms;
             let hold = approved.as_ref().map(|approved| approved.hold);
             let permit = Permit { gate: self, intent, operation, terms, approved }; // only this crate can build one
             let ran = upstream.run(permit).await; // spends the permit
@@ -100,10 +100,7 @@ impl Gate {
                 self.finish_hold(hold, intent.id(), &ran).await?;
             }
             match ran? {
-                Ran::Beyond(reach) if operation.action != Action::Commit || hold.is_none() => operation.reach = Some(reach),
-                Ran::Beyond(reach) => {
-                    operation.reach = Some(reach);
-                }
+                Ran::Beyond(reach) => operation.reach = Some(reach),
                 ran => return Ok(ran),
             }
             if operation.action == Action::Commit {
@@ -176,7 +173,8 @@ impl Gate {
         })
     }
 
-    fn intend(&self, operation: &Operation) -> Result<OpenIntent, Refusal> {
+    /// Records that an operation is meant to run. Dropped without an outcome, it is recorded as abandoned.
+    pub fn intend(&self, operation: &Operation) -> Result<OpenIntent, Refusal> {
         if let Some(reason) = self.audit.state().frozen_because(&operation.principal.agent) {
             return Err(Refusal::frozen(reason));
         }

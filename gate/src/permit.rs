@@ -83,12 +83,21 @@ pub struct OpenIntent {
     id: IntentId,
     pending: Option<Pending>,
     concluded: bool,
+    statements: Vec<String>,
 }
 
 impl OpenIntent {
     pub(crate) fn new(audit: Arc<dyn Audit>, agent: AgentName, id: IntentId, event: Event) -> Self {
         let pending = Some(audit.append(event));
-        Self { audit, agent, id, pending, concluded: false }
+        Self { audit, agent, id, pending, concluded: false, statements: Vec::new() }
+    }
+
+    /// Adds a statement that runs under this intent besides the one it was opened with; their number is limited, so that a
+    /// record stays readable.
+    pub fn add_statement(&mut self, redacted: &str) {
+        if self.statements.len() < 200 {
+            self.statements.push(redacted.chars().take(500).collect());
+        }
     }
 
     /// Its number.
@@ -118,8 +127,8 @@ impl OpenIntent {
     }
 
     /// An outcome is recorded without waiting: found missing at the next start, it becomes `unknown`.
-    fn record(&self, outcome: Outcome) {
-        drop(self.audit.append(Event::Concluded { intent: self.id, agent: self.agent.clone(), outcome }));
+    fn record(&mut self, outcome: Outcome) {
+        drop(self.audit.append(Event::Concluded { intent: self.id, agent: self.agent.clone(), outcome, statements: std::mem::take(&mut self.statements) }));
     }
 }
 

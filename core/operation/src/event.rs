@@ -156,6 +156,9 @@ pub enum Event {
         agent: AgentName,
         #[serde(flatten)]
         outcome: Outcome,
+        /// Every statement of a transaction that changed something, literals redacted; empty where the intent says it all.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        statements: Vec<String>,
     },
 
     /// An operation waits for people.

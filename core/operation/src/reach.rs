@@ -99,7 +99,8 @@ impl Reach {
             updated: rows.updated.saturating_sub(limit.updated),
             deleted: rows.deleted.saturating_sub(limit.deleted),
         };
-        let tables = self.tables.iter().map(|(name, rows)| (name.clone(), less(rows, approved.tables.get(name).copied().unwrap_or_default())));
+        let tables =
+            self.tables.iter().map(|(name, rows)| (name.clone(), less(rows, approved.tables.get(name).copied().unwrap_or_default())));
         let named_estimate = approved.estimated && !(approved.dropped.is_empty() && approved.rewritten.is_empty());
         let catalogs = self.catalogs.iter().filter(|_| !named_estimate);
         let catalogs = catalogs.map(|(name, rows)| (name.clone(), rows.saturating_sub(approved.catalogs.get(name).copied().unwrap_or(0))));

@@ -220,7 +220,7 @@ impl State {
                 self.open_intents.insert(*intent, (agent.clone(), at));
                 self.next.intent = self.next.intent.max(intent.0 + 1);
             }
-            Event::Concluded { intent, agent, outcome } => {
+            Event::Concluded { intent, agent, outcome, statements: _ } => {
                 self.open_intents.remove(intent);
                 if let Outcome::Done { reach, .. } = outcome {
                     self.count_rows(agent, reach.rows(), at);
