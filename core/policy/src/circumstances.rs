@@ -1,0 +1,238 @@
+//! Circumstances: everything about an operation that a rule may look at, besides who, what kind and where.
+//!
+//! `schema.cedarschema` has the same list with explanations; a test holds the two together.
+
+use std::time::Duration;
+
+use cedar_policy::{Context, ContextCreationError, RestrictedExpression};
+use reprieve_operation::{Action, Budget, Effect, Facts, Kind, Operation, Timestamp, Undoability};
+
+/// Which attributes of the context a rule looks at: one bit each, by their place in [`NAMES`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) struct Mentions(u32);
+
+const NAMES: [&str; 20] = [
+    "in_scope",
+    "frozen",
+    "production",
+    "hour_utc",
+    "weekday",
+    "approvals",
+    "delay_s",
+    "undoable",
+    "measured",
+    "estimated",
+    "unbounded",
+    "commit",
+    "rows",
+    "deleted",
+    "dropped",
+    "definitions",
+    "grants",
+    "escapes",
+    "rows_hour",
+    "over_hour",
+];
+
+/// The one attribute that is a record.
+const BUDGET: &str = "budget";
+
+impl Mentions {
+    /// Every attribute.
+    pub(crate) const ALL: Self = Self(u32::MAX);
+
+    /// Adds the attribute `name`; one that isn't known adds all, to be safe.
+    pub(crate) fn add(&mut self, name: &str) {
+        self.0 |= bit(name).unwrap_or(u32::MAX);
+    }
+
+    /// Adds all of `other`.
+    pub(crate) fn merge(&mut self, other: Self) {
+        self.0 |= other.0;
+    }
+
+    /// Whether the attribute `name` is looked at.
+    pub(crate) fn has(self, name: &str) -> bool {
+        bit(name).is_none_or(|bit| self.0 & bit != 0)
+    }
+}
+
+fn bit(name: &str) -> Option<u32> {
+    NAMES.iter().chain([&BUDGET]).position(|known| *known == name).map(|place| 1 << place)
+}
+
+/// The values of the context.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Circumstances {
+    /// What the token does not cover, in words.
+    pub(crate) out_of_scope: Option<String>,
+    pub(crate) frozen: bool,
+    pub(crate) production: bool,
+    pub(crate) now: Timestamp,
+    pub(crate) approvals: u32,
+    pub(crate) delay: Duration,
+    pub(crate) undoable: bool,
+    pub(crate) measured: bool,
+    pub(crate) estimated: bool,
+    pub(crate) unbounded: bool,
+    pub(crate) commit: bool,
+    pub(crate) rows: u64,
+    pub(crate) deleted: u64,
+    pub(crate) dropped: u64,
+    pub(crate) definitions: bool,
+    pub(crate) grants: bool,
+    pub(crate) escapes: bool,
+    /// Without this operation's own rows.
+    pub(crate) rows_before: u64,
+    /// The environment's budget, its hour narrowed to what the token may change.
+    pub(crate) budget: Budget,
+}
+
+impl Circumstances {
+    pub(crate) fn new(operation: &Operation, facts: &Facts, out_of_scope: Option<String>) -> Self {
+        let reach = operation.reach.as_ref();
+        let kinds = operation.kinds();
+        let named = operation.effects.iter().filter(|effect| matches!(effect, Effect::Drop { .. } | Effect::Rewrite { .. })).count() as u64;
+        let counted = reach.map_or(0, |reach| (reach.dropped.len() as u64).saturating_add(reach.rewritten.len() as u64));
+        // `DROP … IF EXISTS` of nothing moves nothing. Otherwise the text counts too: a dropped function is not in a reach.
+        let nothing = reach.is_some_and(|reach| !reach.estimated && reach.is_empty());
+        let hour = facts.budget.rows_per_hour.min(operation.principal.scope.rows_per_hour.unwrap_or(u64::MAX));
+        Self {
+            out_of_scope,
+            frozen: facts.frozen,
+            production: operation.environment.is_production(),
+            now: facts.now,
+            approvals: facts.approvals,
+            delay: facts.delayed,
+            undoable: match facts.undoable {
+                Undoability::None => false,
+                Undoability::Secured => true,
+            },
+            measured: reach.is_some_and(|reach| !reach.estimated),
+            estimated: reach.is_some_and(|reach| reach.estimated),
+            unbounded: operation.effects.iter().any(Effect::is_unbounded),
+            commit: match operation.action {
+                Action::Commit => true,
+                Action::SelfContained | Action::InSession => false,
+            },
+            rows: reach.map_or(0, |reach| reach.rows()),
+            deleted: reach.map_or(0, |reach| reach.deleted()),
+            dropped: if nothing { 0 } else { named.max(counted) },
+            definitions: operation
+                .effects
+                .iter()
+                .any(|effect| matches!(effect, Effect::Define { .. } | Effect::Drop { .. } | Effect::Rewrite { .. }))
+                || reach.is_some_and(|reach| reach.touches_catalogs() || counted > 0),
+            grants: kinds.contains(&Kind::Grant),
+            escapes: kinds.contains(&Kind::Escape),
+            rows_before: facts.rows_this_hour,
+            budget: Budget { rows_per_hour: hour, ..facts.budget },
+        }
+    }
+
+    /// Rows that may still change: by the statement's or the transaction's budget, and in this hour.
+    pub(crate) fn rows_left(&self) -> u64 {
+        let own = if self.commit {
+            self.budget.rows_per_transaction
+        } else {
+            self.budget.rows_per_statement.min(self.budget.rows_per_transaction)
+        };
+        own.min(self.budget.rows_per_hour.saturating_sub(self.rows_before))
+    }
+
+    /// The same, had it been measured to change `rows` rows, all of them removed.
+    pub(crate) fn assuming(&self, rows: u64, out_of_scope: Option<String>) -> Self {
+        Self { out_of_scope, rows, deleted: rows, measured: true, estimated: false, ..self.clone() }
+    }
+
+    fn rows_hour(&self) -> u64 {
+        self.rows_before.saturating_add(self.rows)
+    }
+
+    /// Whether the agent changes more than it may in an hour. An operation that changes nothing never does.
+    pub(crate) fn over_hour(&self) -> bool {
+        self.rows > 0 && self.rows_hour() > self.budget.rows_per_hour
+    }
+
+    /// Cedar's context with the attributes that `mentions` has. A rule that looks at another one errs, which refuses.
+    pub(crate) fn context(&self, mentions: Mentions) -> Result<Context, ContextCreationError> {
+        let mut pairs: Vec<(String, RestrictedExpression)> = Vec::with_capacity(NAMES.len() + 1);
+        for name in NAMES.into_iter().filter(|name| mentions.has(name)) {
+            if let Some(value) = self.value(name) {
+                pairs.push((name.to_owned(), value.expression()));
+            }
+        }
+        if mentions.has(BUDGET) {
+            let budget = ["statement", "transaction", "hour", "dropped"]
+                .map(|name| (name.to_owned(), Value::Number(self.budget(name).unwrap_or(0)).expression()));
+            pairs.push((BUDGET.to_owned(), RestrictedExpression::new_record(budget)?));
+        }
+        Context::from_pairs(pairs)
+    }
+
+    /// The value of `name` in words, as a rule's `{name}` shows it.
+    pub(crate) fn in_words(&self, name: &str) -> Option<String> {
+        if name == "out_of_scope" {
+            return Some(self.out_of_scope.clone().unwrap_or_else(|| "this".to_owned()));
+        }
+        if let Some(part) = name.strip_prefix("budget.") {
+            return self.budget(part).map(|rows| rows.to_string());
+        }
+        Some(match self.value(name)? {
+            Value::Truth(truth) => truth.to_string(),
+            Value::Number(number) => number.to_string(),
+        })
+    }
+
+    fn budget(&self, name: &str) -> Option<u64> {
+        match name {
+            "statement" => Some(self.budget.rows_per_statement),
+            "transaction" => Some(self.budget.rows_per_transaction),
+            "hour" => Some(self.budget.rows_per_hour),
+            "dropped" => Some(self.budget.relations_dropped),
+            _ => None,
+        }
+    }
+
+    fn value(&self, name: &str) -> Option<Value> {
+        Some(match name {
+            "in_scope" => Value::Truth(self.out_of_scope.is_none()),
+            "frozen" => Value::Truth(self.frozen),
+            "production" => Value::Truth(self.production),
+            "hour_utc" => Value::Number(self.now.0 / 3_600_000 % 24),
+            // The epoch was a Thursday.
+            "weekday" => Value::Number((self.now.0 / 86_400_000 + 3) % 7 + 1),
+            "approvals" => Value::Number(self.approvals.into()),
+            "delay_s" => Value::Number(self.delay.as_secs()),
+            "undoable" => Value::Truth(self.undoable),
+            "measured" => Value::Truth(self.measured),
+            "estimated" => Value::Truth(self.estimated),
+            "unbounded" => Value::Truth(self.unbounded),
+            "commit" => Value::Truth(self.commit),
+            "rows" => Value::Number(self.rows),
+            "deleted" => Value::Number(self.deleted),
+            "dropped" => Value::Number(self.dropped),
+            "definitions" => Value::Truth(self.definitions),
+            "grants" => Value::Truth(self.grants),
+            "escapes" => Value::Truth(self.escapes),
+            "rows_hour" => Value::Number(self.rows_hour()),
+            "over_hour" => Value::Truth(self.over_hour()),
+            _ => return None,
+        })
+    }
+}
+
+enum Value {
+    Truth(bool),
+    Number(u64),
+}
+
+impl Value {
+    /// Numbers beyond Cedar's are its largest: still above every budget that a person would write.
+    fn expression(&self) -> RestrictedExpression {
+        match self {
+            Self::Truth(truth) => RestrictedExpression::new_bool(*truth),
+            Self::Number(number) => RestrictedExpression::new_long(i64::try_from(*number).unwrap_or(i64::MAX)),
+        }
+    }
+}
