@@ -106,7 +106,7 @@ mod tests {
 
     #[test]
     fn names_the_known_fields() {
-        let error = ServerError::parse(b"SFEHLER\0VERROR\0C42601\0Msyntax\0Dd\0Hh\0P15\0\0").unwrap();
+        let error = ServerError::parse(b"SFEHLER\0VERROR\0C42601\0Msyntax\0Dd\0Hh\0P15\0\0").expect("well-formed");
         assert_eq!(error.severity(), Some("ERROR"));
         assert_eq!(error.code(), Some("42601"));
         assert_eq!(error.message(), Some("syntax"));

@@ -34,6 +34,7 @@ pub struct Parse<'a> {
 
 impl<'a> Parse<'a> {
     /// Reads the inside of a `P` message.
+    #[expect(clippy::self_named_constructors, reason = "the protocol calls this message Parse, and all readers are `parse`")]
     pub fn parse(body: &'a [u8]) -> Result<Self, ProtocolError> {
         let mut body = Body::new(body, "Parse");
         let message = Self { name: body.text()?, text: body.text()?, parameter_types: body.list(4, Body::u32)? };

@@ -99,7 +99,7 @@ mod tests {
     use super::*;
 
     fn packet(code: u32, body: &[u8]) -> Vec<u8> {
-        let length = u32::try_from(8 + body.len()).unwrap();
+        let length = u32::try_from(8 + body.len()).expect("a short body");
         [&length.to_be_bytes()[..], &code.to_be_bytes()[..], body].concat()
     }
 
@@ -129,7 +129,7 @@ mod tests {
     fn waits_for_the_rest() {
         let whole = packet(3 << 16, b"user\0ana\0\0");
         for end in 0..whole.len() {
-            let mut buffer = BytesMut::from(whole.get(..end).unwrap());
+            let mut buffer = BytesMut::from(&whole[..end]);
             assert_eq!(first_packet(&mut buffer), Ok(None));
             assert_eq!(buffer.len(), end);
         }
