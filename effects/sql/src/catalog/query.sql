@@ -1,0 +1,46 @@
+SELECT 'relation'::pg_catalog.text AS kind, n.nspname::pg_catalog.text AS schema, c.relname::pg_catalog.text AS name,
+  pg_catalog.concat_ws(' ', c.oid, c.relkind, c.relpersistence, c.reltuples,
+    c.relrowsecurity, c.relhasrules,
+    c.relhassubclass AND EXISTS (SELECT FROM pg_catalog.pg_inherits AS i JOIN pg_catalog.pg_class AS f
+      ON f.oid OPERATOR(pg_catalog.=) i.inhrelid WHERE f.relkind OPERATOR(pg_catalog.=) 'f'::"char")) AS extra
+FROM pg_catalog.pg_class AS c JOIN pg_catalog.pg_namespace AS n ON n.oid OPERATOR(pg_catalog.=) c.relnamespace
+WHERE c.relkind OPERATOR(pg_catalog.=) ANY ('{r,p,v,m,S,f}'::"char"[])
+  AND NOT (n.nspname OPERATOR(pg_catalog.=) 'pg_toast'::pg_catalog.name)
+UNION ALL
+SELECT DISTINCT 'function', n.nspname::pg_catalog.text, p.proname::pg_catalog.text, NULL::pg_catalog.text
+FROM pg_catalog.pg_proc AS p JOIN pg_catalog.pg_namespace AS n ON n.oid OPERATOR(pg_catalog.=) p.pronamespace
+WHERE p.oid OPERATOR(pg_catalog.>=) '16384'::pg_catalog.oid
+UNION ALL
+SELECT DISTINCT 'operator', n.nspname::pg_catalog.text, o.oprname::pg_catalog.text, NULL
+FROM pg_catalog.pg_operator AS o JOIN pg_catalog.pg_namespace AS n ON n.oid OPERATOR(pg_catalog.=) o.oprnamespace
+WHERE o.oid OPERATOR(pg_catalog.>=) '16384'::pg_catalog.oid
+UNION ALL
+SELECT 'type', n.nspname::pg_catalog.text, t.typname::pg_catalog.text, NULL
+FROM pg_catalog.pg_type AS t JOIN pg_catalog.pg_namespace AS n ON n.oid OPERATOR(pg_catalog.=) t.typnamespace
+WHERE t.oid OPERATOR(pg_catalog.>=) '16384'::pg_catalog.oid
+  AND NOT (t.typtype OPERATOR(pg_catalog.=) 'e'::"char")
+  AND NOT EXISTS (SELECT FROM pg_catalog.pg_type AS e
+    WHERE e.oid OPERATOR(pg_catalog.=) t.typelem AND e.typtype OPERATOR(pg_catalog.=) 'e'::"char")
+UNION ALL
+SELECT 'enum', n.nspname::pg_catalog.text, t.typname::pg_catalog.text, NULL
+FROM pg_catalog.pg_type AS t JOIN pg_catalog.pg_namespace AS n ON n.oid OPERATOR(pg_catalog.=) t.typnamespace
+WHERE t.oid OPERATOR(pg_catalog.>=) '16384'::pg_catalog.oid AND t.typtype OPERATOR(pg_catalog.=) 'e'::"char"
+UNION ALL
+(SELECT 'implicit', NULL, 'cast', NULL
+FROM pg_catalog.pg_cast AS c JOIN pg_catalog.pg_proc AS p ON p.oid OPERATOR(pg_catalog.=) c.castfunc
+  JOIN pg_catalog.pg_language AS l ON l.oid OPERATOR(pg_catalog.=) p.prolang
+WHERE c.oid OPERATOR(pg_catalog.>=) '16384'::pg_catalog.oid
+  AND NOT (l.lanname OPERATOR(pg_catalog.=) ANY ('{c,internal}'::pg_catalog.name[])) LIMIT 1)
+UNION ALL
+(SELECT 'implicit', NULL, 'operator class', NULL
+FROM pg_catalog.pg_amproc AS a JOIN pg_catalog.pg_proc AS p ON p.oid OPERATOR(pg_catalog.=) a.amproc::pg_catalog.oid
+  JOIN pg_catalog.pg_language AS l ON l.oid OPERATOR(pg_catalog.=) p.prolang
+WHERE a.oid OPERATOR(pg_catalog.>=) '16384'::pg_catalog.oid
+  AND NOT (l.lanname OPERATOR(pg_catalog.=) ANY ('{c,internal}'::pg_catalog.name[])) LIMIT 1)
+UNION ALL
+(SELECT 'deferrable', NULL, NULL, NULL FROM pg_catalog.pg_trigger AS t WHERE t.tgdeferrable LIMIT 1)
+UNION ALL
+SELECT 'reference', NULL, k.confrelid::pg_catalog.text, pg_catalog.concat_ws(' ', k.conrelid::pg_catalog.oid, k.confdeltype)
+FROM pg_catalog.pg_constraint AS k WHERE k.contype OPERATOR(pg_catalog.=) 'f'::"char"
+UNION ALL
+SELECT 'limit', NULL, pg_catalog.max(c.oid)::pg_catalog.text, NULL FROM pg_catalog.pg_class AS c
