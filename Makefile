@@ -1,0 +1,34 @@
+# What one does with Reprieve. Everything here can be run again and again.
+
+.PHONY: help setup demo test bench conformance fuzz ci
+
+FUZZ_SECONDS ?= 60
+
+help:            ## this list
+	@grep -E '^[a-z]+: .*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):[^#]*##/  make \1\t/' | expand -t 24
+
+setup:           ## install what is missing on a fresh Debian 12
+	@scripts/setup.sh
+
+demo: setup      ## a throw-away PostgreSQL, an agent, a held DELETE, an undo
+	cargo build --release --package reprieve
+	target/release/reprieve demo
+
+test: setup      ## every test
+	@if cargo nextest --version >/dev/null 2>&1; then \
+		cargo nextest run --workspace; \
+	else \
+		cargo test --workspace; \
+	fi
+
+bench: setup     ## side by side: direct, PgBouncer, Reprieve (BENCH="--seconds 10 --rounds 3" and more, see bench/README.md)
+	bench/run $(BENCH)
+
+conformance: setup ## other people's test suites, direct and through Reprieve (CONFORMANCE="SUITE… --direct URL --gateway URL")
+	conformance/run $(CONFORMANCE)
+
+fuzz: setup      ## every fuzz target, FUZZ_SECONDS each
+	scripts/fuzz.sh $(FUZZ_SECONDS)
+
+ci: setup        ## what the build machine checks
+	.ci/run
