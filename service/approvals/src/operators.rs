@@ -1,0 +1,62 @@
+//! Operators: added by another operator, except for the very first.
+
+use ed25519_dalek::VerifyingKey;
+use reprieve_gate::DeskError;
+use reprieve_operation::{Event, OperatorName, State};
+use serde_json::{Value, json};
+use subtle::ConstantTimeEq as _;
+
+use crate::{
+    ApprovalsDesk, TotpSecret,
+    desk::{decoded, refused, same_name},
+};
+
+/// A person to be added.
+pub(crate) struct NewOperator {
+    pub(crate) operator: OperatorName,
+    pub(crate) public_key: String,
+    pub(crate) totp_secret: String,
+}
+
+impl ApprovalsDesk {
+    /// Adds the very first operator. Whoever starts the gateway on an empty ledger may; nobody may afterwards.
+    pub async fn bootstrap_operator(&self, operator: OperatorName, public_key: String, totp_secret: String) -> Result<Value, DeskError> {
+        let _turn = self.turn().await?;
+        if !self.audit.state().operators.is_empty() {
+            return Err(DeskError::Forbidden("there is an operator already: only an operator adds another".to_owned()));
+        }
+        self.add_operator(NewOperator { operator, public_key, totp_secret }, None).await
+    }
+
+    pub(crate) async fn add_operator(&self, new: NewOperator, by: Option<OperatorName>) -> Result<Value, DeskError> {
+        let NewOperator { operator, public_key, totp_secret } = new;
+        let key = decoded::<32>(&public_key).filter(|bytes| VerifyingKey::from_bytes(bytes).is_ok_and(|key| !key.is_weak()));
+        let key = key.ok_or_else(|| DeskError::Invalid("the public key is not 32 bytes of Ed25519 in base64".to_owned()))?;
+        let secret = TotpSecret::from_base32(&totp_secret).map_err(|error| DeskError::Invalid(error.to_string()))?;
+        self.check_new_operator(&self.audit.state(), &operator, key, &secret)?;
+        let sealed_totp =
+            (self.seal)(secret.bytes()).ok_or_else(|| DeskError::Unavailable("the second factor can't be sealed".to_owned()))?;
+        let event = Event::OperatorAdded { operator: operator.clone(), public_key, sealed_totp, by };
+        self.append(event).await.map_err(|error| refused(error, "an operator's name is never given twice"))?;
+        Ok(json!({ "operator": operator, "otpauth": secret.otpauth_uri(&operator).as_str() }))
+    }
+
+    /// Two approvals mean two people: neither factor may be another operator's.
+    fn check_new_operator(&self, state: &State, operator: &OperatorName, key: [u8; 32], secret: &TotpSecret) -> Result<(), DeskError> {
+        let refuse = |text: String| Err(DeskError::Invalid(text));
+        if state.operators.contains_key(operator) {
+            return refuse(format!("there is an operator `{operator}` already"));
+        }
+        if state.agents.keys().any(|agent| same_name(agent, operator)) {
+            return refuse(format!("`{operator}` is the name of an agent"));
+        }
+        if state.operators.values().any(|other| decoded::<32>(&other.public_key) == Some(key)) {
+            return refuse("another operator has this key".to_owned());
+        }
+        let shared = |sealed: &str| (self.unseal)(sealed).is_some_and(|bytes| bytes.as_slice().ct_eq(secret.bytes()).into());
+        if state.operators.values().any(|other| shared(&other.sealed_totp)) {
+            return refuse("another operator has this second factor".to_owned());
+        }
+        Ok(())
+    }
+}
