@@ -1,5 +1,7 @@
 # What one does with Reprieve. Everything here can be run again and again.
 
+export PATH := $(HOME)/.cargo/bin:$(PATH)
+
 .PHONY: help setup demo test bench conformance fuzz ci
 
 FUZZ_SECONDS ?= 60
@@ -18,7 +20,7 @@ test: setup      ## every test
 	@if cargo nextest --version >/dev/null 2>&1; then \
 		cargo nextest run --workspace; \
 	else \
-		cargo test --workspace; \
+		cargo test --workspace --lib --bins --tests; \
 	fi
 
 bench: setup     ## side by side: direct, PgBouncer, Reprieve (BENCH="--seconds 10 --rounds 3" and more, see bench/README.md)
