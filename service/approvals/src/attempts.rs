@@ -38,7 +38,8 @@ pub(crate) enum Rebuff {
 pub(crate) struct Attempts {
     operators: HashMap<OperatorName, Record>,
     strangers: HashMap<OperatorName, Record>,
-    alarms: HashMap<Option<OperatorName>, Alarm>,
+    /// By what was attempted, in words.
+    alarms: HashMap<String, Alarm>,
 }
 
 #[derive(Debug, Default)]
@@ -69,7 +70,8 @@ impl Attempts {
 
     /// Counts a failure.
     pub(crate) fn fail(&mut self, operator: &OperatorName, known: bool, failure: Failure, now: Timestamp) -> Rebuff {
-        self.alarms.entry(known.then(|| operator.clone())).or_default().unreported += 1;
+        // Names of strangers stay out: these are theirs to choose, and without number.
+        self.note(if known { format!("act as operator `{operator}`") } else { "act as an operator who does not exist".to_owned() });
         if !known {
             self.make_room();
         }
@@ -84,6 +86,11 @@ impl Attempts {
         waits.map_or(Rebuff::No, Rebuff::Wait)
     }
 
+    /// Counts a failed attempt for the next alarm only.
+    pub(crate) fn note(&mut self, attempted: String) {
+        self.alarms.entry(attempted).or_default().unreported += 1;
+    }
+
     /// The operator proved both factors: the count starts anew.
     pub(crate) fn succeed(&mut self, operator: &OperatorName) {
         self.operators.remove(operator);
@@ -96,13 +103,9 @@ impl Attempts {
             alarm.unreported > 0 && rested
         });
         let mut texts: Vec<String> = due
-            .map(|(operator, alarm)| {
-                let count = std::mem::take(&mut alarm.unreported);
+            .map(|(attempted, alarm)| {
                 alarm.last = Some(now);
-                match operator {
-                    Some(operator) => format!("{count} failed attempts to act as operator `{operator}`"),
-                    None => format!("{count} failed attempts to act as an operator who does not exist"),
-                }
+                format!("{} failed attempts to {attempted}", std::mem::take(&mut alarm.unreported))
             })
             .collect();
         texts.sort_unstable();

@@ -131,3 +131,6 @@ fn word(status: HoldStatus) -> &'static str {
         HoldStatus::Finished => "finished",
     }
 }
+
+#[cfg(test)]
+mod tests;

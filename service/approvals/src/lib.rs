@@ -16,6 +16,8 @@ mod totp;
 
 #[cfg(test)]
 mod memory;
+#[cfg(test)]
+mod world;
 
 pub use desk::{ApprovalsDesk, DeskOptions, OptionsError, Seal, Unseal};
 pub use evidence::{EvidenceError, verify_answer};

@@ -82,7 +82,7 @@ impl OperatorKey {
         self.save_with(path, passphrase, WORK_FACTOR)
     }
 
-    fn save_with(&self, path: &Path, passphrase: &str, work_factor: u8) -> Result<(), OperatorKeyError> {
+    pub(crate) fn save_with(&self, path: &Path, passphrase: &str, work_factor: u8) -> Result<(), OperatorKeyError> {
         if passphrase.is_empty() {
             return Err(OperatorKeyError::NoPassphrase);
         }
@@ -119,9 +119,16 @@ impl OperatorKey {
         now: Timestamp,
     ) -> Result<SignedCommand, OperatorKeyError> {
         let command = serde_json::to_string(command)?;
-        let message = SignedCommand::message(operator, &command, code, now.0);
-        let signature = BASE64.encode(self.0.sign(&message).to_bytes());
-        Ok(SignedCommand { operator: operator.clone(), command, code: code.to_owned(), issued_at: now.0, signature })
+        let operator = operator.clone();
+        let mut signed = SignedCommand { operator, command, code: code.to_owned(), issued_at: now.0, signature: String::new() };
+        signed.signature = self.sign_text(&signed);
+        Ok(signed)
+    }
+
+    /// The signature that belongs under a command.
+    pub(crate) fn sign_text(&self, signed: &SignedCommand) -> String {
+        let message = SignedCommand::message(&signed.operator, &signed.command, &signed.code, signed.issued_at);
+        BASE64.encode(self.0.sign(&message).to_bytes())
     }
 }
 

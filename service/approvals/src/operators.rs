@@ -2,7 +2,7 @@
 
 use ed25519_dalek::VerifyingKey;
 use reprieve_gate::DeskError;
-use reprieve_operation::{Event, OperatorName, State};
+use reprieve_operation::{Event, OperatorName, OperatorState, State};
 use serde_json::{Value, json};
 use subtle::ConstantTimeEq as _;
 
@@ -33,7 +33,8 @@ impl ApprovalsDesk {
         let key = decoded::<32>(&public_key).filter(|bytes| VerifyingKey::from_bytes(bytes).is_ok_and(|key| !key.is_weak()));
         let key = key.ok_or_else(|| DeskError::Invalid("the public key is not 32 bytes of Ed25519 in base64".to_owned()))?;
         let secret = TotpSecret::from_base32(&totp_secret).map_err(|error| DeskError::Invalid(error.to_string()))?;
-        self.check_new_operator(&self.audit.state(), &operator, key, &secret)?;
+        let others = check_name(&self.audit.state(), &operator)?;
+        self.check_factors(&others, key, &secret)?;
         let sealed_totp =
             (self.seal)(secret.bytes()).ok_or_else(|| DeskError::Unavailable("the second factor can't be sealed".to_owned()))?;
         let event = Event::OperatorAdded { operator: operator.clone(), public_key, sealed_totp, by };
@@ -42,21 +43,25 @@ impl ApprovalsDesk {
     }
 
     /// Two approvals mean two people: neither factor may be another operator's.
-    fn check_new_operator(&self, state: &State, operator: &OperatorName, key: [u8; 32], secret: &TotpSecret) -> Result<(), DeskError> {
-        let refuse = |text: String| Err(DeskError::Invalid(text));
-        if state.operators.contains_key(operator) {
-            return refuse(format!("there is an operator `{operator}` already"));
-        }
-        if state.agents.keys().any(|agent| same_name(agent, operator)) {
-            return refuse(format!("`{operator}` is the name of an agent"));
-        }
-        if state.operators.values().any(|other| decoded::<32>(&other.public_key) == Some(key)) {
-            return refuse("another operator has this key".to_owned());
+    fn check_factors(&self, others: &[OperatorState], key: [u8; 32], secret: &TotpSecret) -> Result<(), DeskError> {
+        if others.iter().any(|other| decoded::<32>(&other.public_key) == Some(key)) {
+            return Err(DeskError::Invalid("another operator has this key".to_owned()));
         }
         let shared = |sealed: &str| (self.unseal)(sealed).is_some_and(|bytes| bytes.as_slice().ct_eq(secret.bytes()).into());
-        if state.operators.values().any(|other| shared(&other.sealed_totp)) {
-            return refuse("another operator has this second factor".to_owned());
+        if others.iter().any(|other| shared(&other.sealed_totp)) {
+            return Err(DeskError::Invalid("another operator has this second factor".to_owned()));
         }
         Ok(())
     }
+}
+
+/// Checks that nobody has the name yet; answers the other operators.
+fn check_name(state: &State, operator: &OperatorName) -> Result<Vec<OperatorState>, DeskError> {
+    if state.operators.contains_key(operator) {
+        return Err(DeskError::Invalid(format!("there is an operator `{operator}` already")));
+    }
+    if state.agents.keys().any(|agent| same_name(agent, operator)) {
+        return Err(DeskError::Invalid(format!("`{operator}` is the name of an agent")));
+    }
+    Ok(state.operators.values().cloned().collect())
 }
