@@ -1,6 +1,7 @@
 """Proxies: the processes between pgbench and the server; starting PgBouncer, and reading /proc about any of them."""
 
 import glob
+import json
 import os
 import pwd
 import shutil
@@ -41,6 +42,23 @@ def program(name):
 
 def exit_with(message):
     raise SystemExit(f"bench: {message}")
+
+
+class Throwaway:
+    """A PostgreSQL of our own, by the testkit; it ends with its input."""
+
+    def __init__(self, settings):
+        root = os.path.join(os.path.dirname(os.path.abspath(__file__)), "..")
+        command = ["cargo", "run", "--quiet", "--package", "reprieve-testkit", "--example", "throwaway", "--", *settings]
+        self.process = subprocess.Popen(command, cwd=root, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        line = self.process.stdout.readline()
+        if not line:
+            exit_with("the throw-away server did not start")
+        self.url = json.loads(line)["url"]
+
+    def stop(self):
+        self.process.stdin.close()
+        self.process.wait(timeout=30)
 
 
 class PgBouncer:
