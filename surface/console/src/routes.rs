@@ -1,0 +1,139 @@
+//! What can be asked of the operators' listener. There is no route that takes an agent's credential.
+
+use std::{sync::Arc, time::Duration};
+
+use axum::{
+    Json, Router,
+    body::{Body, HttpBody as _, to_bytes},
+    extract::{Request, State},
+    http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header},
+    middleware::{Next, from_fn},
+    response::{IntoResponse, Response},
+    routing::{get, post},
+};
+use reprieve_gate::{Desk, DeskError, SignedCommand};
+use reprieve_operation::AgentName;
+use serde::{Deserialize, de::DeserializeOwned};
+use serde_json::{Value, json};
+use tokio::time::timeout;
+
+use crate::problem::Problem;
+
+/// Every route: method and path. A test compares the router with it.
+pub const ROUTES: [(&str, &str); 4] = [("GET", "/"), ("GET", "/v1/health"), ("POST", "/v1/commands"), ("POST", "/v1/freeze")];
+
+const LARGEST_BODY: usize = 64 * 1024;
+const FREEZE_KEY: HeaderName = HeaderName::from_static("reprieve-freeze-key");
+
+const PAGE: &str = "Reprieve: the operators' listener.
+
+There are no pages here yet. Operators use the command line:
+
+  reprieve hold list              what waits for a person
+  reprieve hold show ID           what one operation would reach
+  reprieve hold approve ID --confirm NAME
+  reprieve hold deny ID --reason TEXT
+  reprieve freeze --all           stop every agent at once
+
+Each command is signed with your key and takes a code of your second factor. Tokens of agents are worth nothing here.
+";
+
+type SharedDesk = Arc<dyn Desk>;
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct FreezeRequest {
+    #[serde(default)]
+    agent: Option<AgentName>,
+    #[serde(default)]
+    reason: String,
+}
+
+/// The router over a desk. `body_timeout` bounds how long a request's body may take.
+pub(crate) fn router(desk: SharedDesk, body_timeout: Duration) -> Router {
+    let commands = post(move |State(desk): State<SharedDesk>, headers: HeaderMap, body: Body| async move {
+        let command: SignedCommand = read(&headers, body, body_timeout).await?;
+        carry_out(async move { desk.perform(command).await }).await
+    });
+    let freeze = post(move |State(desk): State<SharedDesk>, headers: HeaderMap, body: Body| async move {
+        let request: FreezeRequest = read(&headers, body, body_timeout).await?;
+        let key = headers.get(FREEZE_KEY).and_then(|key| key.to_str().ok()).unwrap_or_default().to_owned();
+        carry_out(async move { desk.freeze(&key, request.agent, request.reason).await }).await
+    });
+    Router::new()
+        .route("/", get(async || PAGE))
+        .route("/v1/health", get(async || Json(json!({ "ok": { "listener": "operators" } }))))
+        .route("/v1/commands", commands)
+        .route("/v1/freeze", freeze)
+        .method_not_allowed_fallback(async || {
+            Problem::new(StatusCode::METHOD_NOT_ALLOWED, "no-such-method", "this path takes another method")
+        })
+        .fallback(async || Problem::new(StatusCode::NOT_FOUND, "no-such-path", "there is nothing here"))
+        .layer(from_fn(guard))
+        .with_state(desk)
+}
+
+/// Turns agents away before anything is read, and marks every answer as nothing to keep, frame or guess at.
+async fn guard(request: Request, next: Next) -> Response {
+    let mut response = if carries_agent_credential(request.headers()) {
+        Problem::new(
+            StatusCode::FORBIDDEN,
+            "agents-not-allowed",
+            "this listener is for operators: an agent's credential is worth nothing here",
+        )
+        .into_response()
+    } else {
+        next.run(request).await
+    };
+    let headers = response.headers_mut();
+    for (name, value) in [
+        (header::CACHE_CONTROL, "no-store"),
+        (header::CONTENT_SECURITY_POLICY, "default-src 'none'; frame-ancestors 'none'; base-uri 'none'; form-action 'none'"),
+        (header::REFERRER_POLICY, "no-referrer"),
+        (header::STRICT_TRANSPORT_SECURITY, "max-age=31536000"),
+        (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
+        (header::X_FRAME_OPTIONS, "DENY"),
+    ] {
+        headers.insert(name, HeaderValue::from_static(value));
+    }
+    response
+}
+
+/// A token anywhere, or any `Authorization` at all: operators sign their commands and never send one.
+fn carries_agent_credential(headers: &HeaderMap) -> bool {
+    headers.contains_key(header::AUTHORIZATION)
+        || headers.contains_key(header::PROXY_AUTHORIZATION)
+        || headers.values().any(|value| value.as_bytes().windows(4).any(|window| window == b"rpv_"))
+}
+
+/// Reads a JSON body, bounded in size and time.
+async fn read<T: DeserializeOwned>(headers: &HeaderMap, body: Body, body_timeout: Duration) -> Result<T, Problem> {
+    let json = headers.get(header::CONTENT_TYPE).and_then(|kind| kind.to_str().ok()).and_then(|kind| kind.split(';').next());
+    if json.map(str::trim) != Some("application/json") {
+        let detail = "send `Content-Type: application/json`";
+        return Err(Problem::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "not-json", detail));
+    }
+    let too_large = || Problem::new(StatusCode::PAYLOAD_TOO_LARGE, "too-large", "a request holds at most 64 KiB");
+    if body.size_hint().lower() > LARGEST_BODY as u64 {
+        return Err(too_large());
+    }
+    let slow = |_| Problem::new(StatusCode::REQUEST_TIMEOUT, "too-slow", "the request took too long to arrive");
+    // What fails while it arrives is either broken off, so that nobody hears the answer, or too large.
+    let bytes = timeout(body_timeout, to_bytes(body, LARGEST_BODY)).await.map_err(slow)?.map_err(|_| too_large())?;
+    let wrong =
+        |error: serde_json::Error| Problem::new(StatusCode::BAD_REQUEST, "malformed", format!("not a request of this path: {error}"));
+    serde_json::from_slice(&bytes).map_err(wrong)
+}
+
+/// Carries a command to its end, even if the one who sent it hangs up.
+async fn carry_out(command: impl Future<Output = Result<Value, DeskError>> + Send + 'static) -> Result<Response, Problem> {
+    let answer = tokio::spawn(command).await.map_err(|error| {
+        tracing::error!(%error, "a command ended in a bug");
+        Problem::new(
+            StatusCode::INTERNAL_SERVER_ERROR,
+            "bug",
+            "the command failed by a mistake of ours; whether it was recorded is not known",
+        )
+    })?;
+    Ok(Json(json!({ "ok": answer? })).into_response())
+}
