@@ -1,0 +1,64 @@
+"""tokio-postgres' tests; they are in the published crate."""
+
+import glob
+import os
+import re
+import shutil
+
+from . import parts
+from .parts import FAIL, PASS, SKIP, Skipped
+
+NAME = "tokio-postgres"
+VERSION = "0.7.18"
+LINE = re.compile(r"^test (\S+) \.\.\. (ok|FAILED|ignored)")
+ROLES = ("pass_user", "md5_user", "scram_user")
+
+
+def prepare(cache, tree):
+    if tree:
+        return tree, os.path.join(cache, "tokio-postgres-target")
+    home = os.environ.get("CARGO_HOME", os.path.expanduser("~/.cargo"))
+    found = glob.glob(f"{home}/registry/src/*/tokio-postgres-{VERSION}")
+    if not found:
+        # Our own lock file names this version, so `cargo fetch` brings it.
+        root = os.path.join(os.path.dirname(os.path.abspath(__file__)), "../..")
+        parts.command(["cargo", "fetch", "--locked"], root, os.path.join(cache, "tokio-postgres-prepare.log"))
+        found = glob.glob(f"{home}/registry/src/*/tokio-postgres-{VERSION}")
+    if not found:
+        raise Skipped(f"cargo's registry has no tokio-postgres {VERSION}")
+    return found[0], os.path.join(cache, "tokio-postgres-target")
+
+
+def run(state, target, direct, folder):
+    source, build = state
+    copy = os.path.join(folder, f"tokio-postgres-{target.name}")
+    shutil.rmtree(copy, ignore_errors=True)
+    shutil.copytree(source, copy)
+    # A workspace of its own: it lies inside ours.
+    with open(os.path.join(copy, "Cargo.toml"), "a", encoding="utf-8") as file:
+        file.write("\n[workspace]\n")
+    for path in glob.glob(f"{copy}/tests/test/**/*.rs", recursive=True):
+        with open(path, encoding="utf-8") as file:
+            text = file.read()
+        text = text.replace("127.0.0.1:5433", f"{target.host}:{target.port}").replace("port=5433", f"port={target.port}").replace("localhost:5433", f"{target.host}:{target.port}")
+        text = text.replace("host=localhost", f"host={target.host}")
+        # The suite expects a superuser who needs no password, on a database of its name.
+        text = re.sub(r"user=postgres(?! password)", f"user={target.user} password={target.password}", text)
+        text = re.sub(r"dbname=postgres", f"dbname={target.database}", text)
+        text = text.replace(f"user={target.user} password={target.password}", f"user={target.user} password={target.password} dbname={target.database}")
+        with open(path, "w", encoding="utf-8") as file:
+            file.write(text)
+    for role in ROLES:
+        direct.psql(f"DO $$ BEGIN IF to_regrole('{role}') IS NULL THEN CREATE ROLE {role} LOGIN PASSWORD 'password'; END IF; END $$")
+    for extension in ("hstore", "citext", "ltree"):
+        direct.psql(f"CREATE EXTENSION IF NOT EXISTS {extension}")
+    log = os.path.join(folder, f"tokio-postgres-{target.name}.log")
+    open(log, "w", encoding="utf-8").close()
+    environment = os.environ | {"CARGO_TARGET_DIR": build}
+    parts.command(["cargo", "test", "-j1", "--test", "test", "--no-fail-fast"], copy, log, environment, check=False)
+    with open(log, encoding="utf-8", errors="replace") as file:
+        found = [LINE.match(line) for line in file]
+    outcomes = {match[1]: {"ok": PASS, "FAILED": FAIL, "ignored": SKIP}[match[2]] for match in found if match}
+    if not outcomes:
+        raise Skipped(f"the tests did not build, see {log}")
+    return outcomes
