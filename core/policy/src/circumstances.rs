@@ -37,6 +37,9 @@ const NAMES: [&str; 20] = [
 /// The one attribute that is a record.
 const BUDGET: &str = "budget";
 
+/// What a reason may quote besides: the first thing that the token does not cover.
+const OUT_OF_SCOPE: &str = "out_of_scope";
+
 impl Mentions {
     /// Every attribute.
     pub(crate) const ALL: Self = Self(u32::MAX);
@@ -58,6 +61,8 @@ impl Mentions {
 }
 
 fn bit(name: &str) -> Option<u32> {
+    // A reason may quote this one, which says the same as the attribute.
+    let name = if name == OUT_OF_SCOPE { "in_scope" } else { name };
     NAMES.iter().chain([&BUDGET]).position(|known| *known == name).map(|place| 1 << place)
 }
 
@@ -172,7 +177,7 @@ impl Circumstances {
 
     /// The value of `name` in words, as a rule's `{name}` shows it.
     pub(crate) fn in_words(&self, name: &str) -> Option<String> {
-        if name == "out_of_scope" {
+        if name == OUT_OF_SCOPE {
             return Some(self.out_of_scope.clone().unwrap_or_else(|| "this".to_owned()));
         }
         if let Some(part) = name.strip_prefix("budget.") {

@@ -8,6 +8,7 @@
 mod cache;
 mod circumstances;
 mod decide;
+mod depth;
 mod policy;
 mod problem;
 mod profile;

@@ -6,6 +6,7 @@ use cedar_policy::{PolicyId, PolicySet, Schema, ValidationMode, Validator};
 use reprieve_operation::Digest;
 
 use crate::{
+    depth::too_deep,
     problem::{PolicyError, Problem},
     profile::Profile,
     rule::Rule,
@@ -54,7 +55,7 @@ impl Policy {
         let mut problems = Vec::new();
         let theirs = read(sources, &mut problems);
         let compile = |profile: Profile, theirs: &[Rule], problems: &mut Vec<Problem>| {
-            let mut rules = built_in(profile, problems);
+            let mut rules = built_in(profile, problems).to_vec();
             let own = rules.len();
             rules.extend_from_slice(theirs);
             RuleSet::new(rules, own).map_err(|error| problems.push(Problem::new(profile.as_str(), None, error))).ok()
@@ -99,8 +100,18 @@ fn digest(profile: Profile, sources: &[Source]) -> Digest {
     Digest::of(&parts)
 }
 
-fn built_in(profile: Profile, problems: &mut Vec<Problem>) -> Vec<Rule> {
-    profile.texts().iter().flat_map(|(name, text)| rules_of(name, text, problems)).collect()
+/// The built-in rules of every profile, checked once, and what is wrong with them: nothing, as the tests show.
+static BUILT_IN: LazyLock<(BTreeMap<&'static str, Vec<Rule>>, Vec<Problem>)> = LazyLock::new(|| {
+    let mut problems = Vec::new();
+    let mut of_profile =
+        |profile: Profile| profile.texts().iter().flat_map(|(name, text)| rules_of(name, text, &mut problems)).collect::<Vec<_>>();
+    let rules = Profile::ALL.into_iter().map(|profile| (profile.as_str(), of_profile(profile))).collect();
+    (rules, problems)
+});
+
+fn built_in(profile: Profile, problems: &mut Vec<Problem>) -> &'static [Rule] {
+    problems.extend_from_slice(&BUILT_IN.1);
+    BUILT_IN.0.get(profile.as_str()).map_or(&[], Vec::as_slice)
 }
 
 /// The user's rules in the order of their files' names.
@@ -119,7 +130,7 @@ fn read(sources: &[Source], problems: &mut Vec<Problem>) -> Vec<Rule> {
     let mut seen: BTreeMap<String, &str> = BTreeMap::new();
     for profile in Profile::ALL {
         // Ours are named once for all profiles, so that a set stays valid when the profile changes.
-        seen.extend(built_in(profile, problems).into_iter().map(|rule| (rule.id, "the built-in rules")));
+        seen.extend(built_in(profile, problems).iter().map(|rule| (rule.id.clone(), "the built-in rules")));
     }
     let mut rules = Vec::new();
     for (name, text) in by_name {
@@ -139,6 +150,10 @@ fn read(sources: &[Source], problems: &mut Vec<Problem>) -> Vec<Rule> {
 
 /// The rules of one file in order, each checked.
 fn rules_of(file: &str, text: &str, problems: &mut Vec<Problem>) -> Vec<Rule> {
+    if let Some((line, why)) = too_deep(text) {
+        problems.push(Problem::new(file, Some(line), why));
+        return Vec::new();
+    }
     let set = match PolicySet::from_str(text) {
         Ok(set) => set,
         Err(errors) => {
