@@ -14,8 +14,8 @@ use std::{
 
 use arc_swap::ArcSwap;
 use reprieve_operation::{
-    Action, Budget, Decision, Effect, Environment, Event, Facts, IntentId, Kind, Operation, Outcome, Principal, Reach, Refusal, SessionId, Terms,
-    Timestamp, Undoability,
+    Action, Budget, Decision, Effect, Environment, Event, Facts, IntentId, Kind, Operation, Outcome, Principal, Reach, Refusal, SessionId,
+    Terms, Timestamp, Undoability,
 };
 use reprieve_policy::{Policy, decide};
 use tokio::sync::watch;
@@ -121,14 +121,7 @@ impl Gate {
                 tracing::debug!(rule = needs.rule, "left to the measurement at commit");
                 Ok(())
             }
-            Decision::Needs(needs) => Err(Refusal {
-                kind: reprieve_operation::RefusalKind::Refused,
-                rule: needs.rule,
-                reason: needs.reason,
-                remedy: needs.remedy,
-                hold: None,
-                reach: None,
-            }),
+            Decision::Needs(needs) => Err(Refusal::refused(&needs.rule, needs.reason, needs.remedy)),
         }
     }
 
@@ -136,6 +129,43 @@ impl Gate {
     #[must_use]
     pub fn must_hold(&self, operation: &Operation) -> bool {
         matches!(self.decide(operation, 0), Decision::Needs(_)) && !waits_for_commit(operation)
+    }
+
+    /// Finds, or asks for, the release of one statement inside a client's transaction. `None`: it turned out to need none.
+    pub async fn release_statement(&self, mut operation: Operation, upstream: &mut dyn Upstream) -> Result<Option<Approved>, Refusal> {
+        let mut intent = self.intend(&operation)?;
+        let result = match self.terms(&mut intent, &mut operation, upstream).await {
+            Ok(Granted::Terms(_, approved)) => Ok(approved),
+            Ok(Granted::Delivered(_)) => Err(Refusal::unavailable("release", "a kept result can't be used inside a transaction")),
+            Err(refusal) => Err(refusal),
+        };
+        intent.conclude(match &result {
+            Ok(_) => Outcome::Done { tag: "released into its transaction".to_owned(), reach: Reach::default(), xid: None },
+            Err(refusal) => Outcome::Refused { refusal: refusal.clone() },
+        });
+        result
+    }
+
+    /// Records how the transaction ended that a statement was released into.
+    pub fn finish_released(&self, hold: reprieve_operation::HoldId, intent: IntentId, succeeded: bool) {
+        self.note(Event::HoldFinished { hold, intent, succeeded, kept: None });
+    }
+
+    /// The answer to something harmless that still needs a person, such as a read in a profile that asks for one: it isn't held,
+    /// because a read can be asked for in other ways.
+    pub fn refuse_held(&self, operation: &Operation) -> Result<(), Refusal> {
+        match self.decide(operation, 0) {
+            Decision::Allow(_) => Ok(()),
+            Decision::Refuse(refusal) => Err(refusal),
+            Decision::Needs(needs) => Err(Refusal::refused(&needs.rule, needs.reason, needs.remedy)),
+        }
+    }
+
+    /// Records that something harmless was refused.
+    pub fn note_refusal(&self, operation: &Operation, refusal: &Refusal) {
+        if let Ok(intent) = self.intend(operation) {
+            intent.conclude(Outcome::Refused { refusal: refusal.clone() });
+        }
     }
 
     /// Decides under today's facts, with `approvals` people having said yes to exactly this.
@@ -195,7 +225,12 @@ impl Gate {
     }
 
     /// Opens a session: its number, recorded before the client may do anything.
-    pub async fn open_session(&self, principal: &Principal, system: &reprieve_operation::SystemName, peer: &str) -> Result<SessionId, Refusal> {
+    pub async fn open_session(
+        &self,
+        principal: &Principal,
+        system: &reprieve_operation::SystemName,
+        peer: &str,
+    ) -> Result<SessionId, Refusal> {
         let session = SessionId(self.next_session.fetch_add(1, Ordering::Relaxed));
         let event = Event::SessionOpened {
             session,
@@ -242,7 +277,11 @@ impl Gate {
         loop {
             match events.recv().await {
                 Ok(recorded) => match &recorded.event {
-                    Event::Frozen { .. } | Event::Thawed { .. } | Event::DecoyPresented { .. } | Event::TokenIssued { .. } | Event::TokenNarrowed { .. }
+                    Event::Frozen { .. }
+                    | Event::Thawed { .. }
+                    | Event::DecoyPresented { .. }
+                    | Event::TokenIssued { .. }
+                    | Event::TokenNarrowed { .. }
                     | Event::TokenRevoked { .. } => {
                         self.control_changed();
                         self.holding.changed();
@@ -279,7 +318,9 @@ fn waits_for_commit(operation: &Operation) -> bool {
 fn check_token(state: &reprieve_operation::State, principal: &Principal, now: Timestamp) -> Result<(), Refusal> {
     let again = "ask an operator for a new token";
     match state.agents.get(&principal.agent) {
-        Some(agent) if agent.token != principal.token || agent.revoked => Err(Refusal::refused("token-revoked", "this token was revoked or replaced", again)),
+        Some(agent) if agent.token != principal.token || agent.revoked => {
+            Err(Refusal::refused("token-revoked", "this token was revoked or replaced", again))
+        }
         Some(agent) if agent.expires <= now => Err(Refusal::refused("token-expired", "this token has expired", again)),
         Some(_) => Ok(()),
         None => Err(Refusal::refused("token-unknown", "this token is not known", again)),

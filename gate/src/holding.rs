@@ -84,7 +84,12 @@ enum Found {
 
 impl Gate {
     /// Decides; asks people if that is needed; decides again, their answer now a fact.
-    pub(crate) async fn terms(&self, intent: &mut OpenIntent, operation: &mut Operation, upstream: &mut dyn Upstream) -> Result<Granted, Refusal> {
+    pub(crate) async fn terms(
+        &self,
+        intent: &mut OpenIntent,
+        operation: &mut Operation,
+        upstream: &mut dyn Upstream,
+    ) -> Result<Granted, Refusal> {
         let started = Instant::now();
         loop {
             let mut version = self.holding.version.subscribe();
@@ -98,7 +103,7 @@ impl Gate {
                     };
                     if operation.reach.is_none() {
                         operation.reach = upstream.estimate(operation).await;
-                        if let (Some(reach), Action::SelfContained) = (&operation.reach, operation.action)
+                        if let Some(reach) = &operation.reach
                             && !reach.estimated
                             && self.allows_measured(operation, reach)
                         {
@@ -210,7 +215,14 @@ impl Gate {
             Decision::Refuse(refusal) => return Err(refusal),
             Decision::Needs(needs) => {
                 let remedy = "an operator has to look at it again under the rules now in force".to_owned();
-                return Err(Refusal { kind: RefusalKind::Refused, rule: needs.rule, reason: needs.reason, remedy, hold: Some(hold.hold), reach: None });
+                return Err(Refusal {
+                    kind: RefusalKind::Refused,
+                    rule: needs.rule,
+                    reason: needs.reason,
+                    remedy,
+                    hold: Some(hold.hold),
+                    reach: None,
+                });
             }
         };
         // Whoever gets this event into the ledger runs the operation; the key makes that one.
@@ -250,7 +262,12 @@ impl Gate {
     }
 
     /// Holds a client's transaction that was rolled back because of what it was measured to do.
-    pub(crate) async fn hold_rolled_back(&self, intent: &mut OpenIntent, operation: &mut Operation, upstream: &mut dyn Upstream) -> Refusal {
+    pub(crate) async fn hold_rolled_back(
+        &self,
+        intent: &mut OpenIntent,
+        operation: &mut Operation,
+        upstream: &mut dyn Upstream,
+    ) -> Refusal {
         match self.terms(intent, operation, upstream).await {
             Err(refusal) => refusal,
             Ok(_) => {
@@ -290,7 +307,8 @@ impl Gate {
     /// Denies holds that nobody answered in time.
     pub fn expire_holds(&self) {
         let now = self.clock.now();
-        let late: Vec<HoldId> = self.audit.state().holds.values().filter(|hold| hold.is_open() && hold.expires <= now).map(|hold| hold.hold).collect();
+        let late: Vec<HoldId> =
+            self.audit.state().holds.values().filter(|hold| hold.is_open() && hold.expires <= now).map(|hold| hold.hold).collect();
         for hold in late {
             self.note(Event::HoldExpired { hold });
         }

@@ -128,7 +128,12 @@ impl OpenIntent {
 
     /// An outcome is recorded without waiting: found missing at the next start, it becomes `unknown`.
     fn record(&mut self, outcome: Outcome) {
-        drop(self.audit.append(Event::Concluded { intent: self.id, agent: self.agent.clone(), outcome, statements: std::mem::take(&mut self.statements) }));
+        drop(self.audit.append(Event::Concluded {
+            intent: self.id,
+            agent: self.agent.clone(),
+            outcome,
+            statements: std::mem::take(&mut self.statements),
+        }));
     }
 }
 

@@ -120,6 +120,6 @@ impl Operation {
 /// Whether roles, memberships, per-role settings or default privileges were written: catalogs that nothing but a change of
 /// privileges touches (PostgreSQL 15, chapter 53).
 fn grants(reach: &Reach) -> bool {
-    const CATALOGS: [&str; 6] = ["pg_authid", "pg_auth_members", "pg_db_role_setting", "pg_default_acl", "pg_parameter_acl", "pg_policy"];
+    const CATALOGS: [&str; 7] = ["privileges", "pg_authid", "pg_auth_members", "pg_db_role_setting", "pg_default_acl", "pg_parameter_acl", "pg_policy"];
     CATALOGS.iter().any(|catalog| reach.catalogs.get(*catalog).is_some_and(|rows| *rows > 0))
 }

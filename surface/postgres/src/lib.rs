@@ -1,1 +1,41 @@
-//! reprieve-surface-postgres: see ARCHITECTURE.md.
+//! The PostgreSQL surface: agents connect as to any server, and everything they do goes through the gate.
+//!
+//! Start with `session.rs`: one client's messages, in and out. `door.rs` lets a client in, `run.rs` and `guard.rs` run and measure
+//! what may change something, `wire.rs` moves the bytes.
+
+mod answer;
+mod check;
+mod connect;
+mod door;
+mod duplex;
+mod estimate;
+mod extended;
+mod guard;
+mod known;
+mod listener;
+mod reads;
+mod replies;
+mod run;
+mod runner;
+mod session;
+mod sessions;
+mod system;
+mod target;
+mod transaction;
+mod wire;
+
+pub use answer::sqlstate;
+pub use check::{Finding, Level, check};
+pub use connect::ConnectError;
+pub use listener::{Options, Surface};
+pub use system::System;
+pub use target::{Target, TargetError, TlsMode};
+
+/// A text that no PostgreSQL can parse: it fails whatever transaction is open, and says why in the server's log.
+pub(crate) const POISON: &str = "reprieve refused this statement";
+
+/// A nonce for one SCRAM exchange.
+pub(crate) fn nonce() -> String {
+    use base64::Engine as _;
+    base64::engine::general_purpose::STANDARD_NO_PAD.encode(rand::random::<[u8; 18]>())
+}

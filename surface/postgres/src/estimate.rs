@@ -1,0 +1,72 @@
+//! What dropping or emptying whole relations would reach, from the catalogue, without running it.
+
+use reprieve_operation::{Effect, ObjectName, Reach, Rewrite, TableReach};
+
+use crate::system::View;
+
+/// The estimate for effects that destroy wholesale. `None`: these effects do not, and can be measured by running them.
+pub(crate) fn wholesale(view: &View, effects: &[Effect], measure_limit: u64) -> Option<Reach> {
+    let mut reach = Reach { estimated: true, ..Reach::default() };
+    let mut found = false;
+    for effect in effects {
+        match effect {
+            Effect::Drop { name, cascade, .. } => {
+                found = true;
+                add(view, &mut reach, name, *cascade, |reach| &mut reach.dropped);
+            }
+            Effect::Rewrite { table, how: Rewrite::Truncate, cascade } => {
+                found = true;
+                add(view, &mut reach, table, *cascade, |reach| &mut reach.rewritten);
+            }
+            Effect::Rewrite { table, how: Rewrite::DropColumn | Rewrite::ChangeType | Rewrite::Alter, .. } => {
+                found = true;
+                add(view, &mut reach, table, false, |reach| &mut reach.rewritten);
+            }
+            Effect::Delete { table, bounded: false } | Effect::Update { table, bounded: false } if rows(view, table) > measure_limit => {
+                found = true;
+                let deletes = matches!(effect, Effect::Delete { .. });
+                for named in view.catalog.find_tables(table) {
+                    let rows = named.rows_estimate as u64;
+                    let touched = if deletes {
+                        TableReach { deleted: rows, ..TableReach::default() }
+                    } else {
+                        TableReach { updated: rows, ..TableReach::default() }
+                    };
+                    reach.tables.insert(named.name.to_string(), touched);
+                }
+            }
+            _ => {}
+        }
+    }
+    found.then_some(reach)
+}
+
+fn rows(view: &View, name: &ObjectName) -> u64 {
+    view.catalog.find_tables(name).iter().map(|table| table.rows_estimate.max(0.0) as u64).max().unwrap_or(0)
+}
+
+/// Adds a relation, the rows it holds, and with `cascade` every table that refers to it.
+fn add(view: &View, reach: &mut Reach, name: &ObjectName, cascade: bool, list: fn(&mut Reach) -> &mut Vec<String>) {
+    let tables = view.catalog.find_tables(name);
+    if tables.is_empty() {
+        list(reach).push(name.to_string());
+        return;
+    }
+    let mut waiting = tables;
+    while let Some(table) = waiting.pop() {
+        let full = table.name.to_string();
+        if list(reach).contains(&full) {
+            continue;
+        }
+        list(reach).push(full.clone());
+        let lost = TableReach { deleted: table.rows_estimate.max(0.0) as u64, ..TableReach::default() };
+        if lost.deleted > 0 {
+            reach.tables.insert(full, lost);
+        }
+        if cascade {
+            for reference in &table.dependents {
+                waiting.extend(view.catalog.find_tables(&reference.table));
+            }
+        }
+    }
+}

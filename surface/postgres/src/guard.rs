@@ -1,0 +1,314 @@
+//! The guard: measures inside the transaction what it really did, before it becomes final.
+//!
+//! Row counters of the transaction (PostgreSQL 15, section 28.2.25, `pg_stat_get_xact_tuples_*`) are read for user tables and for
+//! every system catalog; the latter show definitions, privileges and TRUNCATE by whatever route. Everything is addressed by oid
+//! and every function and operator by schema, so that an agent's search path can't replace it.
+
+use std::collections::{BTreeMap, HashMap};
+
+use reprieve_operation::{Effect, Reach, TableReach};
+
+use crate::wire::Captured;
+
+/// What is known of one relation from outside the transaction.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Relation {
+    /// `schema.name`.
+    pub(crate) name: String,
+    /// `pg_class.relkind`.
+    pub(crate) kind: char,
+    /// `pg_class.relpersistence`.
+    pub(crate) persistence: char,
+    /// Changes when the contents are replaced as a whole.
+    pub(crate) filenode: u32,
+    /// Columns dropped so far.
+    pub(crate) dropped_columns: u32,
+    /// Owner, privileges and row security, as a digest.
+    pub(crate) privileges: String,
+    /// The planner's idea of its rows.
+    pub(crate) rows: u64,
+}
+
+/// What is known of a database from outside the transaction.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Snapshot {
+    pub(crate) relations: HashMap<u32, Relation>,
+    /// System catalogs by oid.
+    pub(crate) catalogs: BTreeMap<u32, String>,
+    /// The largest oid in `pg_class`: a larger one means that there is a relation we don't know.
+    pub(crate) max_oid: u32,
+    /// Whether triggers of users may run inside COMMIT.
+    pub(crate) deferrable_triggers: bool,
+    /// Whether triggers, rules or functions of users exist: plain statements may then run any code.
+    pub(crate) user_code: bool,
+}
+
+/// Reads the relations of the database: oid, schema.name, relkind, relpersistence, relfilenode, dropped columns, privileges, rows.
+pub(crate) const RELATIONS: &str = "
+SELECT c.oid, n.nspname OPERATOR(pg_catalog.||) '.' OPERATOR(pg_catalog.||) c.relname, c.relkind, c.relpersistence, c.relfilenode,
+ (SELECT pg_catalog.count(*) FROM pg_catalog.pg_attribute a WHERE a.attrelid OPERATOR(pg_catalog.=) c.oid AND a.attisdropped),
+ pg_catalog.md5(pg_catalog.concat_ws('|', c.relowner, c.relacl::pg_catalog.text, c.relrowsecurity, c.relforcerowsecurity)),
+ GREATEST(c.reltuples, 0)::pg_catalog.int8
+FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid OPERATOR(pg_catalog.=) c.relnamespace
+WHERE c.relkind OPERATOR(pg_catalog.<>) 't' AND (c.oid OPERATOR(pg_catalog.>=) 16384::pg_catalog.oid)";
+
+/// Reads the system catalogs: oid, name.
+pub(crate) const CATALOGS: &str = "
+SELECT c.oid, c.relname FROM pg_catalog.pg_class c
+WHERE c.relkind OPERATOR(pg_catalog.=) 'r' AND c.oid OPERATOR(pg_catalog.<) 16384::pg_catalog.oid
+ AND c.relnamespace OPERATOR(pg_catalog.=) 'pg_catalog'::pg_catalog.regnamespace::pg_catalog.oid ORDER BY 1";
+
+/// Reads what may run inside COMMIT, what may run at all, and the largest oid.
+pub(crate) const TRIGGERS: &str = "
+SELECT COALESCE(pg_catalog.bool_or(t.tgdeferrable), false), (pg_catalog.count(*) OPERATOR(pg_catalog.>) 0)
+ OR EXISTS (SELECT FROM pg_catalog.pg_rewrite r WHERE r.ev_type OPERATOR(pg_catalog.<>) '1' AND r.oid OPERATOR(pg_catalog.>=) 16384::pg_catalog.oid)
+ OR EXISTS (SELECT FROM pg_catalog.pg_proc f WHERE f.oid OPERATOR(pg_catalog.>=) 16384::pg_catalog.oid AND f.prolang OPERATOR(pg_catalog.>=) 14::pg_catalog.oid),
+ (SELECT pg_catalog.max(c.oid) FROM pg_catalog.pg_class c)
+FROM pg_catalog.pg_trigger t WHERE NOT t.tgisinternal";
+
+/// Above this many user tables the guard asks the backend's own locks which tables were touched.
+const LISTED_TABLES: usize = 200;
+
+/// The word that starts an error of ours.
+const MARK: &str = "reprieve:";
+
+impl Snapshot {
+    /// Builds a snapshot from the answers to [`RELATIONS`], [`CATALOGS`] and [`TRIGGERS`]. `None`: an answer is not as expected.
+    pub(crate) fn read(relations: &Captured, catalogs: &Captured, triggers: &Captured) -> Option<Self> {
+        let mut snapshot = Self::default();
+        for row in &relations.rows {
+            let field = |index: usize| row.get(index)?.as_deref();
+            let relation = Relation {
+                name: field(1)?.to_owned(),
+                kind: field(2)?.chars().next()?,
+                persistence: field(3)?.chars().next()?,
+                filenode: field(4)?.parse().ok()?,
+                dropped_columns: field(5)?.parse().ok()?,
+                privileges: field(6)?.to_owned(),
+                rows: field(7)?.parse().ok()?,
+            };
+            snapshot.relations.insert(field(0)?.parse().ok()?, relation);
+        }
+        for row in &catalogs.rows {
+            snapshot.catalogs.insert(row.first()?.as_deref()?.parse().ok()?, row.get(1)?.clone()?);
+        }
+        let row = triggers.rows.first()?;
+        snapshot.deferrable_triggers = row.first()?.as_deref()? == "t";
+        snapshot.user_code = row.get(1)?.as_deref()? == "t";
+        snapshot.max_oid = row.get(2)?.as_deref()?.parse().ok()?;
+        (snapshot.catalogs.len() >= 50).then_some(snapshot)
+    }
+
+    fn counted(&self) -> impl Iterator<Item = u32> + '_ {
+        let tables = self.relations.iter().filter(|(_, relation)| matches!(relation.kind, 'r' | 'p' | 'm') && relation.persistence != 't');
+        tables.map(|(oid, _)| *oid)
+    }
+
+    /// The guard that raises above `ceiling` rows, on any definition change, on a relation we don't know, and on a cursor that would
+    /// run inside COMMIT. It answers the counters otherwise. `None`: this database has to be measured the long way.
+    pub(crate) fn raising_guard(&self, ceiling: u64) -> Option<String> {
+        if self.counted().count() > LISTED_TABLES || self.max_oid > 4_000_000_000 {
+            return None;
+        }
+        let mut oids: Vec<u32> = self.counted().chain(self.catalogs.keys().copied()).collect();
+        oids.sort_unstable();
+        let oids = oids.iter().map(u32::to_string).collect::<Vec<_>>().join(",");
+        let max = self.max_oid;
+        Some(format!(
+            "SELECT pg_catalog.pg_stat_force_next_flush(), CASE WHEN g.r OPERATOR(pg_catalog.<=) {ceiling}::pg_catalog.numeric AND g.c OPERATOR(pg_catalog.=) 0::pg_catalog.int8 \
+             AND (SELECT pg_catalog.max(p.oid) FROM pg_catalog.pg_class p) OPERATOR(pg_catalog.=) {max}::pg_catalog.oid \
+             AND NOT EXISTS (SELECT FROM pg_catalog.pg_cursor() h WHERE h.is_holdable) THEN g.t \
+             ELSE (('{MARK}' OPERATOR(pg_catalog.||) g.t)::pg_catalog.int4)::pg_catalog.text END, pg_catalog.pg_current_xact_id_if_assigned() \
+             FROM (SELECT COALESCE(pg_catalog.sum(x.s) FILTER (WHERE x.o OPERATOR(pg_catalog.>=) 16384::pg_catalog.oid), 0) r, \
+             pg_catalog.count(*) FILTER (WHERE x.o OPERATOR(pg_catalog.<) 16384::pg_catalog.oid) c, \
+             COALESCE(pg_catalog.string_agg(pg_catalog.concat(x.o, ':', x.i, ',', x.u, ',', x.d), ' '), '') t \
+             FROM (SELECT y.o, y.i, y.u, y.d, (y.i OPERATOR(pg_catalog.+) y.u) OPERATOR(pg_catalog.+) y.d s FROM (SELECT o, pg_catalog.pg_stat_get_xact_tuples_inserted(o) i, \
+             pg_catalog.pg_stat_get_xact_tuples_updated(o) u, pg_catalog.pg_stat_get_xact_tuples_deleted(o) d \
+             FROM pg_catalog.unnest('{{{oids}}}'::pg_catalog.oid[]) o OFFSET 0) y OFFSET 0) x WHERE x.s OPERATOR(pg_catalog.>) 0::pg_catalog.int8) g"
+        ))
+    }
+
+    /// The long way: every relation that the backend holds a lock on, and every catalog, with counters and what tells a replaced,
+    /// altered or dropped relation from one that was only written to.
+    pub(crate) fn measurement(&self) -> String {
+        let catalogs = self.catalogs.keys().map(u32::to_string).collect::<Vec<_>>().join(",");
+        format!(
+            "SELECT x.o, pg_catalog.pg_stat_get_xact_tuples_inserted(x.o), pg_catalog.pg_stat_get_xact_tuples_updated(x.o), pg_catalog.pg_stat_get_xact_tuples_deleted(x.o), \
+             n.nspname OPERATOR(pg_catalog.||) '.' OPERATOR(pg_catalog.||) c.relname, c.relkind, c.relpersistence, c.relfilenode, \
+             (SELECT pg_catalog.count(*) FROM pg_catalog.pg_attribute a WHERE a.attrelid OPERATOR(pg_catalog.=) c.oid AND a.attisdropped), x.e, \
+             (SELECT pg_catalog.count(*) FROM pg_catalog.pg_cursor() h WHERE h.is_holdable), pg_catalog.pg_current_xact_id_if_assigned(), pg_catalog.pg_stat_force_next_flush() \
+             FROM (SELECT y.o, pg_catalog.bool_or(y.e) e FROM (SELECT l.relation o, l.mode OPERATOR(pg_catalog.=) 'AccessExclusiveLock' e FROM pg_catalog.pg_lock_status() l \
+             WHERE l.pid OPERATOR(pg_catalog.=) pg_catalog.pg_backend_pid() AND l.locktype OPERATOR(pg_catalog.=) 'relation' AND l.relation OPERATOR(pg_catalog.>=) 16384::pg_catalog.oid \
+             UNION ALL SELECT o, false FROM pg_catalog.unnest('{{{catalogs}}}'::pg_catalog.oid[]) o) y GROUP BY y.o) x \
+             LEFT JOIN pg_catalog.pg_class c ON c.oid OPERATOR(pg_catalog.=) x.o LEFT JOIN pg_catalog.pg_namespace n ON n.oid OPERATOR(pg_catalog.=) c.relnamespace"
+        )
+    }
+
+    /// Reads the counters that [`Snapshot::raising_guard`] answers or raises with.
+    pub(crate) fn reach_of_counters(&self, text: &str) -> Option<Reach> {
+        let mut reach = Reach::default();
+        for word in text.split(' ').filter(|word| !word.is_empty()) {
+            let (oid, counts) = word.split_once(':')?;
+            let oid: u32 = oid.parse().ok()?;
+            let mut counts = counts.split(',').map(str::parse::<u64>);
+            let rows = TableReach { inserted: counts.next()?.ok()?, updated: counts.next()?.ok()?, deleted: counts.next()?.ok()? };
+            match (self.relations.get(&oid), self.catalogs.get(&oid)) {
+                (Some(relation), _) => drop(reach.tables.insert(relation.name.clone(), rows)),
+                (None, Some(catalog)) => drop(reach.catalogs.insert(catalog.clone(), rows.rows())),
+                (None, None) => drop(reach.tables.insert(format!("oid {oid}"), rows)),
+            }
+        }
+        Some(reach)
+    }
+
+    /// Reads the answer to [`Snapshot::measurement`]. `None`: it isn't as expected, which is a refusal.
+    pub(crate) fn reach_of_measurement(&self, captured: &Captured, effects: &[Effect]) -> Option<Measured> {
+        if captured.error.is_some() || captured.rows.is_empty() {
+            return None;
+        }
+        let mut reach = Reach::default();
+        let mut counts = BTreeMap::new();
+        let mut xid = None;
+        let mut unknown = false;
+        let mut gone: Vec<&Relation> = Vec::new();
+        for row in &captured.rows {
+            let field = |index: usize| row.get(index)?.as_deref();
+            let oid: u32 = field(0)?.parse().ok()?;
+            let rows = TableReach { inserted: field(1)?.parse().ok()?, updated: field(2)?.parse().ok()?, deleted: field(3)?.parse().ok()? };
+            let exclusive = field(9)? == "t";
+            if field(10)? != "0" && reach.escapes.is_empty() {
+                reach.escapes.push("leaves a cursor WITH HOLD, whose query runs inside COMMIT".to_owned());
+            }
+            xid = field(11).and_then(|xid| xid.parse().ok());
+            if let Some(catalog) = self.catalogs.get(&oid) {
+                if rows.rows() > 0 {
+                    counts.insert(catalog.as_str(), rows);
+                }
+                continue;
+            }
+            let known = self.relations.get(&oid);
+            let (Some(name), Some(kind), Some(persistence)) = (field(4), field(5), field(6)) else {
+                // Its lock is held and it is not in pg_class any more: dropped. What never was in a committed pg_class was made and
+                // dropped inside this transaction.
+                if let Some(known) = known.filter(|known| known.persistence != 't') {
+                    gone.push(known);
+                }
+                continue;
+            };
+            if persistence == "t" || kind == "t" {
+                continue;
+            }
+            if rows.rows() > 0 {
+                reach.tables.insert(name.to_owned(), rows);
+            }
+            match known {
+                Some(known) if exclusive && matches!(kind, "r" | "p" | "m") => {
+                    let filenode: u32 = field(7)?.parse().ok()?;
+                    let dropped_columns: u32 = field(8)?.parse().ok()?;
+                    if filenode != known.filenode || dropped_columns > known.dropped_columns {
+                        reach.rewritten.push(name.to_owned());
+                    }
+                    if name != known.name {
+                        reach.dropped.push(known.name.clone());
+                    }
+                }
+                Some(_) => {}
+                None => unknown |= exclusive || rows.rows() > 0,
+            }
+        }
+        // The indexes and sequences of a table that goes are not news.
+        let parts_only = gone.iter().all(|relation| matches!(relation.kind, 'i' | 'I' | 'S' | 'c'));
+        gone.retain(|relation| parts_only || !matches!(relation.kind, 'i' | 'I' | 'S' | 'c'));
+        reach.dropped.extend(gone.iter().map(|relation| relation.name.clone()));
+        read_catalogs(&mut reach, &counts, effects);
+        let privileges_may_have_changed = counts.get("pg_class").is_some_and(|rows| rows.updated > 0);
+        Some(Measured { reach, xid, unknown_relation: unknown, privileges_may_have_changed })
+    }
+}
+
+/// What a measurement says, and what it leaves open.
+#[derive(Debug)]
+pub(crate) struct Measured {
+    pub(crate) reach: Reach,
+    pub(crate) xid: Option<u64>,
+    /// A relation was written to or altered that the snapshot doesn't know: it is new, or the snapshot is old.
+    pub(crate) unknown_relation: bool,
+    /// Owners, privileges or row security have to be compared.
+    pub(crate) privileges_may_have_changed: bool,
+}
+
+/// Turns catalog counters into what they mean. Additions are definitions; what disappears or is replaced behind the text's back
+/// counts as dropped or as a change of privileges.
+fn read_catalogs(reach: &mut Reach, counts: &BTreeMap<&str, TableReach>, effects: &[Effect]) {
+    // Rows of these come and go with any definition, and with ANALYZE.
+    const BOOKKEEPING: [&str; 10] = [
+        "pg_depend",
+        "pg_shdepend",
+        "pg_statistic",
+        "pg_description",
+        "pg_shdescription",
+        "pg_class",
+        "pg_attribute",
+        "pg_index",
+        "pg_sequence",
+        "pg_statistic_ext_data",
+    ];
+    // An update of these without a definition in the text is a change of rights, or of what enforces them.
+    const RIGHTS: [&str; 12] = [
+        "pg_namespace",
+        "pg_proc",
+        "pg_type",
+        "pg_database",
+        "pg_largeobject_metadata",
+        "pg_language",
+        "pg_foreign_server",
+        "pg_foreign_data_wrapper",
+        "pg_tablespace",
+        "pg_trigger",
+        "pg_policy",
+        "pg_rewrite",
+    ];
+    let defines = effects.iter().any(|effect| matches!(effect, Effect::Define { .. } | Effect::Drop { .. } | Effect::Rewrite { .. }));
+    let relations_dropped = !reach.dropped.is_empty();
+    for (catalog, rows) in counts {
+        reach.catalogs.insert((*catalog).to_owned(), rows.rows());
+        if rows.deleted > 0 && !relations_dropped && !BOOKKEEPING.contains(catalog) {
+            reach.dropped.push(format!("{} rows of {catalog}", rows.deleted));
+        }
+        if rows.updated > 0 && !defines && RIGHTS.contains(catalog) {
+            reach.catalogs.insert("privileges".to_owned(), rows.updated);
+        }
+    }
+}
+
+/// The counters inside an error that our guard raised: `invalid input syntax for type integer: "reprieve:…"`.
+pub(crate) fn raised_counters(error: &reprieve_pgwire::backend::ServerError) -> Option<&str> {
+    let message = error.message().filter(|_| error.code() == Some("22P02"))?;
+    let (_, counters) = message.split_once(MARK)?;
+    counters.strip_suffix('"').or_else(|| counters.split_once('"').map(|(counters, _)| counters))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn counters_are_read_by_name() {
+        let mut snapshot = Snapshot::default();
+        let relation = Relation {
+            name: "public.orders".into(),
+            kind: 'r',
+            persistence: 'p',
+            filenode: 1,
+            dropped_columns: 0,
+            privileges: String::new(),
+            rows: 0,
+        };
+        snapshot.relations.insert(20000, relation);
+        snapshot.catalogs.insert(1259, "pg_class".into());
+        let reach = snapshot.reach_of_counters("20000:1,2,3 1259:0,1,0 ").expect("well formed");
+        assert_eq!(reach.tables["public.orders"], TableReach { inserted: 1, updated: 2, deleted: 3 });
+        assert_eq!(reach.catalogs["pg_class"], 1);
+        assert!(snapshot.reach_of_counters("20000:x,2,3").is_none());
+    }
+}

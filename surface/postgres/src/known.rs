@@ -1,0 +1,151 @@
+//! Texts that were analysed before: a small verdict each, bounded in number, shared by all sessions.
+
+use std::{
+    hash::{BuildHasher, RandomState},
+    num::NonZeroUsize,
+    sync::{
+        Arc, Mutex, OnceLock, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
+};
+
+use lru::LruCache;
+use reprieve_effects_sql::{Analysis, Class, Control, Statement, analyze, redact};
+use reprieve_operation::Effect;
+
+use crate::system::View;
+
+/// Texts remembered. A verdict is about a kilobyte.
+const REMEMBERED: usize = 4096;
+
+/// Longer texts are analysed each time rather than remembered.
+const LONGEST: usize = 16 * 1024;
+
+/// A text and what its analysis said.
+#[derive(Debug)]
+pub(crate) struct Known {
+    pub(crate) text: Arc<str>,
+    pub(crate) analysis: Analysis,
+    /// The effects of all its statements.
+    pub(crate) effects: Arc<[Effect]>,
+    redacted: OnceLock<Arc<str>>,
+    /// The view's version under which all of it was proven to be reads, times two, plus one if it was.
+    proof: AtomicU64,
+}
+
+impl Known {
+    pub(crate) fn new(text: &str) -> Self {
+        let analysis = analyze(text);
+        let mut effects: Vec<Effect> = Vec::new();
+        for statement in &analysis.statements {
+            for effect in &statement.effects {
+                if !effects.contains(effect) {
+                    effects.push(effect.clone());
+                }
+            }
+        }
+        Self { text: text.into(), analysis, effects: effects.into(), redacted: OnceLock::new(), proof: AtomicU64::new(0) }
+    }
+
+    /// A statement that was prepared behind our back: it may be anything.
+    pub(crate) fn opaque(name: &str) -> Arc<Self> {
+        // EXECUTE of a name is analysed as a call that may do anything.
+        let quoted = name.replace('"', "\"\"");
+        Arc::new(Self::new(&format!("EXECUTE \"{quoted}\"")))
+    }
+
+    /// The text without its literals.
+    pub(crate) fn redacted(&self) -> Arc<str> {
+        self.redacted.get_or_init(|| redact(&self.text).into()).clone()
+    }
+
+    /// Whether all of it is proven to write nothing.
+    pub(crate) fn is_read(&self, view: &View) -> bool {
+        let seen = self.proof.load(Ordering::Relaxed);
+        if seen >> 1 == view.version {
+            return seen & 1 == 1;
+        }
+        let statements = &self.analysis.statements;
+        let proven = statements.iter().all(|statement| statement.class == Class::Read && view.catalog.proves_read(statement));
+        self.proof.store(view.version << 1 | u64::from(proven), Ordering::Relaxed);
+        proven
+    }
+
+    /// The one control statement that it is.
+    pub(crate) fn control(&self) -> Option<Control> {
+        match self.analysis.statements.as_slice() {
+            [Statement { class: Class::Control(control), .. }] => Some(*control),
+            _ => None,
+        }
+    }
+
+    /// Whether it only touches the session's own state.
+    pub(crate) fn is_session(&self) -> bool {
+        self.analysis.statements.iter().all(|statement| statement.class == Class::Session)
+    }
+
+    /// Whether nothing but rows may change, so that it may run in an implicit transaction.
+    pub(crate) fn is_plain(&self) -> bool {
+        self.analysis.statements.iter().all(|statement| matches!(statement.class, Class::Dml | Class::Read | Class::Session))
+    }
+
+    /// Whether it can't run inside a transaction block.
+    pub(crate) fn is_unwrapped(&self) -> bool {
+        self.analysis.statements.iter().any(|statement| statement.class == Class::Unwrapped)
+    }
+
+    /// Whether it depends on the session it runs in.
+    pub(crate) fn in_session(&self) -> bool {
+        self.analysis.statements.iter().any(|statement| statement.in_session)
+    }
+
+    /// Whether it can't have run code that prepares or closes statements and cursors behind our back.
+    pub(crate) fn is_tame(&self, view: &View) -> bool {
+        let statements = &self.analysis.statements;
+        statements.iter().all(|statement| match statement.class {
+            Class::Control(_) => true,
+            Class::Session => !names_statements(&self.text),
+            Class::Read => view.catalog.proves_read(statement),
+            Class::Dml => !view.snapshot.user_code && statement.functions.is_empty(),
+            Class::Block | Class::Unwrapped | Class::Unreadable => false,
+        })
+    }
+}
+
+/// Whether a session statement makes, closes or runs named statements or cursors.
+fn names_statements(text: &str) -> bool {
+    let text = text.to_ascii_uppercase();
+    ["PREPARE", "DEALLOCATE", "DISCARD", "CLOSE", "DECLARE"].iter().any(|word| text.contains(word))
+}
+
+/// The texts remembered.
+pub(crate) struct KnownTexts {
+    shards: Vec<Mutex<LruCache<u128, Arc<Known>>>>,
+    first: RandomState,
+    second: RandomState,
+}
+
+impl Default for KnownTexts {
+    fn default() -> Self {
+        let size = NonZeroUsize::new(REMEMBERED / 8).unwrap_or(NonZeroUsize::MIN);
+        Self { shards: (0..8).map(|_| Mutex::new(LruCache::new(size))).collect(), first: RandomState::new(), second: RandomState::new() }
+    }
+}
+
+impl KnownTexts {
+    /// The verdict on `text`. Keys are 128 bits under keys of this process, so that nobody can make two texts meet.
+    pub(crate) fn find(&self, text: &str) -> Arc<Known> {
+        if text.len() > LONGEST {
+            return Arc::new(Known::new(text));
+        }
+        let hash = self.first.hash_one(text);
+        let key = u128::from(hash) << 64 | u128::from(self.second.hash_one(text));
+        let shard = &self.shards[(hash % 8) as usize];
+        if let Some(known) = shard.lock().unwrap_or_else(PoisonError::into_inner).get(&key) {
+            return known.clone();
+        }
+        let known = Arc::new(Known::new(text));
+        shard.lock().unwrap_or_else(PoisonError::into_inner).put(key, known.clone());
+        known
+    }
+}

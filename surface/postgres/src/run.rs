@@ -1,0 +1,583 @@
+//! Running permitted operations on the server, each form in a transaction that is measured before it is final.
+//!
+//! The forms: a text by the simple protocol, a batch of extended messages up to its Sync, and the COMMIT of a client's own
+//! transaction. Each runs fast when the server itself can enforce the ceiling (the guard raises), and the long way otherwise.
+
+use std::sync::Arc;
+
+use base64::{Engine as _, engine::general_purpose::STANDARD as BASE64};
+use bytes::Bytes;
+use reprieve_gate::{Done, Permit, Ran, Running, Upstream};
+use reprieve_operation::{Effect, Operation, Reach, Refusal};
+
+use crate::{
+    answer,
+    guard::{Measured, raised_counters},
+    replies::{Asked, Route},
+    session::Ends,
+    system::View,
+    wire::{Captured, Gone},
+};
+
+/// One recorded message of a batch.
+#[derive(Debug, Clone)]
+pub(crate) struct Message {
+    pub(crate) bytes: Bytes,
+    pub(crate) asked: Asked,
+    /// The statement's name, for a Parse.
+    pub(crate) parses: Option<String>,
+    /// Whether the server has it already and the client its replies.
+    pub(crate) sent: bool,
+}
+
+/// How the operation reaches the server.
+pub(crate) enum Form {
+    /// A text by the simple protocol, `results` results.
+    Simple { text: Arc<str>, results: usize, plain: bool, unwrapped: bool },
+    /// Extended messages, without their Sync.
+    Batch { messages: Vec<Message>, plain: bool, unwrapped: bool, sent_once: bool },
+    /// The COMMIT of the client's transaction.
+    Commit { by: CommitBy, plain: bool, approved: Option<Reach> },
+    /// Nothing: only a release for a statement in the client's transaction is asked for.
+    Release,
+}
+
+/// How the client commits.
+#[derive(Debug, Clone)]
+pub(crate) enum CommitBy {
+    /// By the simple protocol, with this text.
+    Query(Arc<str>),
+    /// By an Execute of a portal that holds COMMIT.
+    Execute(Bytes),
+    /// By the Sync that ends an implicit transaction. `block`: we made it an explicit one.
+    Sync { block: bool },
+}
+
+/// An operation on its way to the server.
+pub(crate) struct Run<'a> {
+    pub(crate) ends: &'a mut Ends,
+    pub(crate) form: Form,
+    pub(crate) kept: bool,
+}
+
+type Result<T, E = Refusal> = std::result::Result<T, E>;
+
+fn lost(gone: Gone) -> Refusal {
+    Refusal::unavailable("connection", format!("{gone} while the statement ran"))
+}
+
+fn unmeasured() -> Refusal {
+    Refusal::unavailable("measurement", "what this did could not be measured, so it was rolled back")
+}
+
+impl Upstream for Run<'_> {
+    fn run<'a>(&'a mut self, permit: Permit<'a>) -> Running<'a, Result<Ran>> {
+        Box::pin(async move {
+            self.ends.wire.withhold();
+            self.ends.wire.code = None;
+            self.ends.wire.tag.clear();
+            self.ends.make_baseline().await.map_err(lost)?;
+            let ran = match &mut self.form {
+                Form::Simple { text, results, plain, unwrapped } => {
+                    let (text, results, plain, unwrapped) = (text.clone(), *results, *plain, *unwrapped);
+                    if unwrapped {
+                        self.ends.simple_unwrapped(permit, &text).await
+                    } else {
+                        self.ends.simple(permit, &text, results, plain).await
+                    }
+                }
+                Form::Batch { messages, plain, unwrapped, sent_once } => {
+                    let again = std::mem::replace(sent_once, true);
+                    self.ends.batch(permit, messages, *plain && !*unwrapped, *unwrapped, again).await
+                }
+                Form::Commit { by, plain, approved } => self.ends.commit(permit, by, *plain, approved.as_ref()).await,
+                Form::Release => Err(Refusal::unavailable("bug", "a release was run")),
+            };
+            match ran {
+                Ok(Ran::Final(mut done)) => {
+                    self.ends.wrote(&done.reach);
+                    if self.kept {
+                        let (bytes, passed) = self.ends.wire.discard();
+                        done.kept = (!passed).then(|| BASE64.encode(&bytes));
+                    }
+                    Ok(Ran::Final(done))
+                }
+                ran => {
+                    self.ends.carry_over = true;
+                    ran
+                }
+            }
+        })
+    }
+
+    fn estimate<'a>(&'a mut self, operation: &'a Operation) -> Running<'a, Option<Reach>> {
+        Box::pin(async move {
+            match &self.form {
+                Form::Commit { approved, .. } => {
+                    let approved = approved.clone();
+                    let measured = self.ends.measure(&operation.effects).await.ok()??;
+                    Some(approved.map_or(measured.reach.clone(), |approved| measured.reach.beyond(&approved)))
+                }
+                Form::Simple { text, unwrapped: false, .. } => {
+                    let text = text.clone();
+                    match self.ends.estimate_wholesale(&operation.effects).await {
+                        Some(reach) => Some(reach),
+                        None => self.ends.trial(&text, &operation.effects).await,
+                    }
+                }
+                Form::Batch { messages, unwrapped: false, .. } => {
+                    let mut messages = messages.clone();
+                    match self.ends.estimate_wholesale(&operation.effects).await {
+                        Some(reach) => Some(reach),
+                        None => self.ends.trial_batch(&mut messages, &operation.effects).await,
+                    }
+                }
+                Form::Release => self.ends.estimate_wholesale(&operation.effects).await,
+                Form::Simple { .. } | Form::Batch { .. } => None,
+            }
+        })
+    }
+
+    fn can_wait(&self) -> bool {
+        match &self.form {
+            Form::Simple { .. } | Form::Batch { .. } => !self.kept && !self.ends.wire.has_passed(),
+            Form::Commit { .. } | Form::Release => false,
+        }
+    }
+
+    fn tell_waiting<'a>(&'a mut self, refusal: &'a Refusal) -> Running<'a, ()> {
+        Box::pin(async move {
+            let (_never_heard, _passed) = self.ends.wire.discard();
+            answer::notice(&mut self.ends.wire.client.output, &self.ends.gate, refusal);
+        })
+    }
+
+    fn gone(&mut self) -> Running<'_, ()> {
+        Box::pin(self.ends.wire.client_gone())
+    }
+
+    fn deliver<'a>(&'a mut self, kept: &'a str) -> Running<'a, bool> {
+        Box::pin(async move {
+            let Ok(bytes) = BASE64.decode(kept) else { return false };
+            self.ends.wire.withhold();
+            let wire = &mut self.ends.wire;
+            match &self.form {
+                Form::Simple { .. } => {
+                    wire.deliver(&bytes);
+                    true
+                }
+                Form::Batch { .. } | Form::Commit { .. } | Form::Release => false,
+            }
+        })
+    }
+}
+
+impl Ends {
+    /// Counters start at zero: what an earlier transaction that was rolled back left in them is flushed first.
+    pub(crate) async fn make_baseline(&mut self) -> Result<(), Gone> {
+        if self.carry_over && self.wire.status == b'I' && self.wire.replies.is_empty() {
+            // Flushing happens at the next idle moment, which this exchange's end is.
+            let hidden = std::mem::replace(&mut self.wire.hide_ready, true);
+            let name = self.fresh_name();
+            self.wire.send_extended(&name, "SELECT pg_catalog.pg_stat_force_next_flush()");
+            self.wire.send_sync(Route::Client);
+            self.wire.settle().await?;
+            self.wire.captured = Captured::default();
+            self.wire.hide_ready = hidden;
+            self.carry_over = false;
+        }
+        Ok(())
+    }
+
+    fn wrote(&mut self, reach: &Reach) {
+        if reach.touches_catalogs() || !reach.dropped.is_empty() || !reach.rewritten.is_empty() {
+            self.system.invalidate();
+        }
+    }
+
+    /// A text by the simple protocol.
+    async fn simple(&mut self, mut permit: Permit<'_>, text: &str, results: usize, plain: bool) -> Result<Ran> {
+        let effects = permit.operation().effects.clone();
+        let view = self.system.fresh_view().await.ok_or_else(no_catalogue)?;
+        if let Some(guard) = plain.then(|| permit.ceiling()).flatten().and_then(|ceiling| view.snapshot.raising_guard(ceiling))
+            && !view.snapshot.deferrable_triggers
+        {
+            let _clearance = permit.within_ceiling().await?;
+            self.wire.hide_ready = true;
+            self.wire.send_query(&format!("{text}\n;{guard}"), Route::Client, results);
+            self.wire.settle().await.map_err(lost)?;
+            return self.guarded(&view).await;
+        }
+        self.wire.hide_ready = true;
+        let begun = self.wire.ask("BEGIN").await.map_err(lost)?;
+        if begun.error.is_some() {
+            return Err(unmeasured());
+        }
+        self.wire.send_query(text, Route::Client, usize::MAX);
+        self.wire.settle().await.map_err(lost)?;
+        if let Some(code) = self.wire.code.clone() {
+            self.rollback().await?;
+            return Ok(Ran::Failed { code });
+        }
+        self.conclude_block(permit, &effects).await
+    }
+
+    /// Measures the open block, and commits or rolls back.
+    async fn conclude_block(&mut self, mut permit: Permit<'_>, effects: &[Effect]) -> Result<Ran> {
+        let Some(measured) = self.measure(effects).await? else {
+            self.rollback().await?;
+            return self.wire.code.clone().map(|code| Ran::Failed { code }).ok_or_else(unmeasured);
+        };
+        let Some(_clearance) = permit.clear(&measured.reach).await? else {
+            self.rollback().await?;
+            return Ok(Ran::Beyond(measured.reach));
+        };
+        let committed = self.wire.ask("COMMIT").await.map_err(lost)?;
+        match committed.error {
+            None => Ok(Ran::Final(Done { tag: self.wire.tag.clone(), reach: measured.reach, xid: measured.xid, kept: None })),
+            Some(error) => Ok(self.failed(&error)),
+        }
+    }
+
+    /// A server's error in something of ours that stands for the client's statement.
+    fn failed(&mut self, error: &reprieve_pgwire::backend::ServerError) -> Ran {
+        let (_withheld, _passed) = self.wire.discard();
+        self.wire.withhold();
+        self.wire.deliver(&error.to_bytes(b'E'));
+        Ran::Failed { code: error.code().unwrap_or_default().to_owned() }
+    }
+
+    async fn rollback(&mut self) -> Result<()> {
+        self.carry_over = true;
+        self.wire.ask("ROLLBACK").await.map(drop).map_err(lost)
+    }
+
+    /// What the guard that raises said, once its transaction is over.
+    async fn guarded(&mut self, view: &View) -> Result<Ran> {
+        let captured = std::mem::take(&mut self.wire.captured);
+        if let Some(code) = self.wire.code.clone() {
+            return Ok(Ran::Failed { code });
+        }
+        if let Some(error) = &captured.error {
+            return match raised_counters(error) {
+                Some(counters) => view.snapshot.reach_of_counters(counters).map(Ran::Beyond).ok_or_else(unmeasured),
+                None if error.code() == Some("57014") => Ok(self.failed(error)),
+                None => Err(unmeasured()),
+            };
+        }
+        let field = |index: usize| captured.rows.last().and_then(|row| row.get(index)).cloned().flatten();
+        let reach = field(1).and_then(|counters| view.snapshot.reach_of_counters(&counters)).ok_or_else(unmeasured)?;
+        let xid = field(2).and_then(|xid| xid.parse().ok());
+        Ok(Ran::Final(Done { tag: self.wire.tag.clone(), reach, xid, kept: None }))
+    }
+
+    /// Something that can't run in a block: it is final at once, so only an approval or a rule that allows escapes clears it.
+    async fn simple_unwrapped(&mut self, mut permit: Permit<'_>, text: &str) -> Result<Ran> {
+        let reach = escapes(&permit.operation().effects);
+        let Some(_clearance) = permit.clear(&reach).await? else { return Ok(Ran::Beyond(reach)) };
+        self.wire.hide_ready = true;
+        self.wire.send_query(text, Route::Client, usize::MAX);
+        self.wire.settle().await.map_err(lost)?;
+        self.system.invalidate();
+        match self.wire.code.clone() {
+            Some(code) => Ok(Ran::Failed { code }),
+            None => Ok(Ran::Final(Done { tag: self.wire.tag.clone(), reach, xid: None, kept: None })),
+        }
+    }
+
+    /// A batch of extended messages and its Sync.
+    async fn batch(&mut self, mut permit: Permit<'_>, messages: &mut [Message], plain: bool, unwrapped: bool, again: bool) -> Result<Ran> {
+        let effects = permit.operation().effects.clone();
+        let view = self.system.fresh_view().await.ok_or_else(no_catalogue)?;
+        self.wire.hide_ready = true;
+        if unwrapped {
+            let reach = escapes(&effects);
+            let Some(_clearance) = permit.clear(&reach).await? else { return Ok(Ran::Beyond(reach)) };
+            self.send_batch(messages, again);
+            self.wire.send_sync(Route::Client);
+            self.wire.settle().await.map_err(lost)?;
+            self.system.invalidate();
+            return Ok(match self.wire.code.clone() {
+                Some(code) => Ran::Failed { code },
+                None => Ran::Final(Done { tag: self.wire.tag.clone(), reach, xid: None, kept: None }),
+            });
+        }
+        let guard = plain.then(|| permit.ceiling()).flatten().and_then(|ceiling| view.snapshot.raising_guard(ceiling));
+        if let Some(guard) = guard.filter(|_| !view.snapshot.deferrable_triggers) {
+            let _clearance = permit.within_ceiling().await?;
+            self.send_batch(messages, again);
+            let name = self.fresh_name();
+            self.wire.send_extended(&name, &guard);
+            self.wire.send_sync(Route::Client);
+            self.wire.settle().await.map_err(lost)?;
+            return self.guarded(&view).await;
+        }
+        let name = self.fresh_name();
+        self.wire.send_extended(&name, "BEGIN");
+        self.send_batch(messages, again);
+        self.flush_extended().await?;
+        if let Some(code) = self.wire.code.clone() {
+            self.end_failed_batch().await?;
+            return Ok(Ran::Failed { code });
+        }
+        let measured = self.measure(&effects).await?;
+        let cleared = match &measured {
+            Some(measured) => permit.clear(&measured.reach).await?.is_some(),
+            None => false,
+        };
+        self.end_block_extended(measured, cleared).await
+    }
+
+    /// Ends a block that we opened inside a batch, with COMMIT or ROLLBACK and the Sync.
+    async fn end_block_extended(&mut self, measured: Option<Measured>, cleared: bool) -> Result<Ran> {
+        let name = self.fresh_name();
+        self.wire.send_extended(&name, if cleared { "COMMIT" } else { "ROLLBACK" });
+        self.wire.send_sync(Route::Client);
+        self.wire.settle().await.map_err(lost)?;
+        let captured = std::mem::take(&mut self.wire.captured);
+        if self.wire.status != b'I' {
+            self.end_failed_batch().await?;
+        }
+        let measured = measured.ok_or_else(unmeasured)?;
+        match (cleared, captured.error) {
+            (false, _) => Ok(Ran::Beyond(measured.reach)),
+            (true, Some(error)) => Ok(self.failed(&error)),
+            (true, None) => Ok(Ran::Final(Done { tag: self.wire.tag.clone(), reach: measured.reach, xid: measured.xid, kept: None })),
+        }
+    }
+
+    /// After an error inside a block of ours: nothing of it stays.
+    async fn end_failed_batch(&mut self) -> Result<()> {
+        if !self.wire.replies.is_empty() || self.wire.status != b'I' {
+            self.wire.send_sync(Route::Client);
+            let name = self.fresh_name();
+            self.wire.send_extended(&name, "ROLLBACK");
+            self.wire.send_sync(Route::Client);
+            self.wire.settle().await.map_err(lost)?;
+            self.wire.captured = Captured::default();
+        }
+        Ok(())
+    }
+
+    fn send_batch(&mut self, messages: &mut [Message], again: bool) {
+        for message in messages {
+            let resend = again || message.sent;
+            if message.sent && !matches!(message.asked, Asked::Bind(_)) {
+                continue; // Statements live on; what was described was described.
+            }
+            if let Some(name) = message.parses.as_deref().filter(|name| resend && !name.is_empty()) {
+                let closed = reprieve_pgwire::write::close(&mut self.wire.server.output, b'S', name);
+                self.wire.server.ended |= closed.is_err();
+                self.wire.replies.push(Asked::Close, Route::Swallow);
+            }
+            self.wire.server.output.extend_from_slice(&message.bytes);
+            self.wire.replies.push(message.asked.clone(), if message.sent { Route::Swallow } else { Route::Client });
+        }
+    }
+
+    async fn flush_extended(&mut self) -> Result<()> {
+        reprieve_pgwire::write::flush(&mut self.wire.server.output);
+        self.wire.settle().await.map_err(lost)
+    }
+
+    /// The COMMIT of the client's transaction.
+    async fn commit(&mut self, mut permit: Permit<'_>, by: &CommitBy, plain: bool, approved: Option<&Reach>) -> Result<Ran> {
+        let effects = permit.operation().effects.clone();
+        let view = self.system.fresh_view().await.ok_or_else(no_catalogue)?;
+        self.wire.hide_ready = true;
+        let ceiling = if plain && approved.is_none() && !view.snapshot.deferrable_triggers { permit.ceiling() } else { None };
+        if let Some(guard) = ceiling.and_then(|ceiling| view.snapshot.raising_guard(ceiling)) {
+            let _clearance = permit.within_ceiling().await?;
+            return self.commit_guarded(by, &guard, &view).await;
+        }
+        let measured = self.measure(&effects).await?;
+        let Some(measured) = measured else {
+            let code = self.wire.code.clone();
+            self.roll_back_whatever_is_open().await.map_err(lost)?;
+            return code.map(|code| Ran::Failed { code }).ok_or_else(unmeasured);
+        };
+        let rest = approved.map_or_else(|| measured.reach.clone(), |approved| measured.reach.beyond(approved));
+        if !rest.is_empty() && permit.clear(&rest).await?.is_none() {
+            self.roll_back_whatever_is_open().await.map_err(lost)?;
+            return Ok(Ran::Beyond(rest));
+        }
+        let _durable = permit.within_ceiling().await?;
+        match by {
+            CommitBy::Query(text) => self.wire.send_query(text, Route::Client, usize::MAX),
+            CommitBy::Execute(bytes) => {
+                self.wire.server.output.extend_from_slice(bytes);
+                self.wire.replies.push(Asked::Execute, Route::Client);
+                reprieve_pgwire::write::flush(&mut self.wire.server.output);
+            }
+            CommitBy::Sync { block } => {
+                if *block {
+                    let name = self.fresh_name();
+                    self.wire.send_extended(&name, "COMMIT");
+                }
+                self.wire.send_sync(Route::Client);
+            }
+        }
+        self.wire.settle().await.map_err(lost)?;
+        let captured = std::mem::take(&mut self.wire.captured);
+        match (self.wire.code.clone(), captured.error) {
+            (Some(code), _) => Ok(Ran::Failed { code }),
+            (None, Some(error)) => Ok(self.failed(&error)),
+            (None, None) => Ok(Ran::Final(Done { tag: self.wire.tag.clone(), reach: measured.reach, xid: measured.xid, kept: None })),
+        }
+    }
+
+    /// Guard and COMMIT in one go: if the guard raises, the server turns the COMMIT into a ROLLBACK by itself.
+    async fn commit_guarded(&mut self, by: &CommitBy, guard: &str, view: &View) -> Result<Ran> {
+        match by {
+            CommitBy::Query(text) => {
+                self.wire.send_query(guard, Route::Capture, 0);
+                self.wire.send_query(text, Route::Client, usize::MAX);
+            }
+            CommitBy::Execute(bytes) => {
+                let name = self.fresh_name();
+                self.wire.send_extended(&name, guard);
+                self.wire.server.output.extend_from_slice(bytes);
+                self.wire.replies.push(Asked::Execute, Route::Client);
+                reprieve_pgwire::write::flush(&mut self.wire.server.output);
+            }
+            CommitBy::Sync { .. } => {
+                let name = self.fresh_name();
+                self.wire.send_extended(&name, guard);
+                self.wire.send_sync(Route::Client);
+            }
+        }
+        self.wire.settle().await.map_err(lost)?;
+        self.guarded(view).await
+    }
+
+    /// Asks the server something of ours in the middle of the client's exchange, by the protocol that it uses.
+    async fn ask_within(&mut self, text: &str) -> Result<Captured> {
+        if !self.in_batch {
+            return self.wire.ask(text).await.map_err(lost);
+        }
+        let name = self.fresh_name();
+        self.wire.send_extended(&name, text);
+        self.flush_extended().await?;
+        Ok(std::mem::take(&mut self.wire.captured))
+    }
+
+    /// Measures the open transaction. `None`: it couldn't be measured, or a deferred constraint failed, which ended it.
+    async fn measure(&mut self, effects: &[Effect]) -> Result<Option<Measured>> {
+        let view = self.system.fresh_view().await.ok_or_else(no_catalogue)?;
+        let constraints = self.ask_within("SET CONSTRAINTS ALL IMMEDIATE").await?;
+        if let Some(error) = constraints.error {
+            let _told = self.failed(&error);
+            self.wire.code = error.code().map(str::to_owned);
+            return Ok(None);
+        }
+        let captured = self.ask_within(&view.snapshot.measurement()).await?;
+        self.complete(&view, &captured, effects).await
+    }
+
+    /// Reads a measurement, and looks again from outside at what it leaves open.
+    async fn complete(&mut self, view: &View, captured: &Captured, effects: &[Effect]) -> Result<Option<Measured>> {
+        let Some(mut measured) = view.snapshot.reach_of_measurement(captured, effects) else { return Ok(None) };
+        if measured.unknown_relation {
+            // Either this transaction made it, or somebody else did after we looked: look again.
+            self.system.invalidate();
+            let view = self.system.fresh_view().await.ok_or_else(no_catalogue)?;
+            measured = match view.snapshot.reach_of_measurement(captured, effects) {
+                Some(measured) => measured,
+                None => return Ok(None),
+            };
+        }
+        if measured.privileges_may_have_changed && !self.privileges_as_before(view).await? {
+            measured.reach.catalogs.insert("privileges".to_owned(), 1);
+        }
+        Ok(Some(measured))
+    }
+
+    /// Compares owners, privileges and row security inside the transaction with those outside.
+    async fn privileges_as_before(&mut self, view: &View) -> Result<bool> {
+        let captured = self.ask_within(crate::guard::RELATIONS).await?;
+        if captured.error.is_some() {
+            return Err(unmeasured());
+        }
+        Ok(captured.rows.iter().all(|row| {
+            let field = |index: usize| row.get(index).and_then(Option::as_deref);
+            let known = field(0).and_then(|oid| oid.parse().ok()).and_then(|oid: u32| view.snapshot.relations.get(&oid));
+            known.is_none_or(|known| field(6) == Some(&known.privileges))
+        }))
+    }
+
+    /// What a statement that drops or empties whole relations would reach, from the catalogue, without running it.
+    async fn estimate_wholesale(&mut self, effects: &[Effect]) -> Option<Reach> {
+        let view = self.system.fresh_view().await?;
+        crate::estimate::wholesale(&view, effects, self.system.measure_limit)
+    }
+
+    /// Runs a text in a transaction that is rolled back, to measure it.
+    async fn trial(&mut self, text: &str, effects: &[Effect]) -> Option<Reach> {
+        if effects.iter().any(|effect| matches!(effect, Effect::Escape { .. } | Effect::Unknown { .. })) || self.wire.status != b'I' {
+            return None;
+        }
+        self.make_baseline().await.ok()?;
+        self.wire.hide_ready = true;
+        let _begun = self.wire.ask("BEGIN").await.ok()?;
+        self.wire.send_query(text, Route::Swallow, usize::MAX);
+        self.wire.settle_or_copy().await.ok()?;
+        if self.wire.copying {
+            self.wire.copying = false;
+            reprieve_pgwire::write::copy_fail(&mut self.wire.server.output, "measured only").ok()?;
+            self.wire.settle().await.ok()?;
+        }
+        let measured = if self.wire.status == b'T' { self.measure(effects).await.ok().flatten() } else { None };
+        self.rollback().await.ok()?;
+        measured.map(|measured| measured.reach)
+    }
+
+    /// The same for a batch of extended messages.
+    async fn trial_batch(&mut self, messages: &mut [Message], effects: &[Effect]) -> Option<Reach> {
+        if effects.iter().any(|effect| matches!(effect, Effect::Escape { .. } | Effect::Unknown { .. })) || self.wire.status != b'I' {
+            return None;
+        }
+        self.make_baseline().await.ok()?;
+        self.wire.withhold();
+        self.wire.hide_ready = true;
+        let name = self.fresh_name();
+        self.wire.send_extended(&name, "BEGIN");
+        self.send_batch(messages, false);
+        self.flush_extended().await.ok()?;
+        let measured = if self.wire.code.is_none() { self.measure(effects).await.ok().flatten() } else { None };
+        let (_never_heard, _passed) = self.wire.discard();
+        self.wire.code = None;
+        self.roll_back_whatever_is_open().await.ok()?;
+        // Its named statements were made: a later run makes them anew.
+        for message in messages.iter().filter(|message| !message.sent) {
+            if let Some(name) = message.parses.as_deref().filter(|name| !name.is_empty()) {
+                reprieve_pgwire::write::close(&mut self.wire.server.output, b'S', name).ok()?;
+                self.wire.replies.push(Asked::Close, Route::Swallow);
+            }
+        }
+        self.wire.send_sync(Route::Client);
+        self.wire.settle().await.ok()?;
+        measured.map(|measured| measured.reach)
+    }
+
+    /// A name for a statement of ours that is used once and can't be guessed before.
+    pub(crate) fn fresh_name(&mut self) -> String {
+        self.names += 1;
+        format!("rpv_{:016x}_{}", rand::random::<u64>(), self.names)
+    }
+}
+
+fn escapes(effects: &[Effect]) -> Reach {
+    let named = |effect: &Effect| match effect {
+        Effect::Escape { what } => Some(what.clone()),
+        _ => None,
+    };
+    let mut escapes: Vec<String> = effects.iter().filter_map(named).collect();
+    if escapes.is_empty() {
+        escapes.push("can't run inside a transaction".to_owned());
+    }
+    Reach { escapes, ..Reach::default() }
+}
+
+fn no_catalogue() -> Refusal {
+    Refusal::unavailable("catalogue", "the database's catalogue can't be read at the moment")
+}

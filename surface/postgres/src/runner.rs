@@ -1,0 +1,60 @@
+//! Runs what was approved and nobody waits for any more: once, with its result kept for the identical retry.
+
+use std::{sync::Arc, time::Duration};
+
+use reprieve_gate::Gate;
+use reprieve_operation::{HoldState, Operation, Principal, Protocol};
+
+use crate::{
+    known::KnownTexts,
+    run::{Form, Run},
+    session::Ends,
+    system::System,
+};
+
+/// A client that still waits goes first.
+const GRACE: Duration = Duration::from_millis(500);
+
+/// Runs approved holds for ever, one after another.
+pub(crate) async fn run_unattended(gate: Arc<Gate>, systems: Vec<Arc<System>>, texts: Arc<KnownTexts>) {
+    let mut changed = gate.holds_changed();
+    loop {
+        gate.expire_holds();
+        tokio::time::sleep(GRACE).await;
+        for hold in gate.unattended() {
+            let Some(system) = systems.iter().find(|system| system.name == hold.system) else { continue };
+            let id = hold.hold;
+            if let Err(reason) = run(&gate, system, &texts, hold).await {
+                tracing::warn!(hold = %id, reason, "an approved operation was not run");
+            }
+        }
+        let _changed_or_time_to_look = tokio::time::timeout(Duration::from_secs(5), changed.changed()).await;
+    }
+}
+
+async fn run(gate: &Arc<Gate>, system: &Arc<System>, texts: &KnownTexts, hold: HoldState) -> Result<(), String> {
+    if hold.protocol != Protocol::Postgres || hold.parameters.is_some() {
+        return Ok(()); // the identical retry runs it
+    }
+    let scope = gate.audit().state().agents.get(&hold.agent).map(|agent| agent.scope.clone()).ok_or("its agent is gone")?;
+    let wire = system.open("reprieve: approved").await.map_err(|error| error.to_string())?;
+    let mut ends = Ends { wire, gate: gate.clone(), system: system.clone(), carry_over: false, in_batch: false, names: 0 };
+    let known = texts.find(&hold.text);
+    let operation = Operation {
+        principal: Principal { agent: hold.agent, token: hold.token, on_behalf_of: hold.on_behalf_of, scope },
+        session: hold.session,
+        system: hold.system,
+        environment: hold.environment,
+        protocol: hold.protocol,
+        text: known.text.clone(),
+        redacted: known.redacted(),
+        parameters: None,
+        action: hold.action,
+        effects: known.effects.clone(),
+        reach: None,
+    };
+    let results = known.analysis.statements.len();
+    let form = Form::Simple { text: known.text.clone(), results, plain: known.is_plain(), unwrapped: known.is_unwrapped() };
+    let mut run = Run { ends: &mut ends, form, kept: true };
+    gate.handle(operation, &mut run).await.map(drop).map_err(|refusal| refusal.to_string())
+}

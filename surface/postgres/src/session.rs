@@ -1,0 +1,534 @@
+//! One client's session: bytes in, replies out.
+//!
+//! Each message is read, its text turned into effects, and then either passed on (a proven read), or made an operation and handed
+//! to the gate. How an operation is run and measured is in `run.rs`; the extended protocol's batches are in `extended.rs`.
+
+use std::sync::Arc;
+
+use reprieve_effects_sql::{Class, Control, Statement};
+use reprieve_gate::{Approved, Gate, Ran};
+use reprieve_operation::{Action, Event, Operation, Parameters, Principal, Protocol, Refusal, SessionId};
+use reprieve_pgwire::frontend::{FrontendFrame, Query};
+
+use crate::{
+    answer,
+    extended::Batch,
+    known::{Known, KnownTexts},
+    reads::ReadLog,
+    replies::Route,
+    run::{CommitBy, Form, Run},
+    system::System,
+    transaction::Transaction,
+    wire::{Gone, Wire},
+};
+
+/// What running an operation needs of a session.
+pub(crate) struct Ends {
+    pub(crate) wire: Wire,
+    pub(crate) gate: Arc<Gate>,
+    pub(crate) system: Arc<System>,
+    /// Counters may still hold what an earlier transaction did.
+    pub(crate) carry_over: bool,
+    /// An extended exchange is open: what we ask goes by the extended protocol too.
+    pub(crate) in_batch: bool,
+    pub(crate) names: u64,
+}
+
+/// One client's session.
+pub(crate) struct Session {
+    pub(crate) ends: Ends,
+    pub(crate) principal: Principal,
+    pub(crate) id: SessionId,
+    pub(crate) texts: Arc<KnownTexts>,
+    pub(crate) transaction: Option<Transaction>,
+    pub(crate) batch: Batch,
+    /// The session differs from a fresh one: its statements can't be run elsewhere.
+    pub(crate) changed: bool,
+    /// Code ran that may have prepared or closed statements behind our back.
+    pub(crate) tainted: bool,
+    pub(crate) reads: ReadLog,
+    /// Reads admitted under this version of what decisions depend on.
+    pub(crate) admitted: (u64, std::collections::HashSet<usize>),
+    pub(crate) control: tokio::sync::watch::Receiver<u64>,
+}
+
+impl Session {
+    pub(crate) fn new(
+        wire: Wire,
+        gate: Arc<Gate>,
+        system: Arc<System>,
+        principal: Principal,
+        id: SessionId,
+        texts: Arc<KnownTexts>,
+    ) -> Self {
+        let control = gate.control();
+        Self {
+            ends: Ends { wire, gate, system, carry_over: false, in_batch: false, names: 0 },
+            principal,
+            id,
+            texts,
+            transaction: None,
+            batch: Batch::default(),
+            changed: false,
+            tainted: false,
+            reads: ReadLog::new(),
+            admitted: (0, std::collections::HashSet::new()),
+            control,
+        }
+    }
+
+    /// Serves the client until it leaves.
+    pub(crate) async fn serve(&mut self) -> Result<(), Gone> {
+        let ended = self.serve_messages().await;
+        self.flush_reads();
+        self.transaction = None; // an open intent records that it was abandoned
+        self.ends.gate.note(Event::SessionClosed { session: self.id });
+        ended
+    }
+
+    async fn serve_messages(&mut self) -> Result<(), Gone> {
+        loop {
+            let frame = self.ends.wire.next_frame().await?;
+            match frame.tag {
+                b'Q' => self.query(&frame).await?,
+                b'X' => {
+                    self.ends.wire.server.output.extend_from_slice(&frame.bytes);
+                    self.ends.wire.server.drain().await;
+                    return Ok(());
+                }
+                b'd' | b'c' | b'f' => self.stray_copy(&frame),
+                _ => self.extended(frame).await?,
+            }
+            if self.ends.wire.unpinned {
+                // Texts would be read in another way than the server reads them.
+                let refusal = Refusal::refused(
+                    "pinned-setting",
+                    "`standard_conforming_strings` and `client_encoding` are pinned to `on` and `UTF8`; the session ends",
+                    "leave these settings alone",
+                );
+                self.refuse(&refusal);
+                self.ends.wire.client.drain().await;
+                return Err(Gone::Protocol);
+            }
+        }
+    }
+
+    /// CopyData that its server does not wait for: after an error the server would ignore it as well.
+    fn stray_copy(&mut self, frame: &FrontendFrame) {
+        if self.ends.wire.copying {
+            self.ends.wire.server.output.extend_from_slice(&frame.bytes);
+        }
+    }
+
+    /// A text by the simple protocol.
+    async fn query(&mut self, frame: &FrontendFrame) -> Result<(), Gone> {
+        let text = match Query::parse(frame.body()) {
+            Ok(query) => query.text.to_owned(),
+            Err(error) => {
+                self.refuse(&Refusal::refused("encoding", format!("the statement can't be read: {error}"), "send UTF-8"));
+                self.ends.wire.ready();
+                return Ok(());
+            }
+        };
+        self.batch.clear();
+        let known = self.texts.find(&text);
+        self.start_text();
+        let units = units(&known, self.ends.wire.status != b'I');
+        if let [unit] = units.as_slice()
+            && unit.span.is_none()
+        {
+            // One unit: positions in errors are those of the client's own text.
+            let passed_on = self.unit(&known, unit.control).await?;
+            self.finish_text(passed_on);
+            return Ok(());
+        }
+        self.ends.wire.hide_ready = true;
+        for unit in &units {
+            let part = unit.span.clone().map_or(text.as_str(), |span| text.get(span).unwrap_or_default());
+            self.ends.wire.offset = unit.span.as_ref().map_or(0, |span| text.get(..span.start).unwrap_or_default().chars().count());
+            let known = self.texts.find(part);
+            self.ends.wire.code = None;
+            self.ends.wire.hide_ready = true;
+            self.unit(&known, unit.control).await?;
+            if self.ends.wire.code.is_some() {
+                break; // as the server does: the rest of the text is not run
+            }
+        }
+        self.ends.wire.offset = 0;
+        self.finish_text(false);
+        Ok(())
+    }
+
+    fn start_text(&mut self) {
+        self.ends.wire.code = None;
+        self.ends.wire.hide_ready = false;
+        self.ends.in_batch = false;
+    }
+
+    /// `ready`: the server's own ReadyForQuery went to the client.
+    fn finish_text(&mut self, ready: bool) {
+        self.ends.wire.release();
+        if !ready {
+            self.ends.wire.ready();
+        }
+        if self.ends.wire.status == b'I' {
+            self.transaction = None; // a transaction that is over without a COMMIT of ours was abandoned
+        }
+    }
+
+    /// One unit of a text. Answers whether the server's own ReadyForQuery went to the client.
+    async fn unit(&mut self, known: &Arc<Known>, control: Option<Control>) -> Result<bool, Gone> {
+        if let Some(control) = control {
+            return self.control(known, control).await;
+        }
+        if self.ends.wire.status == b'I' { self.alone(known).await } else { self.inside(known).await }
+    }
+
+    /// A text outside a transaction.
+    async fn alone(&mut self, known: &Arc<Known>) -> Result<bool, Gone> {
+        if known.analysis.statements.is_empty() {
+            return self.pass(known).await;
+        }
+        match self.admit_read(known) {
+            Some(Ok(())) => return self.pass(known).await,
+            Some(Err(refusal)) => return self.refused(&refusal),
+            None => {}
+        }
+        let operation = self.operation(known, None, self.self_contained(known));
+        let results = known.analysis.statements.len();
+        let form = Form::Simple { text: known.text.clone(), results, plain: known.is_plain(), unwrapped: known.is_unwrapped() };
+        let mut run = Run { ends: &mut self.ends, form, kept: false };
+        let gate = run.ends.gate.clone();
+        let result = gate.handle(operation, &mut run).await;
+        self.note_effects(known);
+        self.answer(&result)?;
+        Ok(false)
+    }
+
+    /// A text inside the client's transaction: what can still be taken back is judged at its COMMIT.
+    async fn inside(&mut self, known: &Arc<Known>) -> Result<bool, Gone> {
+        match self.admit_read(known) {
+            Some(Ok(())) => return self.pass(known).await,
+            Some(Err(refusal)) => return self.refused_inside(&refusal).await,
+            None => {}
+        }
+        if self.ends.wire.status == b'E' {
+            return self.pass(known).await; // the server refuses it: the transaction has failed
+        }
+        match self.join(known, None).await? {
+            Ok(()) => self.pass(known).await,
+            Err(refusal) => self.refused_inside(&refusal).await,
+        }
+    }
+
+    /// Makes a statement a part of the client's transaction, if the policy lets it try.
+    pub(crate) async fn join(&mut self, known: &Arc<Known>, parameters: Option<Parameters>) -> Result<Result<(), Refusal>, Gone> {
+        let operation = self.operation(known, parameters, Action::InSession);
+        let mut approved = None;
+        if self.ends.gate.must_hold(&operation) {
+            match self.released(operation.clone()).await {
+                Ok(release) => approved = release,
+                Err(refusal) => return Ok(Err(refusal)),
+            }
+        } else if let Err(refusal) = self.ends.gate.admit(&operation) {
+            return Ok(Err(refusal));
+        }
+        if self.transaction.is_none() {
+            match self.ends.gate.intend(&operation) {
+                Ok(intent) => self.transaction = Some(Transaction::new(intent)),
+                Err(refusal) => return Ok(Err(refusal)),
+            }
+        }
+        if let Some(transaction) = &mut self.transaction {
+            let shown = operation.parameters.as_ref().map(|parameters| serde_json::to_string(parameters).unwrap_or_default());
+            transaction.add(known, shown.as_deref());
+            transaction.approved.extend(approved);
+        }
+        self.note_effects(known);
+        Ok(Ok(()))
+    }
+
+    /// Looks for the release of a statement that has to be held by its text alone.
+    async fn released(&mut self, operation: Operation) -> Result<Option<Approved>, Refusal> {
+        let mut run = Run { ends: &mut self.ends, form: Form::Release, kept: false };
+        let gate = run.ends.gate.clone();
+        gate.release_statement(operation, &mut run).await
+    }
+
+    /// A statement about the transaction itself.
+    async fn control(&mut self, known: &Arc<Known>, control: Control) -> Result<bool, Gone> {
+        match control {
+            Control::Commit { .. } if self.transaction.is_some() && self.ends.wire.status == b'T' => {
+                self.commit(CommitBy::Query(known.text.clone())).await?;
+                Ok(false)
+            }
+            Control::PrepareTransaction | Control::CommitPrepared | Control::RollbackPrepared => {
+                let operation = self.operation(known, None, Action::InSession);
+                let admitted = if self.ends.gate.must_hold(&operation) {
+                    self.released(operation).await.map(drop)
+                } else {
+                    self.ends.gate.admit(&operation)
+                };
+                match admitted {
+                    Ok(()) => self.pass(known).await,
+                    Err(refusal) if self.ends.wire.status == b'I' => self.refused(&refusal),
+                    Err(refusal) => self.refused_inside(&refusal).await,
+                }
+            }
+            Control::Rollback { .. } | Control::Commit { .. } => {
+                self.ends.carry_over |= self.transaction.is_some();
+                self.transaction = None;
+                self.pass(known).await
+            }
+            Control::Begin => {
+                self.ends.make_baseline().await?;
+                self.pass(known).await
+            }
+            Control::Savepoint | Control::Release | Control::RollbackTo => self.pass(known).await,
+        }
+    }
+
+    /// The COMMIT of a transaction with changes in it.
+    pub(crate) async fn commit(&mut self, by: CommitBy) -> Result<(), Gone> {
+        let Some(transaction) = self.transaction.take() else { return Ok(()) };
+        let operation = Operation {
+            text: transaction.text(),
+            redacted: transaction.redacted(),
+            effects: transaction.effects(),
+            ..self.operation(&self.texts.find(""), None, Action::Commit)
+        };
+        let approved = if transaction.approved.is_empty() { None } else { transaction.approved_reach() };
+        let holds: Vec<Approved> = transaction.approved.clone();
+        let intent = transaction.intent_id();
+        let form = Form::Commit { by, plain: transaction.plain, approved };
+        let mut run = Run { ends: &mut self.ends, form, kept: false };
+        let gate = run.ends.gate.clone();
+        let result = gate.carry(transaction.intent, operation, &mut run).await;
+        for approved in holds {
+            gate.finish_released(approved.hold, intent, matches!(result, Ok(Ran::Final(_))));
+        }
+        if result.is_err() {
+            self.ends.roll_back_whatever_is_open().await?;
+        }
+        self.answer(&result)
+    }
+
+    /// Tells the client how an operation ended.
+    pub(crate) fn answer(&mut self, result: &Result<Ran, Refusal>) -> Result<(), Gone> {
+        match result {
+            Ok(_) => self.ends.wire.release(),
+            Err(refusal) => {
+                let (_never_heard, _passed) = self.ends.wire.discard();
+                self.refuse(refusal);
+            }
+        }
+        if self.ends.wire.server.ended { Err(Gone::Server) } else { Ok(()) }
+    }
+
+    /// Tells the client that the server is gone.
+    pub(crate) fn tell_server_gone(&mut self) {
+        let (_never_heard, _passed) = self.ends.wire.discard();
+        let message = "reprieve: the connection to the server was lost; what was not final has been rolled back by it";
+        let fields = [(b'S', "FATAL"), (b'V', "FATAL"), (b'C', "08006"), (b'M', message)];
+        reprieve_pgwire::write::error_response(&mut self.ends.wire.client.output, &fields);
+    }
+
+    /// Sends what the client was still to hear.
+    pub(crate) async fn say_goodbye(&mut self) {
+        let _slow_or_gone = tokio::time::timeout(std::time::Duration::from_secs(5), self.ends.wire.client.drain()).await;
+    }
+
+    /// Sends a refusal as an error.
+    pub(crate) fn refuse(&mut self, refusal: &Refusal) {
+        tracing::info!(rule = refusal.rule, session = %self.id, "refused");
+        answer::error(&mut self.ends.wire.client.output, &self.ends.gate, refusal);
+        self.ends.wire.code = Some(answer::sqlstate(refusal.kind).to_owned());
+    }
+
+    fn refused(&mut self, refusal: &Refusal) -> Result<bool, Gone> {
+        self.refuse(refusal);
+        Ok(false)
+    }
+
+    /// A refusal inside the client's transaction, which has failed from then on, as after any error.
+    async fn refused_inside(&mut self, refusal: &Refusal) -> Result<bool, Gone> {
+        self.refuse(refusal);
+        let code = self.ends.wire.code.take();
+        self.ends.wire.hide_ready = true;
+        let _its_own_error = self.ends.wire.ask(crate::POISON).await?;
+        self.ends.wire.code = code;
+        Ok(false)
+    }
+
+    /// Passes a text on as it is. Answers whether the client got the server's ReadyForQuery.
+    async fn pass(&mut self, known: &Known) -> Result<bool, Gone> {
+        self.ends.wire.send_query(&known.text, Route::Client, usize::MAX);
+        self.ends.wire.settle().await?;
+        Ok(!self.ends.wire.hide_ready)
+    }
+
+    /// Whether a text is a proven read or touches only the session, and the policy's answer to it. `None`: it may change something.
+    pub(crate) fn admit_read(&mut self, known: &Arc<Known>) -> Option<Result<(), Refusal>> {
+        let harmless = if known.is_session() {
+            self.changed = true;
+            true
+        } else {
+            self.ends.system.view().is_some_and(|view| known.is_read(&view))
+        };
+        if !harmless {
+            return None;
+        }
+        let version = *self.control.borrow();
+        if self.admitted.0 != version {
+            self.admitted = (version, std::collections::HashSet::new());
+        }
+        let key = Arc::as_ptr(known) as usize;
+        if !self.admitted.1.contains(&key) {
+            self.refresh_principal();
+            let operation = self.operation(known, None, Action::InSession);
+            let admitted = if self.ends.gate.must_hold(&operation) {
+                self.ends.gate.refuse_held(&operation)
+            } else {
+                self.ends.gate.admit(&operation)
+            };
+            if let Err(refusal) = admitted {
+                self.ends.gate.note_refusal(&operation, &refusal);
+                return Some(Err(refusal));
+            }
+            if self.admitted.1.len() > 1024 {
+                self.admitted.1.clear();
+            }
+            // The address stays taken for as long as the text is remembered; a stale one only costs another look.
+            self.admitted.1.insert(key);
+        }
+        if let Some(tally) = self.reads.count(known) {
+            self.note_reads(tally);
+        }
+        if known.is_session() {
+            self.note_effects(known);
+        }
+        Some(Ok(()))
+    }
+
+    /// The token's scope as it stands now: it may have been narrowed.
+    fn refresh_principal(&mut self) {
+        let state = self.ends.gate.audit().state();
+        if let Some(agent) = state.agents.get(&self.principal.agent).filter(|agent| agent.token == self.principal.token) {
+            self.principal.scope = agent.scope.clone();
+        }
+    }
+
+    fn note_reads(&self, reads: Vec<reprieve_operation::ReadTally>) {
+        let (agent, system) = (self.principal.agent.clone(), self.ends.system.name.clone());
+        self.ends.gate.note(Event::Reads { session: self.id, agent, system, reads });
+    }
+
+    fn flush_reads(&mut self) {
+        let reads = self.reads.take();
+        if !reads.is_empty() {
+            self.note_reads(reads);
+        }
+    }
+
+    /// Remembers what a statement that ran may have done to the session.
+    pub(crate) fn note_effects(&mut self, known: &Known) {
+        self.changed |= known.in_session();
+        let tame = self.ends.system.view().is_some_and(|view| known.is_tame(&view));
+        self.tainted |= !tame;
+    }
+
+    fn self_contained(&self, known: &Known) -> Action {
+        let copies = known.analysis.statements.iter().any(|statement| statement.copy.is_some());
+        if self.changed || known.in_session() || copies { Action::InSession } else { Action::SelfContained }
+    }
+
+    pub(crate) fn operation(&self, known: &Known, parameters: Option<Parameters>, action: Action) -> Operation {
+        Operation {
+            principal: self.principal.clone(),
+            session: self.id,
+            system: self.ends.system.name.clone(),
+            environment: self.ends.system.environment.clone(),
+            protocol: Protocol::Postgres,
+            text: known.text.clone(),
+            redacted: known.redacted(),
+            parameters,
+            action,
+            effects: known.effects.clone(),
+            reach: None,
+        }
+    }
+}
+
+/// A part of a text that is run as one.
+#[derive(Debug, PartialEq, Eq)]
+struct Unit {
+    /// `None`: the whole text.
+    span: Option<std::ops::Range<usize>>,
+    control: Option<Control>,
+}
+
+/// Cuts a text at its transaction control. Statements before a BEGIN in the same text belong to its transaction (PostgreSQL 15, section
+/// 55.2.2.1), so that BEGIN goes first.
+fn units(known: &Known, inside: bool) -> Vec<Unit> {
+    let statements = &known.analysis.statements;
+    let control = |statement: &Statement| match statement.class {
+        Class::Control(control) => Some(control),
+        _ => None,
+    };
+    if statements.iter().all(|statement| control(statement).is_none()) {
+        return vec![Unit { span: None, control: None }];
+    }
+    if let [only] = statements.as_slice() {
+        return vec![Unit { span: None, control: control(only) }];
+    }
+    let mut units: Vec<Unit> = Vec::new();
+    let mut block = inside;
+    for statement in statements {
+        let control = control(statement);
+        let unit = Unit { span: Some(statement.span.clone()), control };
+        match (control, units.last_mut()) {
+            (None, Some(Unit { span: Some(span), control: None })) => span.end = statement.span.end,
+            (Some(Control::Begin), Some(Unit { control: None, .. })) if !block => {
+                let at = units.len() - 1;
+                units.insert(at, unit);
+            }
+            _ => units.push(unit),
+        }
+        match control {
+            Some(Control::Begin) => block = true,
+            Some(Control::Commit { chain: false } | Control::Rollback { chain: false } | Control::PrepareTransaction) => block = false,
+            _ => {}
+        }
+    }
+    units
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check(text: &str, inside: bool, expected: &[(&str, bool)]) {
+        let known = Known::new(text);
+        let units = units(&known, inside);
+        let found: Vec<(&str, bool)> =
+            units.iter().map(|unit| (unit.span.clone().map_or(text, |span| &text[span]).trim(), unit.control.is_some())).collect();
+        assert_eq!(found, expected, "{text}");
+    }
+
+    #[test]
+    fn texts_are_cut_at_transaction_control() {
+        check("select 1; delete from t", false, &[("select 1; delete from t", false)]);
+        check("commit", true, &[("commit", true)]);
+        check(
+            "begin; delete from t; delete from u; commit",
+            false,
+            &[("begin", true), ("delete from t; delete from u", false), ("commit", true)],
+        );
+        check(
+            "delete from t; begin; delete from u; commit",
+            false,
+            &[("begin", true), ("delete from t", false), ("delete from u", false), ("commit", true)],
+        );
+        check("delete from t; commit; delete from u", true, &[("delete from t", false), ("commit", true), ("delete from u", false)]);
+    }
+}

@@ -1,0 +1,152 @@
+//! A protected database as the surface knows it: where it is, what environment it is in, and what its catalogue said last.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use arc_swap::ArcSwapOption;
+use reprieve_effects_sql::{CATALOG_QUERY, Catalog};
+use reprieve_operation::{Environment, SystemName};
+use reprieve_pgwire::Limits;
+use tokio::sync::Notify;
+
+use crate::{
+    connect::{ConnectError, connect},
+    duplex::{Duplex, Stream},
+    guard::{CATALOGS, RELATIONS, Snapshot, TRIGGERS},
+    target::Target,
+    wire::{Gone, Wire},
+};
+
+/// How often the catalogue is looked at for changes made by others.
+const WATCH_EVERY: Duration = Duration::from_secs(1);
+
+/// What the catalogue said, at one time.
+pub(crate) struct View {
+    pub(crate) version: u64,
+    pub(crate) catalog: Catalog,
+    pub(crate) snapshot: Snapshot,
+}
+
+/// A protected database.
+pub struct System {
+    /// Its name.
+    pub name: SystemName,
+    /// Its environment.
+    pub environment: Environment,
+    /// Where it is, and the login for it.
+    pub target: Target,
+    /// Rows up to which something wholesale is run to be measured exactly; above it the estimate is what people see.
+    pub measure_limit: u64,
+    view: ArcSwapOption<View>,
+    /// Counts up with every definition change: a view that was read before it can't be leaned on.
+    wanted: AtomicU64,
+    read_again: Notify,
+    read_done: Notify,
+}
+
+/// Changes whenever something in these catalogs changes; cheap enough to be asked every second.
+const SIGNATURE: &str = "SELECT pg_catalog.concat_ws(',', \
+ (SELECT pg_catalog.max(oid) FROM pg_catalog.pg_class), (SELECT pg_catalog.max(oid) FROM pg_catalog.pg_proc), \
+ (SELECT pg_catalog.max(oid) FROM pg_catalog.pg_trigger), (SELECT pg_catalog.max(oid) FROM pg_catalog.pg_operator), \
+ (SELECT pg_catalog.sum(pg_catalog.pg_stat_get_tuples_inserted(c.oid) OPERATOR(pg_catalog.+) pg_catalog.pg_stat_get_tuples_deleted(c.oid) OPERATOR(pg_catalog.+) pg_catalog.pg_stat_get_tuples_updated(c.oid)) \
+ FROM pg_catalog.pg_class c WHERE c.relname OPERATOR(pg_catalog.=) ANY ('{pg_class,pg_proc,pg_trigger,pg_policy,pg_rewrite,pg_operator,pg_cast,pg_attribute,pg_constraint}') \
+ AND c.oid OPERATOR(pg_catalog.<) 16384::pg_catalog.oid))";
+
+impl System {
+    /// A database that has not been looked at yet.
+    #[must_use]
+    pub fn new(name: SystemName, environment: Environment, target: Target, measure_limit: u64) -> Self {
+        Self {
+            name,
+            environment,
+            target,
+            measure_limit,
+            view: ArcSwapOption::empty(),
+            wanted: AtomicU64::new(1),
+            read_again: Notify::new(),
+            read_done: Notify::new(),
+        }
+    }
+
+    /// What the catalogue says, if that can be leaned on.
+    pub(crate) fn view(&self) -> Option<Arc<View>> {
+        self.view.load_full().filter(|view| view.version >= self.wanted.load(Ordering::Acquire))
+    }
+
+    /// What the catalogue says; waits a moment for it to be read.
+    pub(crate) async fn fresh_view(&self) -> Option<Arc<View>> {
+        for _ in 0..50 {
+            let done = self.read_done.notified();
+            if let Some(view) = self.view() {
+                return Some(view);
+            }
+            self.read_again.notify_one();
+            let _timed_out = tokio::time::timeout(Duration::from_millis(100), done).await;
+        }
+        None
+    }
+
+    /// A definition changed: read the catalogue again before leaning on it.
+    pub(crate) fn invalidate(&self) {
+        self.wanted.fetch_add(1, Ordering::AcqRel);
+        self.read_again.notify_one();
+    }
+
+    /// Connects as the agents do, with nobody on the other side.
+    pub(crate) async fn open(&self, application: &str) -> Result<Wire, ConnectError> {
+        let parameters = [("application_name", application), ("client_encoding", "UTF8")];
+        let parameters: Vec<(String, String)> = parameters.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
+        let connected = connect(&self.target, &parameters, crate::nonce()).await?;
+        Ok(Wire::new(Duplex::new(Stream::Nobody), connected.stream, Limits::default()))
+    }
+
+    /// Reads the catalogue at once and whenever it changes, for ever. One connection, one small query a second.
+    pub async fn watch(self: Arc<Self>) {
+        loop {
+            if let Err(reason) = self.watch_connected().await {
+                tracing::warn!(system = %self.name, %reason, "the catalogue can't be read; nothing is taken for a harmless read meanwhile");
+            }
+            self.wanted.fetch_add(1, Ordering::AcqRel);
+            tokio::time::sleep(WATCH_EVERY).await;
+        }
+    }
+
+    async fn watch_connected(&self) -> Result<(), String> {
+        let mut wire = self.open("reprieve: catalogue").await.map_err(|error| error.to_string())?;
+        let mut last = String::new();
+        loop {
+            let signature = wire.ask(SIGNATURE).await.map_err(|gone| gone.to_string())?;
+            let signature = signature.rows.first().and_then(|row| row.first().cloned().flatten()).ok_or("no signature")?;
+            if signature != last || self.view().is_none() {
+                if signature != last {
+                    self.wanted.fetch_add(1, Ordering::AcqRel);
+                }
+                // Taken before reading: what changes while we read asks for another one.
+                let version = self.wanted.load(Ordering::Acquire);
+                let view = self.read(&mut wire, version).await.map_err(|gone| gone.to_string())?;
+                self.view.store(Some(Arc::new(view.ok_or("the catalogue's answer was not understood")?)));
+                last = signature;
+                self.read_done.notify_waiters();
+            }
+            let _timed_out_or_asked = tokio::time::timeout(WATCH_EVERY, self.read_again.notified()).await;
+        }
+    }
+
+    async fn read(&self, wire: &mut Wire, version: u64) -> Result<Option<View>, Gone> {
+        let relations = wire.ask(RELATIONS).await?;
+        let catalogs = wire.ask(CATALOGS).await?;
+        let triggers = wire.ask(TRIGGERS).await?;
+        let rows = wire.ask(CATALOG_QUERY).await?;
+        if rows.error.is_some() {
+            return Ok(None);
+        }
+        let rows = rows.rows.into_iter().filter_map(|row| <[Option<String>; 4]>::try_from(row).ok());
+        let catalog = Catalog::from_rows(rows);
+        Ok(Snapshot::read(&relations, &catalogs, &triggers).map(|snapshot| View { version, catalog, snapshot }))
+    }
+}
