@@ -120,9 +120,12 @@ async fn read<T: DeserializeOwned>(headers: &HeaderMap, body: Body, body_timeout
     let slow = |_| Problem::new(StatusCode::REQUEST_TIMEOUT, "too-slow", "the request took too long to arrive");
     // What fails while it arrives is either broken off, so that nobody hears the answer, or too large.
     let bytes = timeout(body_timeout, to_bytes(body, LARGEST_BODY)).await.map_err(slow)?.map_err(|_| too_large())?;
-    let wrong =
-        |error: serde_json::Error| Problem::new(StatusCode::BAD_REQUEST, "malformed", format!("not a request of this path: {error}"));
-    serde_json::from_slice(&bytes).map_err(wrong)
+    let wrong = |detail: String| Problem::new(StatusCode::BAD_REQUEST, "malformed", format!("not a request of this path: {detail}"));
+    // serde would also take a list for a request, by the order of its fields.
+    if bytes.iter().find(|byte| !byte.is_ascii_whitespace()) != Some(&b'{') {
+        return Err(wrong("expected a JSON object".to_owned()));
+    }
+    serde_json::from_slice(&bytes).map_err(|error| wrong(error.to_string()))
 }
 
 /// Carries a command to its end, even if the one who sent it hangs up.

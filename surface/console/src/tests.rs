@@ -237,13 +237,14 @@ async fn what_is_no_request_never_reaches_the_desk() {
     let world = World::new().await;
     let extra = command("hold").replace('}', r#","more":1}"#);
     let upper = command("hold").replace("ana", "Ana");
-    for body in ["", "{}", "[]", "null", "{", "\u{0}", &extra, &upper, &"[".repeat(60_000)] {
+    let list = r#"["ana","hold","123456",1,"c2ln"]"#;
+    for body in ["", "{}", "[]", list, "null", "{", "\u{0}", &extra, &upper, &"[".repeat(60_000)] {
         assert_eq!(world.post("/v1/commands", "", body).await.status, 400, "{}", body.get(..40).unwrap_or(body));
     }
     assert_eq!(world.ask("POST", "/v1/commands", "", &command("hold")).await.status, 415);
     assert_eq!(world.ask("POST", "/v1/commands", "Content-Type: text/plain\r\n", &command("hold")).await.status, 415);
     for body in [r#"{"agent":"BOT"}"#, r#"{"everything":true}"#, "[]"] {
-        assert_eq!(world.post("/v1/freeze", "", body).await.status, 400, "{body}");
+        assert_eq!(world.post("/v1/freeze", "Reprieve-Freeze-Key: the right key\r\n", body).await.status, 400, "{body}");
     }
     assert!(world.asked().is_empty());
 }

@@ -45,9 +45,10 @@ async fn a_token_is_shown_once_and_kept_as_a_digest() {
 
 #[tokio::test]
 async fn what_no_token_may_be() {
+    type Change = fn(&mut Command);
     let world = World::new().await;
     world.perform(&world.ana, &Command::IssueDecoy { agent: named("bait") }).await.expect("a decoy");
-    let cases: [(&str, fn(&mut Command)); 9] = [
+    let cases: [(&str, Change); 9] = [
         ("at least one system", |command| set_systems(command, &[])),
         ("no system `elsewhere`", |command| set_systems(command, &["elsewhere"])),
         ("at least one of read", |command| *command = changed(command.clone(), |allow, _, _| allow.clear())),
