@@ -50,7 +50,7 @@ pub struct SqliteStore {
     path: PathBuf,
     connection: Connection,
     /// Held by the writer as long as the store lives; a reader has none.
-    _lock: Option<File>,
+    lock: Option<File>,
 }
 
 impl SqliteStore {
@@ -64,7 +64,7 @@ impl SqliteStore {
         connection.pragma_update(None, "journal_mode", "wal")?;
         connection.pragma_update(None, "synchronous", "full")?;
         connection.pragma_update(None, "trusted_schema", false)?;
-        Ok(Self { path: path.to_owned(), connection, _lock: Some(lock) })
+        Ok(Self { path: path.to_owned(), connection, lock: Some(lock) })
     }
 
     /// Opens an existing ledger to read, also while its gateway runs.
@@ -72,13 +72,24 @@ impl SqliteStore {
         let connection = Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX)?;
         connection.busy_timeout(BUSY)?;
         check_schema(&connection, path)?;
-        Ok(Box::new(Self { path: path.to_owned(), connection, _lock: None }))
+        Ok(Box::new(Self { path: path.to_owned(), connection, lock: None }))
     }
 
     /// SQLite's journal mode and `synchronous` level as in force: `wal` and 2 (full).
     pub fn durability(&self) -> Result<(String, i64), StoreError> {
         let mode = self.connection.pragma_query_value(None, "journal_mode", |row| row.get(0))?;
         Ok((mode, pragma(&self.connection, "synchronous")?))
+    }
+}
+
+impl Drop for SqliteStore {
+    /// Moves the write-ahead log into the database, so that a stopped gateway's ledger is one file that can be copied. A reader
+    /// that is still there would keep SQLite from doing so by itself.
+    fn drop(&mut self) {
+        if self.lock.is_some() {
+            // Best effort: the rows are durable in the log, too.
+            let _ = self.connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()));
+        }
     }
 }
 

@@ -1,6 +1,6 @@
 //! What every store promises, checked on both.
 
-use reprieve_store::{Batch, Head, MemoryStore, Placed, Query, Row, Snapshot, SqliteStore, Store};
+use reprieve_store::{Batch, Head, MemoryStore, Placed, Query, Reader as _, Row, Snapshot, SqliteStore, Store};
 
 /// Runs one check on a fresh store of each sort.
 fn on_both(check: impl Fn(&mut dyn Store)) {
@@ -166,6 +166,20 @@ mod sqlite {
         let mut store = SqliteStore::open(&path).expect("the same store");
         assert_eq!(append(&mut store, &[Some("a"), None]), [Placed::KeyTaken, Placed::At(2)]);
         assert_eq!(SqliteStore::open_to_read(&path).expect("a reader").rows(0, 10).expect("readable").len(), 3);
+    }
+
+    #[test]
+    fn a_closed_ledger_is_one_file_even_if_a_reader_stays() {
+        let folder = tempfile::tempdir().expect("a folder for the test");
+        let path = folder.path().join("ledger.db");
+        let mut store = SqliteStore::open(&path).expect("a new store");
+        append(&mut store, &[None, None]);
+        let reader = store.reader().expect("a reader");
+        drop(store);
+        let copy = folder.path().join("copy.db");
+        fs::copy(&path, &copy).expect("a copy of the one file");
+        assert_eq!(SqliteStore::open(&copy).expect("a store").rows(0, 10).expect("readable").len(), 2);
+        assert_eq!(reader.rows(0, 10).expect("readable").len(), 2);
     }
 
     #[test]

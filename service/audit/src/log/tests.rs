@@ -280,12 +280,13 @@ struct FaultyStore {
     inner: MemoryStore,
     fails: Arc<AtomicBool>,
     appends: Arc<AtomicU64>,
+    entered: Arc<AtomicU64>,
     gate: Option<Mutex<mpsc::Receiver<()>>>,
 }
 
 impl FaultyStore {
     fn new() -> Self {
-        Self { inner: MemoryStore::new(), fails: Arc::default(), appends: Arc::default(), gate: None }
+        Self { inner: MemoryStore::new(), fails: Arc::default(), appends: Arc::default(), entered: Arc::default(), gate: None }
     }
 }
 
@@ -309,6 +310,7 @@ impl Reader for FaultyStore {
 
 impl Store for FaultyStore {
     fn append(&mut self, keys: &[Option<String>], seal: Seal<'_>) -> Result<Vec<Placed>, StoreError> {
+        self.entered.fetch_add(1, Ordering::Relaxed);
         if let Some(gate) = &self.gate {
             let _ = gate.lock().expect("one writer").recv();
         }
@@ -347,18 +349,25 @@ fn a_failed_write_is_never_tried_again_and_nothing_is_taken_afterwards() {
 fn a_full_queue_refuses_at_once_and_what_waits_becomes_one_batch() {
     let (pass, gate) = mpsc::channel();
     let store = FaultyStore { gate: Some(Mutex::new(gate)), ..FaultyStore::new() };
-    let appends = store.appends.clone();
+    let (appends, entered) = (store.appends.clone(), store.entered.clone());
     let options = AuditOptions { queue_limit: 10, ..AuditOptions::new(signer()) };
     let log = AuditLog::open(Box::new(store), options, clock()).expect("an empty store");
+    let first = log.append(alarm("first"));
+    while entered.load(Ordering::Relaxed) == 0 {
+        std::thread::yield_now();
+    }
+    // The writer is busy with the first from here on.
     let waiting: Vec<Pending> = (0..100).map(|number| log.append(alarm(&number.to_string()))).collect();
-    for _ in 0..waiting.len() {
+    for _ in 0..3 {
         pass.send(()).expect("the writer waits");
     }
+    assert_eq!(wait(first), Ok(0));
     let answers: Vec<_> = waiting.into_iter().map(wait).collect();
-    let taken = answers.iter().filter(|answer| answer.is_ok()).count();
-    assert!((10..=12).contains(&taken), "ten in the queue and what the writer had taken out of it: {taken}");
-    assert!(answers.contains(&Err(AuditError::Unavailable { reason: "its queue is full".to_owned() })));
-    assert!(appends.load(Ordering::Relaxed) <= 3, "one transaction for what waited");
-    assert_eq!(append(&log, alarm("next")), Ok(taken as u64));
+    let full = Err(AuditError::Unavailable { reason: "its queue is full".to_owned() });
+    for (number, answer) in answers.iter().enumerate() {
+        assert_eq!(*answer, if number < 10 { Ok(number as u64 + 1) } else { full.clone() }, "{number}");
+    }
+    assert_eq!(appends.load(Ordering::Relaxed), 2, "one transaction for what waited");
+    assert_eq!(append(&log, alarm("next")), Ok(11));
     assert_eq!(log.shared.queued_bytes.load(Ordering::Relaxed), 0);
 }
