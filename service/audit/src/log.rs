@@ -218,7 +218,7 @@ impl AuditLog {
             self.shared.queued_bytes.fetch_sub(bytes, Ordering::Relaxed);
             return refuse(answer, "its queue is full");
         }
-        let unsent = match self.queue.try_send(Message::Append(Request { event, text, answer })) {
+        let unsent = match self.queue.try_send(Message::Append(Box::new(Request { event, text, answer }))) {
             Ok(()) => return,
             Err(unsent) => unsent,
         };

@@ -41,7 +41,8 @@ pub(crate) struct Request {
 
 /// What comes through the queue.
 pub(crate) enum Message {
-    Append(Request),
+    /// Boxed: the queue has room for thousands, and holds few.
+    Append(Box<Request>),
     /// Finish what came before, then end.
     Close,
 }
@@ -103,7 +104,7 @@ impl Writer {
             let Message::Append(request) = message else { return Some((batch, true)) };
             self.shared.queued_bytes.fetch_sub(request.text.len(), Ordering::Relaxed);
             bytes += request.text.len();
-            batch.push(request);
+            batch.push(*request);
             next = if batch.len() < BATCH_EVENTS_MAX && bytes < BATCH_BYTES_MAX { queue.try_recv().ok() } else { None };
         }
         Some((batch, false))
