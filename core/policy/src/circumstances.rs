@@ -4,7 +4,7 @@
 
 use std::time::Duration;
 
-use cedar_policy::{Context, ContextCreationError, RestrictedExpression};
+use cedar_policy::{Context, RestrictedExpression};
 use reprieve_operation::{Action, Budget, Effect, Facts, Kind, Operation, Timestamp, Undoability};
 
 /// Which attributes of the context a rule looks at: one bit each, by their place in [`NAMES`].
@@ -160,7 +160,7 @@ impl Circumstances {
     }
 
     /// Cedar's context with the attributes that `mentions` has. A rule that looks at another one errs, which refuses.
-    pub(crate) fn context(&self, mentions: Mentions) -> Result<Context, ContextCreationError> {
+    pub(crate) fn context(&self, mentions: Mentions) -> Result<Context, String> {
         let mut pairs: Vec<(String, RestrictedExpression)> = Vec::with_capacity(NAMES.len() + 1);
         for name in NAMES.into_iter().filter(|name| mentions.has(name)) {
             if let Some(value) = self.value(name) {
@@ -170,9 +170,9 @@ impl Circumstances {
         if mentions.has(BUDGET) {
             let budget = ["statement", "transaction", "hour", "dropped"]
                 .map(|name| (name.to_owned(), Value::Number(self.budget(name).unwrap_or(0)).expression()));
-            pairs.push((BUDGET.to_owned(), RestrictedExpression::new_record(budget)?));
+            pairs.push((BUDGET.to_owned(), RestrictedExpression::new_record(budget).map_err(|error| error.to_string())?));
         }
-        Context::from_pairs(pairs)
+        Context::from_pairs(pairs).map_err(|error| error.to_string())
     }
 
     /// The value of `name` in words, as a rule's `{name}` shows it.
@@ -238,6 +238,64 @@ impl Value {
         match self {
             Self::Truth(truth) => RestrictedExpression::new_bool(*truth),
             Self::Number(number) => RestrictedExpression::new_long(i64::try_from(*number).unwrap_or(i64::MAX)),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use cedar_policy::Request;
+
+    use super::*;
+    use crate::policy::SCHEMA;
+
+    #[test]
+    fn the_context_is_what_the_schema_says() {
+        let budget = Budget::default();
+        let circumstances = Circumstances {
+            out_of_scope: None,
+            frozen: false,
+            production: true,
+            now: Timestamp(1_767_614_400_000),
+            approvals: 1,
+            delay: Duration::from_millis(1_999),
+            undoable: true,
+            measured: true,
+            estimated: false,
+            unbounded: false,
+            commit: false,
+            rows: u64::MAX,
+            deleted: 2,
+            dropped: 3,
+            definitions: false,
+            grants: false,
+            escapes: false,
+            rows_before: u64::MAX,
+            budget,
+        };
+        let context = circumstances.context(Mentions::ALL).expect("a context");
+        let schema = SCHEMA.as_ref().expect("the schema is right");
+        let uid = |text: &str| text.parse().expect("an entity");
+        let request = Request::new(uid(r#"Agent::"a""#), uid(r#"Action::"read""#), uid(r#"System::"s""#), context, Some(schema));
+        assert!(request.is_ok(), "{:?}", request.err());
+        let one = |name: &str| {
+            let mut mentions = Mentions::default();
+            mentions.add(name);
+            mentions
+        };
+        for name in NAMES.into_iter().chain([BUDGET]) {
+            assert!(circumstances.context(one(name)).is_ok_and(|context| context.get(name).is_some()), "{name}");
+        }
+        assert_eq!(one("of another version"), Mentions::ALL);
+        for (name, expected) in [
+            ("hour_utc", Some("12")),
+            ("weekday", Some("1")),
+            ("delay_s", Some("1")),
+            ("budget.hour", Some("10000")),
+            ("budget.year", None),
+            ("other", None),
+        ] {
+            assert_eq!(circumstances.in_words(name).as_deref(), expected, "{name}");
         }
     }
 }

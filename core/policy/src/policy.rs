@@ -20,9 +20,13 @@ const FILE_BYTES: usize = 1 << 20;
 const FILES: usize = 1_000;
 const RULES: usize = 10_000;
 
+/// The stack that policies are parsed and checked on.
+const STACK_BYTES: usize = 64 << 20;
+
 static SCHEMA_TEXT: &str = include_str!("schema.cedarschema");
 
-static SCHEMA: LazyLock<Result<Schema, String>> = LazyLock::new(|| match Schema::from_cedarschema_str(SCHEMA_TEXT) {
+/// The schema of `schema.cedarschema`.
+pub(crate) static SCHEMA: LazyLock<Result<Schema, String>> = LazyLock::new(|| match Schema::from_cedarschema_str(SCHEMA_TEXT) {
     Ok((schema, _)) => Ok(schema),
     Err(error) => Err(error.to_string()),
 });
@@ -52,6 +56,15 @@ impl Policy {
     ///
     /// In `observe` the user's rules are checked and answer what would have happened, but forbid nothing.
     pub fn build(profile: Profile, sources: &[Source]) -> Result<Self, PolicyError> {
+        // Cedar's parser and validator recurse. What `depth.rs` lets through fits this stack several times over, whoever calls.
+        std::thread::scope(|scope| {
+            let builder = std::thread::Builder::new().name("policy-build".to_owned()).stack_size(STACK_BYTES);
+            let built = builder.spawn_scoped(scope, || Self::compile(profile, sources)).ok().and_then(|thread| thread.join().ok());
+            built.unwrap_or_else(|| Err(PolicyError { problems: vec![Problem::new("policy", None, "the policies could not be compiled")] }))
+        })
+    }
+
+    fn compile(profile: Profile, sources: &[Source]) -> Result<Self, PolicyError> {
         let mut problems = Vec::new();
         let theirs = read(sources, &mut problems);
         let compile = |profile: Profile, theirs: &[Rule], problems: &mut Vec<Problem>| {
@@ -100,8 +113,10 @@ fn digest(profile: Profile, sources: &[Source]) -> Digest {
     Digest::of(&parts)
 }
 
+type BuiltIn = (BTreeMap<&'static str, Vec<Rule>>, Vec<Problem>);
+
 /// The built-in rules of every profile, checked once, and what is wrong with them: nothing, as the tests show.
-static BUILT_IN: LazyLock<(BTreeMap<&'static str, Vec<Rule>>, Vec<Problem>)> = LazyLock::new(|| {
+static BUILT_IN: LazyLock<BuiltIn> = LazyLock::new(|| {
     let mut problems = Vec::new();
     let mut of_profile =
         |profile: Profile| profile.texts().iter().flat_map(|(name, text)| rules_of(name, text, &mut problems)).collect::<Vec<_>>();

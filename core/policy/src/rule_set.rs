@@ -86,7 +86,7 @@ impl RuleSet {
     /// Compiles `rules`, of which the first `built_in` are ours.
     pub(crate) fn new(rules: Vec<Rule>, built_in: usize) -> Result<Self, String> {
         let names = Names::new()?;
-        let slices = Slices::new(&rules, names.actions.iter().map(|(_, action)| action)).map_err(|error| error.to_string())?;
+        let slices = Slices::new(&rules, names.actions.iter().map(|(_, action)| action))?;
         let mut mentions = Mentions::default();
         rules.iter().for_each(|rule| mentions.merge(rule.mentions));
         let delays: BTreeSet<u64> = rules.iter().flat_map(|rule| rule.delays_s.iter().copied()).collect();
@@ -118,7 +118,7 @@ impl RuleSet {
     pub(crate) fn ask(&self, operation: &Operation, touches: &Touches<'_>, circumstances: &Circumstances) -> Answer {
         let context = match circumstances.context(self.mentions) {
             Ok(context) => context,
-            Err(error) => return Answer::Broken(error.to_string()),
+            Err(error) => return Answer::Broken(error),
         };
         let table = |name: &str| entity(&self.names.table, &format!("{}/{name}", operation.system));
         let targets: BTreeSet<(Kind, Option<&str>)> = if self.is_uniform {

@@ -5,7 +5,7 @@
 
 use std::collections::HashMap;
 
-use cedar_policy::{EntityUid, PolicySet, PolicySetError};
+use cedar_policy::{EntityUid, PolicySet};
 
 use crate::rule::Rule;
 
@@ -27,7 +27,7 @@ struct ByResource {
 
 impl Slices {
     /// Sorts `rules` into slices for `actions`.
-    pub(crate) fn new<'a>(rules: &'a [Rule], actions: impl Iterator<Item = &'a EntityUid>) -> Result<Self, PolicySetError> {
+    pub(crate) fn new<'a>(rules: &'a [Rule], actions: impl Iterator<Item = &'a EntityUid>) -> Result<Self, String> {
         let mut slices = Self::default();
         for action in actions {
             let slice = slices.0.entry(action.clone()).or_default();
@@ -43,7 +43,7 @@ impl Slices {
                     None => by_resource.anything.get_or_insert_default(),
                     Some(resource) => by_resource.within.entry(resource).or_default(),
                 };
-                set.add(rule.policy.clone())?;
+                set.add(rule.policy.clone()).map_err(|error| error.to_string())?;
             }
         }
         Ok(slices)
