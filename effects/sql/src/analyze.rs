@@ -62,16 +62,13 @@ fn read(text: &str) -> Analysis {
 fn read_statement(text: &str, raw: &nodes::RawStmt) -> Statement {
     let reading = Reading::of(raw.stmt());
     let Reading { class, found, returns_rows, copy } = reading;
-    let Found { mut effects, functions, operators, casts, attributes, in_session, .. } = found;
+    let Found { effects, functions, operators, casts, attributes, in_session, .. } = found;
     let too_many = effects.has_overflowed()
         || functions.has_overflowed()
         || operators.has_overflowed()
         || casts.has_overflowed()
         || attributes.has_overflowed();
-    let mut effects = {
-        effects.extend([]);
-        effects.into_vec()
-    };
+    let mut effects = effects.into_vec();
     if too_many {
         effects.push(Effect::Unknown { because: "more names than this version tells apart".to_owned() });
     }
@@ -119,8 +116,9 @@ fn unreadable(text: &str, because: &str) -> Analysis {
     Analysis { statements: vec![statement] }
 }
 
-/// The parser quotes the text near the error, which may hold a literal: only what comes before the quote is kept.
+/// The parser quotes the text near the error, which may be a literal: only what comes before the quote is kept.
 fn first_line(message: &str) -> &str {
     let line = message.lines().next().unwrap_or_default();
-    line.split(" at or near").next().unwrap_or(line)
+    let line = line.split(" at or near").next().unwrap_or(line);
+    line.split(['"', '\'']).next().unwrap_or(line).trim_end()
 }

@@ -354,7 +354,15 @@ fn grant_words(grant: &nodes::GrantStmt) -> String {
     let privileges: Vec<_> = grant.privileges().iter().filter_map(nodes::AccessPriv::priv_name).collect();
     let privileges = if privileges.is_empty() { "ALL".to_owned() } else { privileges.join(", ").to_ascii_uppercase() };
     let many = if grant.targtype == raw::GrantTargetType::ACL_TARGET_ALL_IN_SCHEMA { "every " } else { "" };
-    format!("{verb} {privileges} on {many}{}", kind_word(grant.objtype))
+    let words = format!("{verb} {privileges} on {many}{}", kind_word(grant.objtype));
+    // Only for these are the objects relations; the parser crate's typed list refuses others.
+    let relations = matches!(grant.objtype, raw::ObjectType::OBJECT_TABLE | raw::ObjectType::OBJECT_SEQUENCE)
+        && grant.targtype == raw::GrantTargetType::ACL_TARGET_OBJECT;
+    if !relations {
+        return words;
+    }
+    let names: Vec<_> = grant.objects().iter().map(|relation| format!("`{}`", relation_name(relation))).collect();
+    format!("{words} {}", names.join(", "))
 }
 
 fn role(role: Option<&nodes::RoleSpec>) -> &str {

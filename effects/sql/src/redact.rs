@@ -183,3 +183,22 @@ fn number(bytes: &[u8]) -> usize {
     }
     index
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn literals_go_and_names_stay() {
+        let check = |text: &str, expected: &str| assert_eq!(redact(text), expected, "{text}");
+        check("SELECT * FROM orders WHERE id = 5 AND name = 'x'", "SELECT * FROM orders WHERE id = $1 AND name = $2");
+        check("SELECT t1.a, \"C 2\" FROM t1 WHERE a = $1 AND b = 7", "SELECT t1.a, \"C 2\" FROM t1 WHERE a = $1 AND b = $2");
+        check("SELECT 1 /* secret */ -- secret", "SELECT $1 /**/ --");
+        check("DO $x$ secret $x$", "DO $1");
+        check("CREATE FUNCTION f2() RETURNS int LANGUAGE sql AS 'secret'", "CREATE FUNCTION f2() RETURNS int LANGUAGE sql AS $1");
+        check("ALTER ROLE r PASSWORD 'secret'", "ALTER ROLE r PASSWORD $1");
+        check("SELEC 5 'secret' FROM t", "SELEC ? ?");
+        check("SELEC t FROM x", "SELEC t FROM x");
+        check("", "");
+    }
+}

@@ -9,18 +9,32 @@ WHERE c.relkind OPERATOR(pg_catalog.=) ANY ('{r,p,v,m,S,f}'::"char"[])
 UNION ALL
 SELECT DISTINCT 'function', n.nspname::pg_catalog.text, p.proname::pg_catalog.text, NULL::pg_catalog.text
 FROM pg_catalog.pg_proc AS p JOIN pg_catalog.pg_namespace AS n ON n.oid OPERATOR(pg_catalog.=) p.pronamespace
+  JOIN pg_catalog.pg_language AS l ON l.oid OPERATOR(pg_catalog.=) p.prolang
 WHERE p.oid OPERATOR(pg_catalog.>=) '16384'::pg_catalog.oid
+  AND NOT (l.lanname OPERATOR(pg_catalog.=) ANY ('{c,internal}'::pg_catalog.name[])
+    AND p.prokind OPERATOR(pg_catalog.=) 'f'::"char" AND NOT (p.provolatile OPERATOR(pg_catalog.=) 'v'::"char"))
 UNION ALL
 SELECT DISTINCT 'operator', n.nspname::pg_catalog.text, o.oprname::pg_catalog.text, NULL
 FROM pg_catalog.pg_operator AS o JOIN pg_catalog.pg_namespace AS n ON n.oid OPERATOR(pg_catalog.=) o.oprnamespace
+  LEFT JOIN pg_catalog.pg_proc AS p ON p.oid OPERATOR(pg_catalog.=) o.oprcode::pg_catalog.oid
+  LEFT JOIN pg_catalog.pg_language AS l ON l.oid OPERATOR(pg_catalog.=) p.prolang
 WHERE o.oid OPERATOR(pg_catalog.>=) '16384'::pg_catalog.oid
+  AND (l.lanname OPERATOR(pg_catalog.=) ANY ('{c,internal}'::pg_catalog.name[])
+    AND NOT (p.provolatile OPERATOR(pg_catalog.=) 'v'::"char")) IS NOT TRUE
 UNION ALL
 SELECT 'type', n.nspname::pg_catalog.text, t.typname::pg_catalog.text, NULL
 FROM pg_catalog.pg_type AS t JOIN pg_catalog.pg_namespace AS n ON n.oid OPERATOR(pg_catalog.=) t.typnamespace
 WHERE t.oid OPERATOR(pg_catalog.>=) '16384'::pg_catalog.oid
-  AND NOT (t.typtype OPERATOR(pg_catalog.=) 'e'::"char")
-  AND NOT EXISTS (SELECT FROM pg_catalog.pg_type AS e
-    WHERE e.oid OPERATOR(pg_catalog.=) t.typelem AND e.typtype OPERATOR(pg_catalog.=) 'e'::"char")
+  AND (t.typtype OPERATOR(pg_catalog.=) ANY ('{d,r,m,p}'::"char"[])
+    OR EXISTS (SELECT FROM pg_catalog.pg_type AS e
+      WHERE e.oid OPERATOR(pg_catalog.=) t.typelem AND e.oid OPERATOR(pg_catalog.>=) '16384'::pg_catalog.oid
+        AND NOT (e.typtype OPERATOR(pg_catalog.=) 'e'::"char")
+        AND NOT (e.typtype OPERATOR(pg_catalog.=) 'b'::"char" AND e.typelem OPERATOR(pg_catalog.=) '0'::pg_catalog.oid))
+    OR EXISTS (SELECT FROM pg_catalog.pg_attribute AS a JOIN pg_catalog.pg_type AS e ON e.oid OPERATOR(pg_catalog.=) a.atttypid
+      WHERE t.typtype OPERATOR(pg_catalog.=) 'c'::"char" AND a.attrelid OPERATOR(pg_catalog.=) t.typrelid
+        AND e.oid OPERATOR(pg_catalog.>=) '16384'::pg_catalog.oid
+        AND NOT (e.typtype OPERATOR(pg_catalog.=) 'e'::"char")
+        AND NOT (e.typtype OPERATOR(pg_catalog.=) 'b'::"char" AND e.typelem OPERATOR(pg_catalog.=) '0'::pg_catalog.oid)))
 UNION ALL
 SELECT 'enum', n.nspname::pg_catalog.text, t.typname::pg_catalog.text, NULL
 FROM pg_catalog.pg_type AS t JOIN pg_catalog.pg_namespace AS n ON n.oid OPERATOR(pg_catalog.=) t.typnamespace
