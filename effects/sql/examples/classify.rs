@@ -50,7 +50,10 @@ fn text(n: usize) -> String {
         9..12 => format!("INSERT INTO orders (customer_id, total, note) VALUES ({n}, 10.5, 'note {n}') RETURNING id"),
         12 => {
             let rows: Vec<_> = (0..20).map(|row| format!("({n}, {row}, 'item {row}')")).collect();
-            format!("INSERT INTO items (order_id, position, name) VALUES {} ON CONFLICT (order_id, position) DO UPDATE SET name = excluded.name", rows.join(", "))
+            format!(
+                "INSERT INTO items (order_id, position, name) VALUES {} ON CONFLICT (order_id, position) DO UPDATE SET name = excluded.name",
+                rows.join(", ")
+            )
         }
         13..15 => format!("UPDATE orders SET total = total * 1.1, updated_at = now() WHERE id = {n} AND status <> 'paid'"),
         15 => format!("DELETE FROM sessions WHERE expires_at < now() AND user_id = {n}"),

@@ -6,10 +6,11 @@ use std::{
     thread,
 };
 
-use pg_raw_parse::nodes;
+use pg_raw_parse::{ParseResult, nodes};
 use reprieve_operation::Effect;
 
 use crate::{
+    scan::is_slow_to_parse,
     statement::{Analysis, Class, Statement},
     utility::Reading,
     walk::Found,
@@ -48,10 +49,18 @@ pub(crate) fn on_stack<T: Send>(large: bool, work: impl FnOnce() -> T + Send) ->
     })
 }
 
+/// Parses a text, unless that would take too long; the error is in words that quote nothing of the text.
+pub(crate) fn parse(text: &str) -> Result<ParseResult, String> {
+    if is_slow_to_parse(text) {
+        return Err("a run of operator characters that is too long to be read".to_owned());
+    }
+    pg_raw_parse::parse(text).map_err(|error| format!("not PostgreSQL's SQL: {}", first_line(&error.to_string())))
+}
+
 fn read(text: &str) -> Analysis {
-    let tree = match pg_raw_parse::parse(text) {
+    let tree = match parse(text) {
         Ok(tree) => tree,
-        Err(error) => return unreadable(text, &format!("not PostgreSQL's SQL: {}", first_line(&error.to_string()))),
+        Err(because) => return unreadable(text, &because),
     };
     if tree.len() > MAX_STATEMENTS {
         return unreadable(text, "the text holds more statements than this version reads");

@@ -13,6 +13,7 @@ mod define;
 mod hazards;
 mod names;
 mod redact;
+mod scan;
 mod statement;
 mod utility;
 mod walk;

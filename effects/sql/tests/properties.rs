@@ -184,13 +184,17 @@ fn depth_and_breadth_are_survived() {
         ("SELECT 'a'", "\n'a'", ""),
         ("", "/*", ""),
         ("", "$a$", ""),
+        ("", "/**/", "SELECT 1"),
+        ("SELECT 1 ", "+", " 1"),
+        ("SELECT 1 ", "*/", " 1"),
+        ("SELECT 1 ", "+ -", " 1"),
     ];
     for (head, piece, tail) in shapes {
-        for bytes in [1 << 10, 2 << 10, 60 << 10, 65 << 10, MAX_TEXT_BYTES] {
+        for bytes in [1 << 10, 2 << 10, 60 << 10, 65 << 10, MAX_TEXT_BYTES - 64] {
             let text = fill(head, piece, tail, bytes);
             let began = Instant::now();
             total(&text);
-            assert!(began.elapsed() < Duration::from_secs(60), "{head}{piece} of {bytes} bytes took {:?}", began.elapsed());
+            assert!(began.elapsed() < Duration::from_secs(30), "{head}{piece} of {bytes} bytes took {:?}", began.elapsed());
         }
     }
     let many = |count: usize, item: &dyn Fn(usize) -> String| (0..count).map(item).collect::<Vec<_>>().join(", ");
