@@ -1,2 +1,74 @@
-//! The program.
-fn main() {}
+//! The program: arguments, settings, and one command.
+//!
+//! What runs is wired in `wire.rs`; the gateway's life is in `serve.rs`.
+
+mod args;
+mod demo;
+mod explain;
+mod init;
+mod keys;
+mod ledger;
+mod operator;
+mod people;
+mod serve;
+mod settings;
+mod wire;
+
+use std::process::ExitCode;
+
+use clap::Parser as _;
+
+use crate::{
+    args::{Cli, Command},
+    operator::Refused,
+    settings::Settings,
+};
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let log = std::env::var("REPRIEVE_LOG").unwrap_or_else(|_| if matches!(cli.command, Command::Serve) { "info" } else { "warn" }.to_owned());
+    tracing_subscriber::fmt().with_env_filter(log).with_writer(std::io::stderr).init();
+    match run(&cli) {
+        Ok(code) => ExitCode::from(code),
+        Err(error) if error.is::<Refused>() => {
+            report(&cli, &error);
+            ExitCode::from(4)
+        }
+        Err(error) => {
+            report(&cli, &error);
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn report(cli: &Cli, error: &anyhow::Error) {
+    if cli.json {
+        println!("{}", serde_json::json!({ "error": format!("{error:#}") }));
+    } else {
+        eprintln!("reprieve: {error:#}");
+    }
+}
+
+fn run(cli: &Cli) -> anyhow::Result<u8> {
+    match &cli.command {
+        Command::Init(init) => return init::init(cli, init),
+        Command::Demo(demo) => return demo::demo(demo),
+        _ => {}
+    }
+    let settings = Settings::read(&cli.config)?;
+    match &cli.command {
+        Command::Init(_) | Command::Demo(_) => Ok(0),
+        Command::Serve => serve::serve(cli, settings),
+        Command::Check => serve::check(cli, &settings),
+        Command::Protect(protect) => people::protect(cli, &settings, protect),
+        Command::Secret(secret) => people::secret(cli, &settings, secret),
+        Command::Agent(agent) => people::agent(cli, &settings, agent),
+        Command::Operator(operator) => people::operator(cli, &settings, operator),
+        Command::Hold(hold) => people::hold(cli, &settings, hold),
+        Command::Freeze(freeze) => people::freeze(cli, &settings, freeze),
+        Command::Thaw(thaw) => people::thaw(cli, &settings, thaw),
+        Command::Ledger(command) => ledger::ledger(cli, &settings, command),
+        Command::Policy(args::Policy::Check) => serve::check_policy(cli, &settings),
+        Command::Explain(explain) => explain::explain(&settings, explain),
+    }
+}

@@ -1,0 +1,299 @@
+//! The command line.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand};
+use reprieve_operation::{AgentName, HoldId, Kind, OperatorName, Pattern, SystemName};
+
+/// Stands between AI agents and production: every change an agent makes is undoable or approved.
+#[derive(Debug, Parser)]
+#[command(name = "reprieve", version, after_help = "Exit codes: 0 done, 1 failed, 2 usage, 3 held, 4 refused.\nExample: reprieve init && reprieve serve")]
+pub(crate) struct Cli {
+    /// The settings.
+    #[arg(long, global = true, default_value = "reprieve.toml", env = "REPRIEVE_CONFIG")]
+    pub(crate) config: PathBuf,
+    /// Answer in JSON, for programs.
+    #[arg(long, global = true)]
+    pub(crate) json: bool,
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Make settings, keys and the first operator in this folder.
+    #[command(after_help = "Example: reprieve init --operator ana")]
+    Init(Init),
+    /// Run the gateway.
+    #[command(after_help = "Example: reprieve serve --json\nThe first line of output says {\"ready\":true,…} when it serves.")]
+    Serve,
+    /// Print what would be in force, and whether everything needed is there.
+    #[command(after_help = "Example: reprieve check")]
+    Check,
+    /// What a database allows, and what can be promised there.
+    #[command(after_help = "Example: reprieve protect pocket-prod --check")]
+    Protect(Protect),
+    /// Credentials that only the gateway puts on the wire.
+    #[command(subcommand, after_help = "Example: reprieve secret set prod < url.txt")]
+    Secret(Secret),
+    /// Agents and their tokens.
+    #[command(subcommand)]
+    Agent(Agent),
+    /// Operators.
+    #[command(subcommand)]
+    Operator(Operator),
+    /// Operations that wait for a person.
+    #[command(subcommand)]
+    Hold(Hold),
+    /// Stop an agent, or all, at once. Needs no second factor.
+    #[command(after_help = "Example: reprieve freeze --all")]
+    Freeze(Freeze),
+    /// Let an agent, or all, go on.
+    #[command(after_help = "Example: reprieve thaw cursor-staging --reason 'looked at its session'")]
+    Thaw(Thaw),
+    /// The tamper-evident record.
+    #[command(subcommand)]
+    Ledger(Ledger),
+    /// The rules.
+    #[command(subcommand)]
+    Policy(Policy),
+    /// How a text is understood: one input a line on stdin, one JSON line out.
+    #[command(subcommand)]
+    Explain(Explain),
+    /// The incident, replayed against a real PostgreSQL that is thrown away afterwards.
+    #[command(after_help = "Example: reprieve demo --keep")]
+    Demo(Demo),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Init {
+    /// The first operator's name.
+    #[arg(long, default_value = "operator")]
+    pub(crate) operator: OperatorName,
+    /// The host name agents will use.
+    #[arg(long, default_value = "localhost")]
+    pub(crate) host: String,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Protect {
+    pub(crate) system: SystemName,
+    /// Only look.
+    #[arg(long)]
+    pub(crate) check: bool,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Secret {
+    /// Read a value from stdin and seal it under a name; settings refer to it as `secret:NAME`.
+    Set { name: String },
+    /// Names, never values.
+    List,
+    /// Forget one.
+    Remove { name: String },
+}
+
+/// Which operator acts. The passphrase is read from `REPRIEVE_PASSPHRASE` or asked for, the code from `REPRIEVE_CODE` or asked for.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct As {
+    /// The operator; the only one with a key here if missing.
+    #[arg(long = "as", env = "REPRIEVE_OPERATOR")]
+    pub(crate) operator: Option<OperatorName>,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Agent {
+    /// A new agent, or a new token for one. The token is shown once.
+    #[command(after_help = "Example: reprieve agent add cursor-staging --system pocket-staging --allow read,write --expires 30d")]
+    Add {
+        name: AgentName,
+        /// A system it may reach; may be given again.
+        #[arg(long = "system", required = true)]
+        systems: Vec<SystemName>,
+        /// read, write, destroy, grant.
+        #[arg(long, value_delimiter = ',', default_value = "read", value_parser = kind)]
+        allow: Vec<Kind>,
+        /// A resource pattern such as public.*; may be given again. All if missing.
+        #[arg(long = "resource")]
+        resources: Vec<Pattern>,
+        /// The operator it acts for, who can't be its only approver.
+        #[arg(long)]
+        on_behalf_of: Option<OperatorName>,
+        /// When the token is void.
+        #[arg(long, default_value = "30d")]
+        expires: String,
+        /// Its own limit of rows an hour.
+        #[arg(long)]
+        rows_per_hour: Option<u64>,
+        /// The agent whose token this one narrows.
+        #[arg(long)]
+        parent: Option<AgentName>,
+        #[command(flatten)]
+        by: As,
+    },
+    /// Agents and what their tokens cover.
+    List,
+    /// A token that is bait: whoever presents it is frozen.
+    #[command(after_help = "Example: reprieve agent decoy old-deploy-token")]
+    Decoy {
+        name: AgentName,
+        #[command(flatten)]
+        by: As,
+    },
+    /// Make an agent's token and its children void at once.
+    Revoke {
+        name: AgentName,
+        #[command(flatten)]
+        by: As,
+    },
+    /// Take rights from an agent's token.
+    Narrow {
+        name: AgentName,
+        #[arg(long, value_delimiter = ',', required = true, value_parser = kind)]
+        allow: Vec<Kind>,
+        #[arg(long = "resource")]
+        resources: Vec<Pattern>,
+        #[command(flatten)]
+        by: As,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Operator {
+    /// Make a key and a second factor for another operator, and add them.
+    #[command(after_help = "Example: reprieve operator add jonas --as ana")]
+    Add {
+        name: OperatorName,
+        #[command(flatten)]
+        by: As,
+    },
+    /// Operators.
+    List,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Hold {
+    /// What waits, newest first.
+    List {
+        /// Ended ones too.
+        #[arg(long)]
+        all: bool,
+    },
+    /// One hold: who, what, where, and what it reaches.
+    #[command(after_help = "Example: reprieve hold show H-17")]
+    Show { id: HoldId },
+    /// Let it run, once, as measured.
+    #[command(after_help = "Example: reprieve hold approve H-17 --confirm reservations --reason 'load-test leftovers'")]
+    Approve {
+        id: HoldId,
+        /// The resource's name, typed.
+        #[arg(long)]
+        confirm: Option<String>,
+        #[arg(long, default_value = "")]
+        reason: String,
+        #[command(flatten)]
+        by: As,
+    },
+    /// Say no; the agent gets to read the reason.
+    #[command(after_help = "Example: reprieve hold deny H-17 --reason 'it matches 41,872 rows, not 212'")]
+    Deny {
+        id: HoldId,
+        #[arg(long)]
+        reason: String,
+        #[command(flatten)]
+        by: As,
+    },
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Freeze {
+    pub(crate) agent: Option<AgentName>,
+    #[arg(long, conflicts_with = "agent")]
+    pub(crate) all: bool,
+    #[arg(long, default_value = "")]
+    pub(crate) reason: String,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Thaw {
+    pub(crate) agent: Option<AgentName>,
+    #[arg(long, conflicts_with = "agent")]
+    pub(crate) all: bool,
+    #[arg(long)]
+    pub(crate) reason: String,
+    #[command(flatten)]
+    pub(crate) by: As,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Ledger {
+    /// Recompute everything: hashes, order, signatures, and the head kept outside. Exit 1 if anything was changed.
+    #[command(after_help = "Example: reprieve ledger verify\nThe checkpoint is a signed note: keep a copy elsewhere and pass it with --since.")]
+    Verify {
+        /// An earlier checkpoint (a file with a signed note) that this ledger must continue.
+        #[arg(long)]
+        since: Option<PathBuf>,
+    },
+    /// The newest events.
+    Tail {
+        #[arg(long, default_value_t = 20)]
+        limit: usize,
+        /// Keep printing what is added.
+        #[arg(long)]
+        follow: bool,
+    },
+    /// Events that match, newest first.
+    #[command(after_help = "Example: reprieve ledger search --agent cursor-staging --text reservations")]
+    Search {
+        #[arg(long)]
+        agent: Option<AgentName>,
+        #[arg(long)]
+        hold: Option<HoldId>,
+        #[arg(long)]
+        kind: Option<String>,
+        #[arg(long)]
+        text: Option<String>,
+        #[arg(long, default_value_t = 100)]
+        limit: usize,
+    },
+    /// Every event, one JSON line each, in order.
+    Export,
+    /// The proof that one event is in the ledger, verifiable without it.
+    Prove { index: u64 },
+    /// The newest signed checkpoint.
+    Checkpoint,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Policy {
+    /// Check the policy files as they are.
+    Check,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Explain {
+    /// SQL. A line is JSON {"text": …, "system": …}, or the SQL itself.
+    #[command(after_help = "Example: echo 'DELETE FROM reservations' | reprieve explain sql")]
+    Sql {
+        /// The environment to decide for, where a line names no system.
+        #[arg(long, default_value = "production")]
+        environment: reprieve_operation::Environment,
+    },
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Demo {
+    /// Leave everything running to try it by hand.
+    #[arg(long)]
+    pub(crate) keep: bool,
+}
+
+fn kind(text: &str) -> Result<Kind, String> {
+    match text {
+        "read" => Ok(Kind::Read),
+        "write" => Ok(Kind::Write),
+        "destroy" => Ok(Kind::Destroy),
+        "grant" => Ok(Kind::Grant),
+        _ => Err("one of read, write, destroy, grant".to_owned()),
+    }
+}

@@ -1,0 +1,137 @@
+//! The gateway's own keys, made once by `reprieve init`, in files of mode 0600.
+
+use std::{
+    fs::{self, OpenOptions},
+    io::Write as _,
+    os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _},
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use anyhow::Context as _;
+use base64::{Engine as _, engine::general_purpose::STANDARD as BASE64};
+use reprieve_ledger::Signer;
+use reprieve_secrets::{MasterKey, SecretsStore};
+use rustls_pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject as _};
+use sha2::{Digest as _, Sha256};
+
+use crate::settings::Settings;
+
+/// The keys' folder.
+pub(crate) struct Keys {
+    folder: PathBuf,
+    secrets: PathBuf,
+}
+
+impl Keys {
+    pub(crate) fn of(settings: &Settings) -> Self {
+        Self { folder: settings.path(&settings.keys.directory), secrets: settings.path(&settings.keys.secrets) }
+    }
+
+    /// Makes what is missing.
+    pub(crate) fn create(&self, host: &str) -> anyhow::Result<()> {
+        for folder in [&self.folder, &self.secrets, &self.folder.join("operators")] {
+            fs::DirBuilder::new().recursive(true).mode(0o700).create(folder).with_context(|| format!("cannot make {}", folder.display()))?;
+        }
+        if !self.file("master.key").exists() {
+            MasterKey::generate().save(&self.file("master.key"))?;
+        }
+        if !self.file("ledger.key").exists() {
+            let signer = Signer::from_seed("reprieve", rand::random())?;
+            write_new(&self.file("ledger.key"), signer.reveal().as_bytes())?;
+            write_new(&self.file("ledger.pub"), signer.verifier().to_string().as_bytes())?;
+        }
+        if !self.file("scram.salt").exists() {
+            write_new(&self.file("scram.salt"), BASE64.encode(rand::random::<[u8; 16]>()).as_bytes())?;
+        }
+        if !self.file("freeze.key").exists() {
+            write_new(&self.file("freeze.key"), BASE64.encode(rand::random::<[u8; 24]>()).as_bytes())?;
+        }
+        if !self.file("tls.crt").exists() {
+            let names = vec![host.to_owned(), "localhost".to_owned(), "127.0.0.1".to_owned(), "::1".to_owned()];
+            let made = rcgen::generate_simple_self_signed(names).context("cannot make a certificate")?;
+            write_new(&self.file("tls.crt"), made.cert.pem().as_bytes())?;
+            write_new(&self.file("tls.key"), made.signing_key.serialize_pem().as_bytes())?;
+        }
+        Ok(())
+    }
+
+    fn file(&self, name: &str) -> PathBuf {
+        self.folder.join(name)
+    }
+
+    fn text(&self, name: &str) -> anyhow::Result<String> {
+        let path = self.file(name);
+        let text = fs::read_to_string(&path).with_context(|| format!("cannot read {}; `reprieve init` makes it", path.display()))?;
+        Ok(text.trim().to_owned())
+    }
+
+    /// The master key: from `REPRIEVE_MASTER_KEY` if that is set.
+    pub(crate) fn master(&self) -> anyhow::Result<MasterKey> {
+        if let Ok(text) = std::env::var("REPRIEVE_MASTER_KEY") {
+            return Ok(MasterKey::from_text(&text)?);
+        }
+        Ok(MasterKey::from_file(&self.file("master.key"))?)
+    }
+
+    pub(crate) fn secrets(&self) -> anyhow::Result<SecretsStore> {
+        Ok(SecretsStore::open(&self.secrets, self.master()?)?)
+    }
+
+    pub(crate) fn signer(&self) -> anyhow::Result<Signer> {
+        Ok(Signer::parse(&self.text("ledger.key")?)?)
+    }
+
+    pub(crate) fn verifier(&self) -> anyhow::Result<reprieve_ledger::Verifier> {
+        Ok(reprieve_ledger::Verifier::parse(&self.text("ledger.pub")?)?)
+    }
+
+    pub(crate) fn scram_salt(&self) -> anyhow::Result<Vec<u8>> {
+        BASE64.decode(self.text("scram.salt")?).context("scram.salt is not base64")
+    }
+
+    pub(crate) fn freeze_key(&self) -> anyhow::Result<String> {
+        self.text("freeze.key")
+    }
+
+    pub(crate) fn operator_key(&self, operator: &str) -> PathBuf {
+        self.folder.join("operators").join(format!("{operator}.key"))
+    }
+
+    /// The one operator who has a key here, if there is just one.
+    pub(crate) fn only_operator(&self) -> Option<String> {
+        let entries = fs::read_dir(self.folder.join("operators")).ok()?;
+        let names: Vec<String> = entries
+            .filter_map(|entry| Some(entry.ok()?.file_name().to_str()?.strip_suffix(".key")?.to_owned()))
+            .collect();
+        match names.as_slice() {
+            [only] => Some(only.clone()),
+            _ => None,
+        }
+    }
+
+    pub(crate) fn certificate(&self) -> anyhow::Result<CertificateDer<'static>> {
+        CertificateDer::from_pem_file(self.file("tls.crt")).context("cannot read tls.crt")
+    }
+
+    /// TLS for both listeners.
+    pub(crate) fn tls(&self) -> anyhow::Result<Arc<rustls::ServerConfig>> {
+        let certificates = CertificateDer::pem_file_iter(self.file("tls.crt")).context("cannot read tls.crt")?;
+        let certificates = certificates.collect::<Result<Vec<_>, _>>().context("tls.crt is not a certificate")?;
+        let key = PrivateKeyDer::from_pem_file(self.file("tls.key")).context("cannot read tls.key")?;
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let config = rustls::ServerConfig::builder_with_provider(provider).with_safe_default_protocol_versions()?;
+        Ok(Arc::new(config.with_no_client_auth().with_single_cert(certificates, key)?))
+    }
+
+    /// The `tls-server-end-point` of our certificate (RFC 5929 section 4): SHA-256, which it is signed with.
+    pub(crate) fn channel_binding(&self) -> anyhow::Result<Vec<u8>> {
+        Ok(Sha256::digest(self.certificate()?.as_ref()).to_vec())
+    }
+}
+
+/// Writes a new file that only its owner reads. Never replaces one.
+pub(crate) fn write_new(path: &Path, bytes: &[u8]) -> anyhow::Result<()> {
+    let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path).with_context(|| format!("cannot make {}", path.display()))?;
+    file.write_all(bytes).and_then(|()| file.sync_all()).with_context(|| format!("cannot write {}", path.display()))
+}

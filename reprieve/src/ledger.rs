@@ -1,0 +1,135 @@
+//! `reprieve ledger`: reading and verifying the record, whether the gateway runs or not.
+
+use std::{fs, io::Write as _, time::Duration};
+
+use anyhow::{Context as _, bail};
+use reprieve_audit::{decode, prove_consistency, prove_event, verify};
+use reprieve_operation::{Recorded, State};
+use reprieve_store::{Query, Reader, SqliteStore};
+use serde_json::json;
+
+use crate::{
+    args::{Cli, Ledger},
+    keys::Keys,
+    people::time,
+    settings::Settings,
+};
+
+/// Rows read at a time.
+const PAGE: usize = 1_000;
+
+fn reader(settings: &Settings) -> anyhow::Result<Box<dyn Reader>> {
+    let path = settings.ledger_file()?;
+    SqliteStore::open_to_read(&path).with_context(|| format!("cannot read the ledger in {}; `reprieve init` makes it", path.display()))
+}
+
+/// The state all events fold to, read from the store itself.
+pub(crate) fn read_state(settings: &Settings) -> anyhow::Result<State> {
+    let mut state = State::default();
+    for_each(reader(settings)?.as_ref(), |recorded| {
+        state.apply(&recorded);
+        Ok(())
+    })?;
+    Ok(state)
+}
+
+fn for_each(reader: &dyn Reader, mut each: impl FnMut(Recorded) -> anyhow::Result<()>) -> anyhow::Result<()> {
+    let mut from = 0;
+    loop {
+        let rows = reader.rows(from, PAGE)?;
+        let Some(last) = rows.last() else { return Ok(()) };
+        from = last.index + 1;
+        for row in &rows {
+            each(decode(&row.body)?)?;
+        }
+    }
+}
+
+pub(crate) fn ledger(cli: &Cli, settings: &Settings, command: &Ledger) -> anyhow::Result<u8> {
+    let reader = reader(settings)?;
+    match command {
+        Ledger::Verify { since } => check(cli, settings, reader.as_ref(), since.as_deref()),
+        Ledger::Tail { limit, follow } => {
+            let size = reader.head()?.map_or(0, |head| head.size);
+            let mut from = size.saturating_sub(*limit as u64);
+            loop {
+                for row in reader.rows(from, PAGE)? {
+                    from = row.index + 1;
+                    print(cli, &decode(&row.body)?);
+                }
+                if !follow {
+                    return Ok(0);
+                }
+                std::thread::sleep(Duration::from_millis(300));
+            }
+        }
+        Ledger::Search { agent, hold, kind, text, limit } => {
+            let query = Query {
+                agent: agent.as_ref().map(ToString::to_string),
+                hold: hold.map(|hold| hold.0),
+                kind: kind.clone(),
+                text: text.clone(),
+                limit: *limit,
+                ..Query::default()
+            };
+            for row in reader.search(&query)? {
+                print(cli, &decode(&row.body)?);
+            }
+            Ok(0)
+        }
+        Ledger::Export => {
+            let mut out = std::io::stdout().lock();
+            for_each(reader.as_ref(), |recorded| Ok(writeln!(out, "{}", serde_json::to_string(&recorded)?)?))?;
+            Ok(0)
+        }
+        Ledger::Prove { index } => {
+            let proven = prove_event(reader.as_ref(), &Keys::of(settings).verifier()?, *index)?;
+            let event: serde_json::Value = serde_json::from_slice(&proven.body)?;
+            if cli.json {
+                println!("{}", json!({ "event": event, "proof": proven.proof.to_text() }));
+            } else {
+                println!("{event}\n\n{}", proven.proof.to_text());
+            }
+            Ok(0)
+        }
+        Ledger::Checkpoint => {
+            let head = reader.head()?.context("the ledger has no checkpoint yet")?;
+            print!("{}", head.checkpoint);
+            Ok(0)
+        }
+    }
+}
+
+fn check(cli: &Cli, settings: &Settings, reader: &dyn Reader, since: Option<&std::path::Path>) -> anyhow::Result<u8> {
+    let key = Keys::of(settings).verifier()?;
+    let head_file = settings.path(&settings.ledger.head);
+    let head = if head_file.exists() { Some(fs::read_to_string(&head_file)?) } else { None };
+    let report = verify(reader, &key, head.as_deref())?;
+    if let (Some(path), None) = (since, &report.fault) {
+        let old = fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
+        let new = reader.head()?.context("the ledger has no checkpoint yet")?.checkpoint;
+        if let Err(error) = prove_consistency(reader, &key, &old, &new) {
+            bail!("does not verify: stop and call security: the ledger does not continue the checkpoint in {}: {error}", path.display());
+        }
+    }
+    let fault = report.fault.as_ref().map(ToString::to_string);
+    if cli.json {
+        println!("{}", json!({ "verified": report.is_good(), "events": report.size, "checkpoints": report.checkpoints, "fault": fault, "head_file": head.is_some() }));
+    } else if let Some(fault) = &fault {
+        println!("Does not verify: stop and call security.\n  {fault}");
+    } else {
+        println!("Verified: {} events, {} signed checkpoints{}.", report.size, report.checkpoints, if head.is_some() { ", and the head kept outside" } else { "" });
+    }
+    Ok(u8::from(fault.is_some()))
+}
+
+fn print(cli: &Cli, recorded: &Recorded) {
+    let line = serde_json::to_string(recorded).unwrap_or_default();
+    if cli.json {
+        println!("{line}");
+        return;
+    }
+    let mut event = serde_json::to_value(&recorded.event).unwrap_or_default();
+    let kind = event.as_object_mut().and_then(|fields| fields.remove("event")).and_then(|kind| kind.as_str().map(str::to_owned));
+    println!("{:>8}  {}  {:<18} {event}", recorded.index, time(recorded.at), kind.unwrap_or_default());
+}

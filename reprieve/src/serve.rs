@@ -1,0 +1,131 @@
+//! `reprieve serve`: start, wait, drain. Also `check`, which starts nothing.
+
+use std::{sync::Arc, time::Duration};
+
+use anyhow::Context as _;
+use reprieve_gate::Audit as _;
+use reprieve_operation::Event;
+use serde_json::json;
+use tokio::{
+    net::TcpListener,
+    signal::unix::{SignalKind, signal},
+    sync::watch,
+};
+
+use crate::{args::Cli, keys::Keys, settings::Settings, wire};
+
+/// How long running statements may take to end when the gateway stops.
+const DRAIN: Duration = Duration::from_secs(10);
+
+pub(crate) fn serve(cli: &Cli, settings: Settings) -> anyhow::Result<u8> {
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().thread_name("reprieve").build()?;
+    runtime.block_on(run(cli.json, Arc::new(settings)))?;
+    runtime.shutdown_timeout(Duration::from_secs(1));
+    Ok(0)
+}
+
+async fn run(as_json: bool, settings: Arc<Settings>) -> anyhow::Result<()> {
+    let bind = |address| async move { TcpListener::bind(address).await.with_context(|| format!("cannot listen on {address}")) };
+    let postgres = bind(settings.listen.postgres).await?;
+    let operators = bind(settings.listen.operators).await?;
+    let keys = Keys::of(&settings);
+    let parts = Arc::new(wire::build(&settings, &keys)?);
+    let policy = parts.policy.load();
+    drop(parts.audit.append(Event::Started { version: env!("CARGO_PKG_VERSION").to_owned() }));
+    let activated = Event::PolicyActivated { digest: policy.digest(), profile: policy.profile().to_string() };
+    parts.audit.append(activated).await.context("the ledger takes no events")?;
+    let (stop, stopped) = watch::channel(false);
+    let follow = tokio::spawn({
+        let gate = parts.gate.clone();
+        async move { gate.follow().await }
+    });
+    tokio::spawn(parts.postgres.clone().attend());
+    tokio::spawn(wire::follow_policies(settings.clone(), parts.clone()));
+    tokio::spawn({
+        let desk = parts.desk.clone();
+        async move {
+            loop {
+                if let Err(error) = desk.expire().await {
+                    tracing::warn!(%error, "holds could not be expired");
+                }
+                tokio::time::sleep(Duration::from_secs(5)).await;
+            }
+        }
+    });
+    let console = tokio::spawn({
+        let mut stopped = stopped.clone();
+        let until = async move { drop(stopped.wait_for(|stop| *stop).await) };
+        reprieve_surface_console::serve(operators, keys.tls()?, parts.desk.clone(), until)
+    });
+    let agents = tokio::spawn(parts.postgres.clone().listen(postgres, stopped));
+    say_ready(as_json, &settings);
+    let (mut term, mut int) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+    tokio::select! {
+        _ = term.recv() => {}
+        _ = int.recv() => {}
+        _ = follow => tracing::error!("the ledger has stopped"),
+    }
+    tracing::info!("stopping");
+    stop.send_replace(true);
+    let _accepting_ended = agents.await;
+    let _console_ended = console.await;
+    let drained = tokio::time::timeout(DRAIN, async {
+        while parts.postgres.open_sessions() > 0 {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    });
+    if drained.await.is_err() {
+        tracing::warn!(sessions = parts.postgres.open_sessions(), "sessions are cut off");
+    }
+    let _recorded = parts.audit.append(Event::Stopped).await;
+    let audit = parts.audit.clone();
+    tokio::task::spawn_blocking(move || audit.close()).await?;
+    Ok(())
+}
+
+fn say_ready(as_json: bool, settings: &Settings) {
+    let Settings { listen, .. } = settings;
+    if as_json {
+        let line = json!({ "ready": true, "listen": { "postgres": listen.postgres.to_string(), "operators": listen.operators.to_string() } });
+        println!("{line}");
+    } else {
+        println!("Reprieve serves agents on {} and operators on {}. Stop it with Ctrl-C.", listen.postgres, listen.operators);
+    }
+}
+
+/// Prints what would be in force.
+pub(crate) fn check(cli: &Cli, settings: &Settings) -> anyhow::Result<u8> {
+    let keys = Keys::of(settings);
+    let policy = wire::read_policy(settings)?;
+    let mut systems = Vec::new();
+    let mut missing = 0;
+    for system in &settings.system {
+        let target = wire::target(system, &keys);
+        missing += u32::from(target.is_err());
+        let found = match &target {
+            Ok(target) => json!({ "address": target.address(), "role": target.user() }),
+            Err(error) => json!({ "error": format!("{error:#}") }),
+        };
+        systems.push(json!({ "name": system.name, "environment": system.environment, "url": system.url, "target": found }));
+    }
+    let report = json!({
+        "profile": policy.profile().to_string(),
+        "policy_digest": policy.digest(),
+        "listen": { "postgres": settings.listen.postgres, "operators": settings.listen.operators },
+        "ledger": settings.ledger.store,
+        "head": settings.path(&settings.ledger.head),
+        "hold": { "wait_s": settings.hold.wait.as_secs(), "expire_s": settings.hold.expire.as_secs() },
+        "systems": systems,
+        "not_built_yet": ["undo", "vault", "http", "mcp", "hook", "sandbox", "console pages", "recovery"],
+    });
+    if cli.json { println!("{report}") } else { println!("{}", serde_json::to_string_pretty(&report)?) }
+    Ok(u8::from(missing > 0))
+}
+
+/// Checks the policy files.
+pub(crate) fn check_policy(cli: &Cli, settings: &Settings) -> anyhow::Result<u8> {
+    let policy = wire::read_policy(settings)?;
+    let report = json!({ "ok": true, "profile": policy.profile().to_string(), "digest": policy.digest(), "uniform": policy.is_uniform() });
+    if cli.json { println!("{report}") } else { println!("The policies are right: profile {}, digest {}.", policy.profile(), policy.digest().short()) }
+    Ok(0)
+}

@@ -1,0 +1,229 @@
+//! Settings: one TOML file, unknown keys refused with their line, typed at start.
+
+use std::{
+    collections::HashMap,
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use anyhow::{Context as _, bail};
+use reprieve_operation::{Budget, Environment, SystemName};
+use reprieve_policy::Profile;
+use serde::{Deserialize, Deserializer, de::Error as _};
+
+/// The whole file. Relative paths in it are relative to the file.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Settings {
+    #[serde(default)]
+    pub(crate) listen: Listen,
+    #[serde(default)]
+    pub(crate) ledger: Ledger,
+    #[serde(default)]
+    pub(crate) policy: PolicySettings,
+    #[serde(default)]
+    pub(crate) hold: Hold,
+    #[serde(default)]
+    pub(crate) keys: Keys,
+    /// Budgets by environment.
+    #[serde(default)]
+    pub(crate) budget: HashMap<Environment, Budget>,
+    #[serde(default)]
+    pub(crate) system: Vec<System>,
+    /// The folder of the file.
+    #[serde(skip)]
+    pub(crate) folder: PathBuf,
+}
+
+/// Where to listen.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct Listen {
+    pub(crate) postgres: SocketAddr,
+    pub(crate) operators: SocketAddr,
+    /// PostgreSQL sessions at a time.
+    pub(crate) sessions: usize,
+    /// The host name agents reach this gateway by; the listener's address if missing.
+    pub(crate) host: Option<String>,
+}
+
+impl Default for Listen {
+    fn default() -> Self {
+        let local = |port| SocketAddr::from(([127, 0, 0, 1], port));
+        Self { postgres: local(6432), operators: local(6443), sessions: 2_000, host: None }
+    }
+}
+
+/// Where the ledger is.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct Ledger {
+    /// `sqlite:PATH`.
+    pub(crate) store: String,
+    /// Where the newest checkpoint is kept besides; another disk is better.
+    pub(crate) head: PathBuf,
+}
+
+impl Default for Ledger {
+    fn default() -> Self {
+        Self { store: "sqlite:reprieve.db".to_owned(), head: PathBuf::from("reprieve.head") }
+    }
+}
+
+/// Which rules are in force.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct PolicySettings {
+    #[serde(deserialize_with = "profile")]
+    pub(crate) profile: Profile,
+    pub(crate) directory: PathBuf,
+}
+
+impl Default for PolicySettings {
+    fn default() -> Self {
+        Self { profile: Profile::Guard, directory: PathBuf::from("policies") }
+    }
+}
+
+/// How holds wait.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct Hold {
+    #[serde(deserialize_with = "duration")]
+    pub(crate) wait: Duration,
+    #[serde(deserialize_with = "duration")]
+    pub(crate) expire: Duration,
+    /// Open holds of one agent.
+    pub(crate) open: usize,
+    /// What a hold's id is appended to, for people.
+    pub(crate) link: String,
+}
+
+impl Default for Hold {
+    fn default() -> Self {
+        let hours = |hours: u64| Duration::from_secs(hours * 3600);
+        Self { wait: Duration::from_secs(60), expire: hours(72), open: 20, link: "reprieve hold show ".to_owned() }
+    }
+}
+
+/// Where keys are.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct Keys {
+    pub(crate) directory: PathBuf,
+    pub(crate) secrets: PathBuf,
+}
+
+impl Default for Keys {
+    fn default() -> Self {
+        Self { directory: PathBuf::from("keys"), secrets: PathBuf::from("secrets") }
+    }
+}
+
+/// One protected system.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct System {
+    pub(crate) name: SystemName,
+    pub(crate) kind: SystemKind,
+    /// Unknown counts as production.
+    #[serde(default = "Environment::production")]
+    pub(crate) environment: Environment,
+    /// `env:NAME`, `secret:NAME` or `file:PATH`.
+    pub(crate) url: String,
+    /// Rows up to which an unbounded change is run (and rolled back) to be measured.
+    #[serde(default = "measure_limit")]
+    pub(crate) measure_limit: u64,
+}
+
+/// What sort of system it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum SystemKind {
+    Postgres,
+}
+
+fn measure_limit() -> u64 {
+    1_000_000
+}
+
+impl Settings {
+    /// Reads the file.
+    pub(crate) fn read(path: &Path) -> anyhow::Result<Self> {
+        let text = std::fs::read_to_string(path)
+            .with_context(|| format!("cannot read the settings in {}; `reprieve init` makes them", path.display()))?;
+        let mut settings: Self = toml::from_str(&text).with_context(|| format!("the settings in {} are not right", path.display()))?;
+        settings.folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new(".")).to_owned();
+        let mut names: Vec<&SystemName> = settings.system.iter().map(|system| &system.name).collect();
+        names.sort();
+        if let Some(pair) = names.windows(2).find(|pair| pair[0] == pair[1]) {
+            bail!("two systems are called `{}` in {}", pair[0], path.display());
+        }
+        Ok(settings)
+    }
+
+    /// A path of the file, from where the program runs.
+    pub(crate) fn path(&self, path: &Path) -> PathBuf {
+        if path.is_absolute() { path.to_owned() } else { self.folder.join(path) }
+    }
+
+    /// The SQLite file of the ledger.
+    pub(crate) fn ledger_file(&self) -> anyhow::Result<PathBuf> {
+        match self.ledger.store.strip_prefix("sqlite:") {
+            Some(path) => Ok(self.path(Path::new(path))),
+            None => bail!("`ledger.store` is `{}`; this version keeps its ledger in `sqlite:PATH` only", self.ledger.store),
+        }
+    }
+
+    /// One system by name.
+    pub(crate) fn system(&self, name: &str) -> anyhow::Result<&System> {
+        self.system.iter().find(|system| system.name.as_str() == name).with_context(|| {
+            let names: Vec<&str> = self.system.iter().map(|system| system.name.as_str()).collect();
+            format!("no system is called `{name}`; the settings have: {}", names.join(", "))
+        })
+    }
+}
+
+fn profile<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Profile, D::Error> {
+    String::deserialize(deserializer)?.parse().map_err(D::Error::custom)
+}
+
+fn duration<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
+    let text = String::deserialize(deserializer)?;
+    parse_duration(&text).map_err(D::Error::custom)
+}
+
+/// Reads `90s`, `15m`, `72h` or `30d`.
+pub(crate) fn parse_duration(text: &str) -> Result<Duration, String> {
+    let wrong = || format!("`{text}` is not a duration: write 90s, 15m, 72h or 30d");
+    let split = text.len().checked_sub(1).filter(|at| text.is_char_boundary(*at)).ok_or_else(wrong)?;
+    let (number, unit) = text.split_at(split);
+    let seconds = match unit {
+        "s" => 1,
+        "m" => 60,
+        "h" => 3600,
+        "d" => 86_400,
+        _ => return Err(wrong()),
+    };
+    number.parse::<u64>().ok().and_then(|number| number.checked_mul(seconds)).map(Duration::from_secs).ok_or_else(wrong)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn durations() {
+        assert_eq!(parse_duration("72h"), Ok(Duration::from_secs(259_200)));
+        for bad in ["", "h", "7", "7é", "-1s", "99999999999999999999d"] {
+            assert!(parse_duration(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn unknown_keys_are_refused_with_their_line() {
+        let error = toml::from_str::<Settings>("[hold]\nwayt = \"60s\"\n").expect_err("refused").to_string();
+        assert!(error.contains("line 2") && error.contains("wayt"), "{error}");
+    }
+}

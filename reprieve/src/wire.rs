@@ -1,0 +1,133 @@
+//! The wiring: which parts there are and how they know each other. A table of contents in code.
+
+use std::{path::Path, sync::Arc, time::Duration};
+
+use anyhow::Context as _;
+use arc_swap::ArcSwap;
+use reprieve_approvals::{ApprovalsDesk, DeskOptions};
+use reprieve_audit::{AuditLog, AuditOptions, SystemClock};
+use reprieve_gate::{Audit as _, Clock, Gate, GateOptions};
+use reprieve_operation::Event;
+use reprieve_policy::{Policy, Source};
+use reprieve_secrets::resolve;
+use reprieve_store::SqliteStore;
+use reprieve_surface_postgres::{Options, Surface, System, Target};
+
+use crate::{keys::Keys, settings::Settings};
+
+/// Everything that runs.
+pub(crate) struct Parts {
+    pub(crate) audit: Arc<AuditLog>,
+    pub(crate) gate: Arc<Gate>,
+    pub(crate) desk: Arc<ApprovalsDesk>,
+    pub(crate) postgres: Arc<Surface>,
+    pub(crate) policy: Arc<ArcSwap<Policy>>,
+}
+
+/// Builds the gateway that the settings describe.
+pub(crate) fn build(settings: &Settings, keys: &Keys) -> anyhow::Result<Parts> {
+    let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+    let audit = open_ledger(settings, keys, clock.clone())?;
+    let policy = Arc::new(ArcSwap::from_pointee(read_policy(settings)?));
+    let options = GateOptions {
+        budgets: settings.budget.clone(),
+        wait: settings.hold.wait,
+        expire: settings.hold.expire,
+        open_holds: settings.hold.open,
+        link: settings.hold.link.clone(),
+    };
+    let gate = Arc::new(Gate::new(audit.clone(), clock.clone(), policy.clone(), options));
+    let desk = Arc::new(open_desk(settings, keys, audit.clone(), clock)?);
+    let systems = settings.system.iter().map(|system| open_system(system, keys)).collect::<anyhow::Result<Vec<_>>>()?;
+    let options = Options {
+        tls: Some(keys.tls()?),
+        channel_binding: Some(keys.channel_binding()?),
+        salt: keys.scram_salt()?.into(),
+        sessions: settings.listen.sessions,
+    };
+    let postgres = Surface::new(gate.clone(), systems, options);
+    Ok(Parts { audit, gate, desk, postgres, policy })
+}
+
+/// Opens the ledger to append to it.
+pub(crate) fn open_ledger(settings: &Settings, keys: &Keys, clock: Arc<dyn Clock>) -> anyhow::Result<Arc<AuditLog>> {
+    let path = settings.ledger_file()?;
+    let store = SqliteStore::open(&path).with_context(|| format!("cannot open the ledger in {}", path.display()))?;
+    let options = AuditOptions::new(keys.signer()?).with_head_file(settings.path(&settings.ledger.head));
+    Ok(AuditLog::open(Box::new(store), options, clock)?)
+}
+
+/// The operators' desk.
+pub(crate) fn open_desk(settings: &Settings, keys: &Keys, audit: Arc<AuditLog>, clock: Arc<dyn Clock>) -> anyhow::Result<ApprovalsDesk> {
+    let (sealing, unsealing) = (keys.master()?, keys.master()?);
+    let options = DeskOptions {
+        seal: Arc::new(move |bytes| sealing.seal(bytes).ok()),
+        unseal: Arc::new(move |text| unsealing.unseal(text).ok().map(|secret| secret.reveal().clone())),
+        scram_salt: keys.scram_salt()?,
+        systems: settings.system.iter().map(|system| (system.name.clone(), system.environment.clone())).collect(),
+        freeze_key: keys.freeze_key()?,
+    };
+    Ok(ApprovalsDesk::new(audit, clock, options)?)
+}
+
+/// The connection target of one system.
+pub(crate) fn target(system: &crate::settings::System, keys: &Keys) -> anyhow::Result<Target> {
+    let secrets = keys.secrets()?;
+    let url = resolve(&system.url, Some(&secrets)).with_context(|| format!("cannot find the URL of `{}`", system.name))?;
+    Target::parse(url.reveal()).with_context(|| format!("the URL of `{}` is not right", system.name))
+}
+
+fn open_system(system: &crate::settings::System, keys: &Keys) -> anyhow::Result<Arc<System>> {
+    let crate::settings::SystemKind::Postgres = system.kind;
+    Ok(Arc::new(System::new(system.name.clone(), system.environment.clone(), target(system, keys)?, system.measure_limit)))
+}
+
+/// The policy set in the settings' folder.
+pub(crate) fn read_policy(settings: &Settings) -> anyhow::Result<Policy> {
+    let sources = read_sources(&settings.path(&settings.policy.directory))?;
+    Ok(Policy::build(settings.policy.profile, &sources)?)
+}
+
+/// The `*.cedar` files of a folder, by name. No folder is no policies of one's own.
+pub(crate) fn read_sources(folder: &Path) -> anyhow::Result<Vec<Source>> {
+    let mut sources = Vec::new();
+    if !folder.exists() {
+        return Ok(sources);
+    }
+    for entry in std::fs::read_dir(folder).with_context(|| format!("cannot read {}", folder.display()))? {
+        let path = entry?.path();
+        if path.extension().is_some_and(|extension| extension == "cedar") {
+            let text = std::fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
+            sources.push(Source { name: path.file_name().unwrap_or_default().to_string_lossy().into_owned(), text });
+        }
+    }
+    sources.sort_by(|left, right| left.name.cmp(&right.name));
+    Ok(sources)
+}
+
+/// Looks at the policy files every second and swaps a new set in whole. A bad set is refused and the old one stays.
+pub(crate) async fn follow_policies(settings: Arc<Settings>, parts: Arc<Parts>) {
+    let folder = settings.path(&settings.policy.directory);
+    let mut seen = read_sources(&folder).unwrap_or_default();
+    loop {
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        let Ok(sources) = read_sources(&folder) else { continue };
+        if sources == seen {
+            continue;
+        }
+        seen.clone_from(&sources);
+        match Policy::build(settings.policy.profile, &sources) {
+            Ok(policy) => {
+                let event = Event::PolicyActivated { digest: policy.digest(), profile: policy.profile().to_string() };
+                parts.policy.store(Arc::new(policy));
+                parts.gate.control_changed();
+                drop(parts.audit.append(event));
+                tracing::info!("a new policy set is in force");
+            }
+            Err(error) => {
+                tracing::error!(%error, "the changed policies are refused; the old ones stay in force");
+                drop(parts.audit.append(Event::PolicyRejected { reason: error.to_string() }));
+            }
+        }
+    }
+}
