@@ -72,7 +72,7 @@ fn post(settings: &Settings, keys: &Keys, path: &str, headers: &[(&str, String)]
     let status = response.status();
     let answer: Value = response.body_mut().read_json().context("the operators' listener gave no JSON")?;
     if status.is_success() {
-        return Ok(answer);
+        return Ok(answer.get("ok").cloned().unwrap_or(answer));
     }
     let text = |name: &str| answer.get(name).and_then(Value::as_str);
     Err(Refused(text("detail").or_else(|| text("title")).unwrap_or("refused").to_owned()).into())
