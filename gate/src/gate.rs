@@ -5,6 +5,7 @@
 
 use std::{
     collections::HashMap,
+    num::NonZeroUsize,
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
@@ -14,10 +15,10 @@ use std::{
 
 use arc_swap::ArcSwap;
 use reprieve_operation::{
-    Action, Budget, Decision, Effect, Environment, Event, Facts, IntentId, Kind, Operation, Outcome, Principal, Reach, Refusal, SessionId,
-    Terms, Timestamp, Undoability,
+    Action, Budget, Decision, Effect, Environment, Event, Facts, HoldStatus, IntentId, Kind, Operation, Outcome, Principal, Reach, Refusal,
+    SessionId, Terms, Timestamp, Undoability,
 };
-use reprieve_policy::{Policy, decide};
+use reprieve_policy::{DecisionCache, Policy};
 use tokio::sync::watch;
 
 use crate::{
@@ -29,6 +30,9 @@ use crate::{
 
 /// A measured excess may be run again under new terms this often before the operation is given up.
 const MAX_ROUNDS: usize = 8;
+
+/// Decisions remembered; one is a few hundred bytes.
+const REMEMBERED_DECISIONS: NonZeroUsize = NonZeroUsize::new(8_192).expect("not zero");
 
 /// How the gate behaves.
 #[derive(Debug, Clone)]
@@ -52,6 +56,7 @@ pub struct Gate {
     pub(crate) options: GateOptions,
     pub(crate) holding: Holding,
     policy: Arc<ArcSwap<Policy>>,
+    decisions: DecisionCache,
     next_intent: AtomicU64,
     next_session: AtomicU64,
     control: watch::Sender<u64>,
@@ -62,12 +67,24 @@ impl Gate {
     #[must_use]
     pub fn new(audit: Arc<dyn Audit>, clock: Arc<dyn Clock>, policy: Arc<ArcSwap<Policy>>, options: GateOptions) -> Self {
         let next = audit.state().next;
+        // A run that was cut off by a crash has spent its release: whether it took place or not, it doesn't run again.
+        let cut_off = audit
+            .state()
+            .holds
+            .values()
+            .filter(|hold| hold.status == HoldStatus::Released)
+            .map(|hold| (hold.hold, hold.intent))
+            .collect::<Vec<_>>();
+        for (hold, intent) in cut_off {
+            drop(audit.append(Event::HoldFinished { hold, intent, succeeded: false, kept: None }));
+        }
         Self {
             audit,
             clock,
             options,
             holding: Holding::new(next.hold.max(1)),
             policy,
+            decisions: DecisionCache::new(REMEMBERED_DECISIONS),
             next_intent: AtomicU64::new(next.intent.max(1)),
             next_session: AtomicU64::new(next.session.max(1)),
             control: watch::channel(0).0,
@@ -113,22 +130,14 @@ impl Gate {
 
     /// Decides on text alone, without recording: for reads, which share one record, and for what the client's own transaction
     /// can still take back.
-    pub fn admit(&self, operation: &Operation) -> Result<(), Refusal> {
-        match self.decide(operation, 0) {
-            Decision::Allow(_) => Ok(()),
-            Decision::Refuse(refusal) => Err(refusal),
-            Decision::Needs(needs) if operation.action == Action::InSession && waits_for_commit(operation) => {
-                tracing::debug!(rule = needs.rule, "left to the measurement at commit");
-                Ok(())
-            }
-            Decision::Needs(needs) => Err(Refusal::refused(&needs.rule, needs.reason, needs.remedy)),
-        }
-    }
-
-    /// Whether `operation` needs more than its client's transaction can give: it is to be held by its text alone.
     #[must_use]
-    pub fn must_hold(&self, operation: &Operation) -> bool {
-        matches!(self.decide(operation, 0), Decision::Needs(_)) && !waits_for_commit(operation)
+    pub fn consider(&self, operation: &Operation) -> Considered {
+        match self.decide(operation, 0) {
+            Decision::Allow(_) => Considered::Pass,
+            Decision::Refuse(refusal) => Considered::Refuse(refusal),
+            Decision::Needs(_) if operation.action == Action::InSession && waits_for_commit(operation) => Considered::Pass,
+            Decision::Needs(needs) => Considered::Hold(Refusal::refused(&needs.rule, needs.reason, needs.remedy)),
+        }
     }
 
     /// Finds, or asks for, the release of one statement inside a client's transaction. `None`: it turned out to need none.
@@ -151,16 +160,6 @@ impl Gate {
         self.note(Event::HoldFinished { hold, intent, succeeded, kept: None });
     }
 
-    /// The answer to something harmless that still needs a person, such as a read in a profile that asks for one: it isn't held,
-    /// because a read can be asked for in other ways.
-    pub fn refuse_held(&self, operation: &Operation) -> Result<(), Refusal> {
-        match self.decide(operation, 0) {
-            Decision::Allow(_) => Ok(()),
-            Decision::Refuse(refusal) => Err(refusal),
-            Decision::Needs(needs) => Err(Refusal::refused(&needs.rule, needs.reason, needs.remedy)),
-        }
-    }
-
     /// Records that something harmless was refused.
     pub fn note_refusal(&self, operation: &Operation, refusal: &Refusal) {
         if let Ok(intent) = self.intend(operation) {
@@ -174,7 +173,7 @@ impl Gate {
             Ok(facts) => facts,
             Err(refusal) => return Decision::Refuse(refusal),
         };
-        decide(&self.policy.load(), operation, &facts)
+        self.decisions.decide(&self.policy.load(), operation, &facts)
     }
 
     /// Whether the policy allows a measured reach as it is.
@@ -297,6 +296,18 @@ impl Gate {
             }
         }
     }
+}
+
+/// What is to be done with an operation by its text alone.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[must_use]
+pub enum Considered {
+    /// It may be sent; if it changes something, the measurement decides.
+    Pass,
+    /// It has to be held before it is sent. The refusal says why, for what can't wait for people.
+    Hold(Refusal),
+    /// It may not be sent.
+    Refuse(Refusal),
 }
 
 /// What [`Gate::terms`] found.

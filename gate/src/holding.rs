@@ -13,7 +13,8 @@ use std::{
 };
 
 use reprieve_operation::{
-    Action, Answer, Decision, Event, HeldReason, HoldId, HoldState, HoldStatus, IntentId, Needs, Operation, Reach, Refusal, RefusalKind,
+    Action, Answer, Decision, Effect, Event, HeldReason, HoldId, HoldState, HoldStatus, IntentId, Needs, Operation, Reach, Refusal,
+    RefusalKind, TableReach,
 };
 use tokio::{sync::watch, time::Instant};
 
@@ -28,7 +29,7 @@ use crate::{
 const REMEMBER_DENIAL: Duration = Duration::from_secs(15 * 60);
 
 /// Statements longer than this can't be held: nobody would read them.
-const MAX_HELD_TEXT: usize = 256 * 1024;
+const MAX_HELD_TEXT: usize = 32 * 1024;
 
 /// Who waits, and the signal that some hold changed.
 pub(crate) struct Holding {
@@ -332,16 +333,16 @@ fn denied(hold: &HoldState) -> Refusal {
     Refusal { kind: RefusalKind::Refused, rule, reason, remedy, hold: Some(hold.hold), reach: hold.reach.clone() }
 }
 
-/// What an approver has to type: the relation that loses most, or the system.
+/// What an approver has to type: what the text names, else the relation that loses most, else the system.
 fn confirm_name(operation: &Operation) -> String {
-    let by_text = operation.effects.iter().filter(|effect| effect.is_unbounded()).find_map(|effect| effect.relation());
+    let reads = |effect: &&Effect| !matches!(effect, Effect::Read { .. } | Effect::Session { .. });
+    let by_text = operation.effects.iter().filter(reads).find_map(Effect::relation).map(|name| name.name.clone());
     let reach = operation.reach.as_ref();
-    let dropped = reach.and_then(|reach| reach.dropped.first().or(reach.rewritten.first()).cloned());
+    let gone = reach.and_then(|reach| reach.dropped.first().or(reach.rewritten.first()).cloned());
     let largest = reach.and_then(|reach| {
-        let lost = |rows: &reprieve_operation::TableReach| (rows.deleted, rows.updated, rows.inserted);
+        let lost = |rows: &TableReach| (rows.deleted, rows.updated, rows.inserted);
         reach.tables.iter().max_by_key(|(_, rows)| lost(rows)).map(|(name, _)| name.clone())
     });
-    let name = dropped.or_else(|| by_text.map(|name| name.name.clone())).or(largest);
-    let name = name.unwrap_or_else(|| operation.system.to_string());
+    let name = by_text.or(gone).or(largest).unwrap_or_else(|| operation.system.to_string());
     name.rsplit('.').next().unwrap_or(&name).to_owned()
 }

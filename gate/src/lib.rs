@@ -12,6 +12,6 @@ mod upstream;
 
 pub use audit::{Audit, AuditError, Clock, Pending};
 pub use desk::{Command, Desk, DeskAnswer, DeskError, SignedCommand};
-pub use gate::{Gate, GateOptions};
+pub use gate::{Considered, Gate, GateOptions};
 pub use permit::{Approved, Clearance, OpenIntent, Permit};
 pub use upstream::{Done, Ran, Running, Upstream};

@@ -20,5 +20,5 @@ mod walk;
 
 pub use analyze::{MAX_STATEMENTS, MAX_TEXT_BYTES, analyze};
 pub use catalog::{CATALOG_QUERY, Catalog, CatalogTable, DeleteAction, Reference};
-pub use redact::redact;
+pub use redact::{redact, redact_readable};
 pub use statement::{Analysis, Class, Control, Copy, Statement};

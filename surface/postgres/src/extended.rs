@@ -7,6 +7,7 @@ use std::{collections::HashMap, sync::Arc};
 
 use bytes::Bytes;
 use reprieve_effects_sql::{Control, Copy};
+use reprieve_gate::Considered;
 use reprieve_operation::{Action, Parameters, Refusal};
 use reprieve_pgwire::{
     frontend::{Bind, Close, Describe, Execute, FrontendFrame, Parse},
@@ -253,7 +254,7 @@ impl Session {
             }
             Control::PrepareTransaction | Control::CommitPrepared | Control::RollbackPrepared => {
                 let operation = self.operation(known, None, Action::InSession);
-                if let Err(refusal) = self.ends.gate.admit(&operation) {
+                if let Considered::Hold(refusal) | Considered::Refuse(refusal) = self.ends.gate.consider(&operation) {
                     return Ok(Err(refusal));
                 }
             }

@@ -104,19 +104,27 @@ impl Snapshot {
         tables.map(|(oid, _)| *oid)
     }
 
-    /// The guard that raises above `ceiling` rows, on any definition change, on a relation we don't know, and on a cursor that would
-    /// run inside COMMIT. It answers the counters otherwise. `None`: this database has to be measured the long way.
-    pub(crate) fn raising_guard(&self, ceiling: u64) -> Option<String> {
+    /// The guard that raises above `ceiling` rows, on any definition change, and on a cursor that would run inside COMMIT. It answers
+    /// the counters otherwise. `None`: this database has to be measured the long way.
+    ///
+    /// With `unknown_too` it also raises when there is a relation that we don't know. Only where the work can be run again: others'
+    /// temporary tables would otherwise fail a client's COMMIT. What isn't counted then is younger than the last look.
+    pub(crate) fn raising_guard(&self, ceiling: u64, unknown_too: bool) -> Option<String> {
         if self.counted().count() > LISTED_TABLES || self.max_oid > 4_000_000_000 {
             return None;
         }
         let mut oids: Vec<u32> = self.counted().chain(self.catalogs.keys().copied()).collect();
         oids.sort_unstable();
         let oids = oids.iter().map(u32::to_string).collect::<Vec<_>>().join(",");
-        let max = self.max_oid;
+        let known = match (unknown_too, self.max_oid) {
+            (true, max) => {
+                format!("AND (SELECT pg_catalog.max(p.oid) FROM pg_catalog.pg_class p) OPERATOR(pg_catalog.=) {max}::pg_catalog.oid")
+            }
+            (false, _) => String::new(),
+        };
         Some(format!(
             "SELECT pg_catalog.pg_stat_force_next_flush(), CASE WHEN g.r OPERATOR(pg_catalog.<=) {ceiling}::pg_catalog.numeric AND g.c OPERATOR(pg_catalog.=) 0::pg_catalog.int8 \
-             AND (SELECT pg_catalog.max(p.oid) FROM pg_catalog.pg_class p) OPERATOR(pg_catalog.=) {max}::pg_catalog.oid \
+             {known} \
              AND NOT EXISTS (SELECT FROM pg_catalog.pg_cursor() h WHERE h.is_holdable) THEN g.t \
              ELSE (('{MARK}' OPERATOR(pg_catalog.||) g.t)::pg_catalog.int4)::pg_catalog.text END, pg_catalog.pg_current_xact_id_if_assigned() \
              FROM (SELECT COALESCE(pg_catalog.sum(x.s) FILTER (WHERE x.o OPERATOR(pg_catalog.>=) 16384::pg_catalog.oid), 0) r, \

@@ -10,7 +10,7 @@ use std::{
 };
 
 use lru::LruCache;
-use reprieve_effects_sql::{Analysis, Class, Control, Statement, analyze, redact};
+use reprieve_effects_sql::{Analysis, Class, Control, Statement, analyze, redact, redact_readable};
 use reprieve_operation::Effect;
 
 use crate::system::View;
@@ -56,7 +56,9 @@ impl Known {
 
     /// The text without its literals.
     pub(crate) fn redacted(&self) -> Arc<str> {
-        self.redacted.get_or_init(|| redact(&self.text).into()).clone()
+        let unreadable = self.analysis.statements.iter().any(|statement| statement.class == Class::Unreadable);
+        let make = || if unreadable { redact(&self.text) } else { redact_readable(&self.text) };
+        self.redacted.get_or_init(|| make().into()).clone()
     }
 
     /// Whether all of it is proven to write nothing.

@@ -11,7 +11,7 @@ use reprieve_pgwire::{
 };
 use tokio::{
     net::{TcpListener, TcpStream},
-    sync::{Semaphore, watch},
+    sync::{Notify, Semaphore, watch},
 };
 
 use crate::{
@@ -19,7 +19,7 @@ use crate::{
     door::enter,
     duplex::{Duplex, Stream},
     known::KnownTexts,
-    session::Session,
+    session::{Ends, Session},
     sessions::Sessions,
     system::System,
     wire::{Gone, Wire},
@@ -222,9 +222,11 @@ impl Surface {
         }
         write::ready_for_query(&mut client.output, b'I');
         let agent = (entered.principal.agent.clone(), entered.principal.token);
-        let entry = self.sessions.enter(id, agent, entered.system.clone(), client_key, connected.key);
+        let cancelled = Arc::new(Notify::new());
+        let entry = self.sessions.enter(id, agent, entered.system.clone(), client_key, connected.key, cancelled.clone());
         let wire = Wire::new(client, connected.stream, Limits::default());
-        Some((Session::new(wire, self.gate.clone(), entered.system, entered.principal, id, self.texts.clone()), entry))
+        let ends = Ends::new(wire, self.gate.clone(), entered.system, cancelled);
+        Some((Session::new(ends, entered.principal, id, self.texts.clone()), entry))
     }
 
     async fn encrypt(&self, client: Duplex) -> Option<Duplex> {

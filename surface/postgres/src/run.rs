@@ -153,7 +153,13 @@ impl Upstream for Run<'_> {
     }
 
     fn gone(&mut self) -> Running<'_, ()> {
-        Box::pin(self.ends.wire.client_gone())
+        let cancelled = self.ends.cancelled.clone();
+        Box::pin(async move {
+            tokio::select! {
+                () = self.ends.wire.client_gone() => {}
+                () = cancelled.notified() => {}
+            }
+        })
     }
 
     fn deliver<'a>(&'a mut self, kept: &'a str) -> Running<'a, bool> {
@@ -199,7 +205,7 @@ impl Ends {
     async fn simple(&mut self, mut permit: Permit<'_>, text: &str, results: usize, plain: bool) -> Result<Ran> {
         let effects = permit.operation().effects.clone();
         let view = self.system.fresh_view().await.ok_or_else(no_catalogue)?;
-        if let Some(guard) = plain.then(|| permit.ceiling()).flatten().and_then(|ceiling| view.snapshot.raising_guard(ceiling))
+        if let Some(guard) = plain.then(|| permit.ceiling()).flatten().and_then(|ceiling| view.snapshot.raising_guard(ceiling, true))
             && !view.snapshot.deferrable_triggers
         {
             let _clearance = permit.within_ceiling().await?;
@@ -302,7 +308,7 @@ impl Ends {
                 None => Ran::Final(Done { tag: self.wire.tag.clone(), reach, xid: None, kept: None }),
             });
         }
-        let guard = plain.then(|| permit.ceiling()).flatten().and_then(|ceiling| view.snapshot.raising_guard(ceiling));
+        let guard = plain.then(|| permit.ceiling()).flatten().and_then(|ceiling| view.snapshot.raising_guard(ceiling, true));
         if let Some(guard) = guard.filter(|_| !view.snapshot.deferrable_triggers) {
             let _clearance = permit.within_ceiling().await?;
             self.send_batch(messages, again);
@@ -386,7 +392,7 @@ impl Ends {
         let view = self.system.fresh_view().await.ok_or_else(no_catalogue)?;
         self.wire.hide_ready = true;
         let ceiling = if plain && approved.is_none() && !view.snapshot.deferrable_triggers { permit.ceiling() } else { None };
-        if let Some(guard) = ceiling.and_then(|ceiling| view.snapshot.raising_guard(ceiling)) {
+        if let Some(guard) = ceiling.and_then(|ceiling| view.snapshot.raising_guard(ceiling, false)) {
             let _clearance = permit.within_ceiling().await?;
             return self.commit_guarded(by, &guard, &view).await;
         }

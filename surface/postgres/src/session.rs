@@ -3,12 +3,18 @@
 //! Each message is read, its text turned into effects, and then either passed on (a proven read), or made an operation and handed
 //! to the gate. How an operation is run and measured is in `run.rs`; the extended protocol's batches are in `extended.rs`.
 
-use std::sync::Arc;
+use std::{
+    collections::HashSet,
+    hash::{BuildHasher as _, RandomState},
+    sync::Arc,
+};
 
 use reprieve_effects_sql::{Class, Control, Statement};
-use reprieve_gate::{Approved, Gate, Ran};
-use reprieve_operation::{Action, Event, Operation, Parameters, Principal, Protocol, Refusal, SessionId};
+use reprieve_gate::{Approved, Considered, Gate, Ran};
+use reprieve_operation::{Action, Event, Operation, Parameters, Principal, Protocol, Refusal, SessionId, Timestamp};
 use reprieve_pgwire::frontend::{FrontendFrame, Query};
+
+use tokio::sync::Notify;
 
 use crate::{
     answer,
@@ -32,6 +38,8 @@ pub(crate) struct Ends {
     /// An extended exchange is open: what we ask goes by the extended protocol too.
     pub(crate) in_batch: bool,
     pub(crate) names: u64,
+    /// The client asked to cancel what runs, or what waits.
+    pub(crate) cancelled: Arc<Notify>,
 }
 
 /// One client's session.
@@ -48,8 +56,18 @@ pub(crate) struct Session {
     pub(crate) tainted: bool,
     pub(crate) reads: ReadLog,
     /// Reads admitted under this version of what decisions depend on.
-    pub(crate) admitted: (u64, std::collections::HashSet<usize>),
-    pub(crate) control: tokio::sync::watch::Receiver<u64>,
+    pub(crate) admitted: (u64, HashSet<u64>),
+    /// When the token is void.
+    expires: Timestamp,
+    /// Keyed for this session, so that nobody can make two lists of effects meet.
+    hasher: RandomState,
+    control: tokio::sync::watch::Receiver<u64>,
+}
+
+impl Ends {
+    pub(crate) fn new(wire: Wire, gate: Arc<Gate>, system: Arc<System>, cancelled: Arc<Notify>) -> Self {
+        Self { wire, gate, system, carry_over: false, in_batch: false, names: 0, cancelled }
+    }
 }
 
 impl Session {
@@ -61,9 +79,9 @@ impl Session {
         id: SessionId,
         texts: Arc<KnownTexts>,
     ) -> Self {
-        let control = gate.control();
+        let control = ends.gate.control();
         Self {
-            ends: Ends { wire, gate, system, carry_over: false, in_batch: false, names: 0 },
+            ends,
             principal,
             id,
             texts,
@@ -72,7 +90,9 @@ impl Session {
             changed: false,
             tainted: false,
             reads: ReadLog::new(),
-            admitted: (0, std::collections::HashSet::new()),
+            admitted: (0, HashSet::new()),
+            expires: Timestamp(0),
+            hasher: RandomState::new(),
             control,
         }
     }
@@ -225,13 +245,13 @@ impl Session {
     pub(crate) async fn join(&mut self, known: &Arc<Known>, parameters: Option<Parameters>) -> Result<Result<(), Refusal>, Gone> {
         let operation = self.operation(known, parameters, Action::InSession);
         let mut approved = None;
-        if self.ends.gate.must_hold(&operation) {
-            match self.released(operation.clone()).await {
+        match self.ends.gate.consider(&operation) {
+            Considered::Pass => {}
+            Considered::Refuse(refusal) => return Ok(Err(refusal)),
+            Considered::Hold(_) => match self.released(operation.clone()).await {
                 Ok(release) => approved = release,
                 Err(refusal) => return Ok(Err(refusal)),
-            }
-        } else if let Err(refusal) = self.ends.gate.admit(&operation) {
-            return Ok(Err(refusal));
+            },
         }
         if self.transaction.is_none() {
             match self.ends.gate.intend(&operation) {
@@ -264,10 +284,10 @@ impl Session {
             }
             Control::PrepareTransaction | Control::CommitPrepared | Control::RollbackPrepared => {
                 let operation = self.operation(known, None, Action::InSession);
-                let admitted = if self.ends.gate.must_hold(&operation) {
-                    self.released(operation).await.map(drop)
-                } else {
-                    self.ends.gate.admit(&operation)
+                let admitted = match self.ends.gate.consider(&operation) {
+                    Considered::Pass => Ok(()),
+                    Considered::Refuse(refusal) => Err(refusal),
+                    Considered::Hold(_) => self.released(operation).await.map(drop),
                 };
                 match admitted {
                     Ok(()) => self.pass(known).await,
@@ -379,26 +399,24 @@ impl Session {
             return None;
         }
         let version = *self.control.borrow();
-        if self.admitted.0 != version {
-            self.admitted = (version, std::collections::HashSet::new());
+        if self.admitted.0 != version || self.ends.gate.now() >= self.expires {
+            self.admitted = (version, HashSet::new());
         }
-        let key = Arc::as_ptr(known) as usize;
+        // Nothing but the effects, the scope and the rules decides on a read.
+        let key = self.hasher.hash_one(&known.effects);
         if !self.admitted.1.contains(&key) {
             self.refresh_principal();
             let operation = self.operation(known, None, Action::InSession);
-            let admitted = if self.ends.gate.must_hold(&operation) {
-                self.ends.gate.refuse_held(&operation)
-            } else {
-                self.ends.gate.admit(&operation)
-            };
-            if let Err(refusal) = admitted {
-                self.ends.gate.note_refusal(&operation, &refusal);
-                return Some(Err(refusal));
+            match self.ends.gate.consider(&operation) {
+                Considered::Pass => {}
+                Considered::Hold(refusal) | Considered::Refuse(refusal) => {
+                    self.ends.gate.note_refusal(&operation, &refusal);
+                    return Some(Err(refusal));
+                }
             }
             if self.admitted.1.len() > 1024 {
                 self.admitted.1.clear();
             }
-            // The address stays taken for as long as the text is remembered; a stale one only costs another look.
             self.admitted.1.insert(key);
         }
         if let Some(tally) = self.reads.count(known) {
@@ -415,6 +433,7 @@ impl Session {
         let state = self.ends.gate.audit().state();
         if let Some(agent) = state.agents.get(&self.principal.agent).filter(|agent| agent.token == self.principal.token) {
             self.principal.scope = agent.scope.clone();
+            self.expires = agent.expires;
         }
     }
 

@@ -8,6 +8,8 @@ use std::{
 use reprieve_gate::Gate;
 use reprieve_operation::{AgentName, SessionId, TokenId};
 
+use tokio::sync::Notify;
+
 use crate::{connect::cancel, system::System};
 
 /// One open session.
@@ -20,6 +22,8 @@ struct Open {
     client_key: Option<(i32, [u8; 4])>,
     /// The key that the server gave us.
     server_key: Option<(i32, Vec<u8>)>,
+    /// Ends a wait for people.
+    cancelled: Arc<Notify>,
 }
 
 /// The open sessions.
@@ -37,8 +41,9 @@ impl Sessions {
         system: Arc<System>,
         client_key: Option<(i32, [u8; 4])>,
         server_key: Option<(i32, Vec<u8>)>,
+        cancelled: Arc<Notify>,
     ) -> Entry {
-        let open = Open { agent: agent.0, token: agent.1, system, client_key, server_key };
+        let open = Open { agent: agent.0, token: agent.1, system, client_key, server_key, cancelled };
         self.open.lock().unwrap_or_else(PoisonError::into_inner).insert(id, open);
         Entry { sessions: self.clone(), id }
     }
@@ -53,7 +58,8 @@ impl Sessions {
             let open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
             open.values().find(|open| open.client_key.is_some_and(|(own, secret)| own == pid && secret == key)).cloned()
         };
-        if let Some(Open { system, server_key: Some((pid, key)), .. }) = found {
+        if let Some(Open { system, server_key: Some((pid, key)), cancelled, .. }) = found {
+            cancelled.notify_waiters();
             cancel(&system.target, pid, &key).await;
         }
     }

@@ -5,7 +5,7 @@ use std::{
         Arc,
         atomic::{AtomicU64, Ordering},
     },
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use arc_swap::ArcSwapOption;
@@ -24,6 +24,9 @@ use crate::{
 
 /// How often the catalogue is looked at for changes made by others.
 const WATCH_EVERY: Duration = Duration::from_secs(1);
+
+/// A view that was not confirmed for longer can't be leaned on.
+const LOOKED_LATELY: Duration = Duration::from_secs(10);
 
 /// What the catalogue said, at one time.
 pub(crate) struct View {
@@ -45,6 +48,9 @@ pub struct System {
     view: ArcSwapOption<View>,
     /// Counts up with every definition change: a view that was read before it can't be leaned on.
     wanted: AtomicU64,
+    /// When the catalogue was last found unchanged, in milliseconds after `started`.
+    looked: AtomicU64,
+    started: Instant,
     read_again: Notify,
     read_done: Notify,
 }
@@ -68,6 +74,8 @@ impl System {
             measure_limit,
             view: ArcSwapOption::empty(),
             wanted: AtomicU64::new(1),
+            looked: AtomicU64::new(0),
+            started: Instant::now(),
             read_again: Notify::new(),
             read_done: Notify::new(),
         }
@@ -75,7 +83,9 @@ impl System {
 
     /// What the catalogue says, if that can be leaned on.
     pub(crate) fn view(&self) -> Option<Arc<View>> {
-        self.view.load_full().filter(|view| view.version >= self.wanted.load(Ordering::Acquire))
+        let looked = Duration::from_millis(self.looked.load(Ordering::Acquire));
+        let recent = self.started.elapsed().saturating_sub(looked) < LOOKED_LATELY;
+        self.view.load_full().filter(|view| recent && view.version >= self.wanted.load(Ordering::Acquire))
     }
 
     /// What the catalogue says; waits a moment for it to be read.
@@ -122,6 +132,7 @@ impl System {
         loop {
             let signature = wire.ask(SIGNATURE).await.map_err(|gone| gone.to_string())?;
             let signature = signature.rows.first().and_then(|row| row.first().cloned().flatten()).ok_or("no signature")?;
+            self.looked.store(u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX), Ordering::Release);
             if signature != last || self.view().is_none() {
                 if signature != last {
                     self.wanted.fetch_add(1, Ordering::AcqRel);
