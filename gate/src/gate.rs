@@ -16,7 +16,7 @@ use std::{
 use arc_swap::ArcSwap;
 use reprieve_operation::{
     Action, Budget, Decision, Effect, Environment, Event, Facts, HoldStatus, IntentId, Kind, Operation, Outcome, Principal, Reach, Refusal,
-    SessionId, Terms, Timestamp, Undoability,
+    Scope, SessionId, State, Terms, Timestamp, Undoability,
 };
 use reprieve_policy::{DecisionCache, Policy};
 use tokio::sync::watch;
@@ -24,7 +24,8 @@ use tokio::sync::watch;
 use crate::{
     audit::{Audit, Clock},
     holding::Holding,
-    permit::{Approved, OpenIntent, Permit},
+    permit::{OpenIntent, Permit, Release},
+    spending::{Reservation, Spending},
     upstream::{Done, Ran, Upstream},
 };
 
@@ -57,6 +58,7 @@ pub struct Gate {
     pub(crate) holding: Holding,
     policy: Arc<ArcSwap<Policy>>,
     decisions: DecisionCache,
+    spending: Arc<Spending>,
     next_intent: AtomicU64,
     next_session: AtomicU64,
     control: watch::Sender<u64>,
@@ -85,6 +87,7 @@ impl Gate {
             holding: Holding::new(next.hold.max(1)),
             policy,
             decisions: DecisionCache::new(REMEMBERED_DECISIONS),
+            spending: Arc::default(),
             next_intent: AtomicU64::new(next.intent.max(1)),
             next_session: AtomicU64::new(next.session.max(1)),
             control: watch::channel(0).0,
@@ -106,19 +109,31 @@ impl Gate {
 
     async fn settle(&self, intent: &mut OpenIntent, operation: &mut Operation, upstream: &mut dyn Upstream) -> Result<Ran, Refusal> {
         for _ in 0..MAX_ROUNDS {
-            let (terms, approved) = match self.terms(intent, operation, upstream).await? {
-                Granted::Terms(terms, approved) => (terms, approved),
+            let (mut terms, release) = match self.terms(intent, operation, upstream).await? {
+                Granted::Terms(terms, release) => (terms, release),
                 Granted::Delivered(done) => return Ok(Ran::Final(done)),
             };
-            let hold = approved.as_ref().map(|approved| approved.hold);
+            intent.spent = release.is_some(); // what people approved is not taken from the agent's budget
+            intent.reservation = terms.ceiling.and_then(|rows| self.reserve(operation, rows));
+            if intent.reservation.is_none() {
+                terms.ceiling = None;
+            }
+            let approved = release.as_ref().map(|release| release.approved().clone());
             let permit = Permit { gate: self, intent, operation, terms, approved }; // only this crate can build one
             let ran = upstream.run(permit).await; // spends the permit
-            if let Some(hold) = hold {
-                self.finish_hold(hold, intent.id(), &ran).await?;
+            if let Some(release) = release {
+                let done = if let Ok(Ran::Final(done)) = &ran { Some(done) } else { None };
+                release.finish(done.is_some(), done.and_then(|done| done.kept.clone()));
             }
             match ran? {
                 Ran::Beyond(reach) => operation.reach = Some(reach),
-                ran => return Ok(ran),
+                ran => {
+                    if let (Ran::Final(done), false) = (&ran, intent.spent) {
+                        self.spend(operation, done.reach.rows());
+                    }
+                    intent.reservation = None;
+                    return Ok(ran);
+                }
             }
             if operation.action == Action::Commit {
                 // A client's transaction is gone once it is rolled back: it can be held, but not run again from here.
@@ -141,10 +156,10 @@ impl Gate {
     }
 
     /// Finds, or asks for, the release of one statement inside a client's transaction. `None`: it turned out to need none.
-    pub async fn release_statement(&self, mut operation: Operation, upstream: &mut dyn Upstream) -> Result<Option<Approved>, Refusal> {
+    pub async fn release_statement(&self, mut operation: Operation, upstream: &mut dyn Upstream) -> Result<Option<Release>, Refusal> {
         let mut intent = self.intend(&operation)?;
         let result = match self.terms(&mut intent, &mut operation, upstream).await {
-            Ok(Granted::Terms(_, approved)) => Ok(approved),
+            Ok(Granted::Terms(_, release)) => Ok(release),
             Ok(Granted::Delivered(_)) => Err(Refusal::unavailable("release", "a kept result can't be used inside a transaction")),
             Err(refusal) => Err(refusal),
         };
@@ -153,11 +168,6 @@ impl Gate {
             Err(refusal) => Outcome::Refused { refusal: refusal.clone() },
         });
         result
-    }
-
-    /// Records how the transaction ended that a statement was released into.
-    pub fn finish_released(&self, hold: reprieve_operation::HoldId, intent: IntentId, succeeded: bool) {
-        self.note(Event::HoldFinished { hold, intent, succeeded, kept: None });
     }
 
     /// Records that something harmless was refused.
@@ -169,11 +179,38 @@ impl Gate {
 
     /// Decides under today's facts, with `approvals` people having said yes to exactly this.
     pub(crate) fn decide(&self, operation: &Operation, approvals: u32) -> Decision {
-        let facts = match self.facts(operation, approvals) {
+        let (facts, scope) = match self.facts(operation, approvals) {
             Ok(facts) => facts,
             Err(refusal) => return Decision::Refuse(refusal),
         };
-        self.decisions.decide(&self.policy.load(), operation, &facts)
+        let policy = self.policy.load();
+        if Arc::ptr_eq(&scope, &operation.principal.scope) {
+            return self.decisions.decide(&policy, operation, &facts);
+        }
+        // The token was narrowed since its session began.
+        let principal = Principal { scope, ..operation.principal.clone() };
+        self.decisions.decide(&policy, &Operation { principal, ..operation.clone() }, &facts)
+    }
+
+    /// Whether the agent may still do anything at all.
+    pub(crate) fn may_go_on(&self, principal: &Principal) -> Result<(), Refusal> {
+        let state = self.audit.state();
+        match state.frozen_because(&principal.agent) {
+            Some(reason) => Err(Refusal::frozen(reason)),
+            None => check_token(&state, principal, self.clock.now()).map(drop),
+        }
+    }
+
+    /// Counts rows against the agent's hour.
+    pub(crate) fn spend(&self, operation: &Operation, rows: u64) {
+        self.spending.count(&operation.principal.agent, rows, self.clock.now());
+    }
+
+    /// Sets rows of the agent's hour aside for a run. `None`: others that run now may need them; then the exact number decides.
+    fn reserve(&self, operation: &Operation, rows: u64) -> Option<Reservation> {
+        let budget = self.options.budgets.get(&operation.environment).copied().unwrap_or_default();
+        let hour = operation.principal.scope.rows_per_hour.unwrap_or(u64::MAX).min(budget.rows_per_hour);
+        self.spending.reserve(&operation.principal.agent, rows, hour, self.clock.now())
     }
 
     /// Whether the policy allows a measured reach as it is.
@@ -182,24 +219,25 @@ impl Gate {
         matches!(self.decide(&measured, 0), Decision::Allow(_))
     }
 
-    fn facts(&self, operation: &Operation, approvals: u32) -> Result<Facts, Refusal> {
+    /// Today's facts, and the token's scope as it stands.
+    fn facts(&self, operation: &Operation, approvals: u32) -> Result<(Facts, Arc<Scope>), Refusal> {
         let now = self.clock.now();
         let agent = &operation.principal.agent;
         let state = self.audit.state();
         if let Some(reason) = state.frozen_because(agent) {
             return Err(Refusal::frozen(reason));
         }
-        check_token(&state, &operation.principal, now)?;
-        let budget = self.options.budgets.get(&operation.environment).copied().unwrap_or_default();
-        Ok(Facts {
+        let scope = check_token(&state, &operation.principal, now)?;
+        let facts = Facts {
             now,
             frozen: false,
             approvals,
             delayed: Duration::ZERO,
             undoable: Undoability::None,
-            budget,
-            rows_this_hour: state.rows_this_hour(agent, now),
-        })
+            budget: self.options.budgets.get(&operation.environment).copied().unwrap_or_default(),
+            rows_this_hour: self.spending.rows(agent, now, || state.rows_this_hour(agent, now)),
+        };
+        Ok((facts, scope))
     }
 
     /// Records that an operation is meant to run. Dropped without an outcome, it is recorded as abandoned.
@@ -313,7 +351,7 @@ pub enum Considered {
 /// What [`Gate::terms`] found.
 pub(crate) enum Granted {
     /// It may run on these terms.
-    Terms(Terms, Option<Approved>),
+    Terms(Terms, Option<Release>),
     /// Reprieve ran it already after its approval; the kept result was handed over.
     Delivered(Done),
 }
@@ -326,14 +364,14 @@ fn waits_for_commit(operation: &Operation) -> bool {
     !(wholesale || kinds.contains(&Kind::Escape) || kinds.contains(&Kind::Unknown))
 }
 
-fn check_token(state: &reprieve_operation::State, principal: &Principal, now: Timestamp) -> Result<(), Refusal> {
+fn check_token(state: &State, principal: &Principal, now: Timestamp) -> Result<Arc<Scope>, Refusal> {
     let again = "ask an operator for a new token";
     match state.agents.get(&principal.agent) {
         Some(agent) if agent.token != principal.token || agent.revoked => {
             Err(Refusal::refused("token-revoked", "this token was revoked or replaced", again))
         }
         Some(agent) if agent.expires <= now => Err(Refusal::refused("token-expired", "this token has expired", again)),
-        Some(_) => Ok(()),
+        Some(agent) => Ok(agent.scope.clone()),
         None => Err(Refusal::refused("token-unknown", "this token is not known", again)),
     }
 }
@@ -343,6 +381,7 @@ fn outcome(result: &Result<Ran, Refusal>) -> Outcome {
         Ok(Ran::Final(done)) => Outcome::Done { tag: done.tag.clone(), reach: done.reach.clone(), xid: done.xid },
         Ok(Ran::Failed { code }) => Outcome::Failed { code: code.clone() },
         Ok(Ran::Abandoned | Ran::Beyond(_)) => Outcome::Abandoned,
+        Ok(Ran::Unknown) => Outcome::Unknown,
         Err(refusal) => Outcome::Refused { refusal: refusal.clone() },
     }
 }

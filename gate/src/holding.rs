@@ -13,16 +13,16 @@ use std::{
 };
 
 use reprieve_operation::{
-    Action, Answer, Decision, Effect, Event, HeldReason, HoldId, HoldState, HoldStatus, IntentId, Needs, Operation, Reach, Refusal,
-    RefusalKind, TableReach,
+    Action, Answer, Decision, Effect, Event, HeldReason, HoldId, HoldState, HoldStatus, Needs, Operation, Reach, Refusal, RefusalKind,
+    TableReach,
 };
 use tokio::{sync::watch, time::Instant};
 
 use crate::{
     audit::AuditError,
     gate::{Gate, Granted},
-    permit::{Approved, OpenIntent},
-    upstream::{Done, Ran, Upstream},
+    permit::{Approved, OpenIntent, Release},
+    upstream::{Done, Upstream},
 };
 
 /// A denied operation is not asked about again for this long: its agent hears the person's reason instead.
@@ -230,7 +230,10 @@ impl Gate {
         match self.audit.append(Event::HoldReleased { hold: hold.hold, intent: intent.id() }).await {
             Ok(_) => {
                 intent.durable().await?;
-                Ok(Some(Granted::Terms(terms, Some(Approved { hold: hold.hold, reach: hold.reach.clone(), approvals }))))
+                {
+                    let approved = Approved { hold: hold.hold, reach: hold.reach.clone(), approvals };
+                    Ok(Some(Granted::Terms(terms, Some(Release::new(self.audit.clone(), intent.id(), approved)))))
+                }
             }
             Err(AuditError::KeyTaken { .. }) => Ok(None),
             Err(error) => Err(Refusal::unavailable("ledger", error.to_string())),
@@ -250,16 +253,6 @@ impl Gate {
         }
         let reason = format!("{} was approved and has run, once; its result can't be shown in this form", hold.hold);
         Err(Refusal { hold: Some(hold.hold), ..Refusal::refused("already-ran", reason, "look at what it changed before doing more") })
-    }
-
-    /// Records how an approved run ended.
-    pub(crate) async fn finish_hold(&self, hold: HoldId, intent: IntentId, ran: &Result<Ran, Refusal>) -> Result<(), Refusal> {
-        let (succeeded, kept) = match ran {
-            Ok(Ran::Final(done)) => (true, done.kept.clone()),
-            Ok(Ran::Failed { .. } | Ran::Beyond(_) | Ran::Abandoned) | Err(_) => (false, None),
-        };
-        let event = Event::HoldFinished { hold, intent, succeeded, kept };
-        self.audit.append(event).await.map(drop).map_err(|error| Refusal::unavailable("ledger", error.to_string()))
     }
 
     /// Holds a client's transaction that was rolled back because of what it was measured to do.

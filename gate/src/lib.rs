@@ -8,10 +8,11 @@ mod desk;
 mod gate;
 mod holding;
 mod permit;
+mod spending;
 mod upstream;
 
 pub use audit::{Audit, AuditError, Clock, Pending};
 pub use desk::{Command, Desk, DeskAnswer, DeskError, SignedCommand};
 pub use gate::{Considered, Gate, GateOptions};
-pub use permit::{Approved, Clearance, OpenIntent, Permit};
+pub use permit::{Approved, Clearance, OpenIntent, Permit, Release};
 pub use upstream::{Done, Ran, Running, Upstream};

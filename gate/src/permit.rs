@@ -7,6 +7,7 @@ use reprieve_operation::{AgentName, Event, HoldId, IntentId, Operation, Outcome,
 use crate::{
     audit::{Audit, Pending},
     gate::Gate,
+    spending::Reservation,
 };
 
 /// An approval that a run draws on.
@@ -28,6 +29,44 @@ pub struct Permit<'a> {
     pub(crate) operation: &'a Operation,
     pub(crate) terms: Terms,
     pub(crate) approved: Option<Approved>,
+}
+
+/// A release that was spent by one run. Dropped without a word, it is recorded as failed: it doesn't run again.
+pub struct Release {
+    audit: Arc<dyn Audit>,
+    intent: IntentId,
+    approved: Approved,
+    finished: bool,
+}
+
+impl Release {
+    pub(crate) fn new(audit: Arc<dyn Audit>, intent: IntentId, approved: Approved) -> Self {
+        Self { audit, intent, approved, finished: false }
+    }
+
+    /// What was approved.
+    #[must_use]
+    pub fn approved(&self) -> &Approved {
+        &self.approved
+    }
+
+    /// Records how the run ended, with its result where nobody waited for it.
+    pub fn finish(mut self, succeeded: bool, kept: Option<String>) {
+        self.record(succeeded, kept);
+    }
+
+    fn record(&mut self, succeeded: bool, kept: Option<String>) {
+        self.finished = true;
+        drop(self.audit.append(Event::HoldFinished { hold: self.approved.hold, intent: self.intent, succeeded, kept }));
+    }
+}
+
+impl Drop for Release {
+    fn drop(&mut self) {
+        if !self.finished {
+            self.record(false, None);
+        }
+    }
 }
 
 /// Proof that what was measured may become final, and that its intent is durable.
@@ -58,6 +97,7 @@ impl Permit<'_> {
     /// Waits until the intent is durable, for a system that enforces [`Permit::ceiling`] by itself.
     pub async fn within_ceiling(&mut self) -> Result<Clearance, Refusal> {
         self.intent.durable().await?;
+        self.gate.may_go_on(&self.operation.principal)?;
         Ok(Clearance(()))
     }
 
@@ -72,6 +112,11 @@ impl Permit<'_> {
             return Ok(None);
         }
         self.intent.durable().await?;
+        self.gate.may_go_on(&self.operation.principal)?; // while the intent became durable, somebody may have frozen the agent
+        if self.approved.is_none() {
+            self.intent.spent = true;
+            self.gate.spend(self.operation, reach.rows());
+        }
         Ok(Some(Clearance(())))
     }
 }
@@ -84,12 +129,16 @@ pub struct OpenIntent {
     pending: Option<Pending>,
     concluded: bool,
     statements: Vec<String>,
+    /// Rows set aside while it runs.
+    pub(crate) reservation: Option<Reservation>,
+    /// Whether its rows were counted, or needn't be.
+    pub(crate) spent: bool,
 }
 
 impl OpenIntent {
     pub(crate) fn new(audit: Arc<dyn Audit>, agent: AgentName, id: IntentId, event: Event) -> Self {
         let pending = Some(audit.append(event));
-        Self { audit, agent, id, pending, concluded: false, statements: Vec::new() }
+        Self { audit, agent, id, pending, concluded: false, statements: Vec::new(), reservation: None, spent: false }
     }
 
     /// Adds a statement that runs under this intent besides the one it was opened with; their number is limited, so that a

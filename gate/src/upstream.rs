@@ -23,6 +23,8 @@ pub enum Ran {
     Beyond(Reach),
     /// Its client undid it.
     Abandoned,
+    /// The system went away while it became final: whether it did is not known.
+    Unknown,
 }
 
 /// A finished run.

@@ -95,7 +95,7 @@ impl Operation {
             if reach.deleted() > 0 || !reach.dropped.is_empty() || !reach.rewritten.is_empty() {
                 kinds.insert(Kind::Destroy);
             }
-            if reach.tables.values().any(|rows| rows.inserted + rows.updated > 0) {
+            if reach.tables.values().any(|rows| rows.inserted > 0 || rows.updated > 0) {
                 kinds.insert(Kind::Write);
             }
             if !reach.escapes.is_empty() {
@@ -120,6 +120,7 @@ impl Operation {
 /// Whether roles, memberships, per-role settings or default privileges were written: catalogs that nothing but a change of
 /// privileges touches (PostgreSQL 15, chapter 53).
 fn grants(reach: &Reach) -> bool {
-    const CATALOGS: [&str; 7] = ["privileges", "pg_authid", "pg_auth_members", "pg_db_role_setting", "pg_default_acl", "pg_parameter_acl", "pg_policy"];
+    const CATALOGS: [&str; 7] =
+        ["privileges", "pg_authid", "pg_auth_members", "pg_db_role_setting", "pg_default_acl", "pg_parameter_acl", "pg_policy"];
     CATALOGS.iter().any(|catalog| reach.catalogs.get(*catalog).is_some_and(|rows| *rows > 0))
 }

@@ -145,7 +145,7 @@ impl fmt::Display for Reach {
                 }
             }
         }
-        let catalogs: u64 = self.catalogs.values().sum();
+        let catalogs = self.catalogs.values().fold(0, |sum: u64, rows| sum.saturating_add(*rows));
         if catalogs > 0 && self.dropped.is_empty() && self.rewritten.is_empty() {
             let names: Vec<&str> = self.catalogs.keys().map(String::as_str).collect();
             parts.push(format!("changes definitions or privileges ({catalogs} rows of {})", names.join(", ")));

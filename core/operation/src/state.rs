@@ -1,7 +1,7 @@
 //! State: the fold over events that a gateway keeps in memory, so that a decision touches no database.
 
 use std::{
-    collections::{BTreeMap, HashMap, VecDeque},
+    collections::{BTreeMap, HashMap, HashSet, VecDeque},
     sync::Arc,
     time::Duration,
 };
@@ -154,6 +154,8 @@ pub struct State {
     pub holds: BTreeMap<HoldId, HoldState>,
     /// Intents without an outcome.
     pub open_intents: HashMap<IntentId, (AgentName, Timestamp)>,
+    /// Open intents that run on an approval: their rows are not taken from the agent's budget.
+    approved_intents: HashSet<IntentId>,
     /// The next numbers to hand out.
     pub next: Next,
     /// Rows changed by agent and minute of the last hour.
@@ -222,7 +224,8 @@ impl State {
             }
             Event::Concluded { intent, agent, outcome, statements: _ } => {
                 self.open_intents.remove(intent);
-                if let Outcome::Done { reach, .. } = outcome {
+                let approved = self.approved_intents.remove(intent);
+                if let (Outcome::Done { reach, .. }, false) = (outcome, approved) {
                     self.count_rows(agent, reach.rows(), at);
                 }
             }
@@ -300,6 +303,9 @@ impl State {
                 },
             );
             return;
+        }
+        if let Event::HoldReleased { intent, .. } = &recorded.event {
+            self.approved_intents.insert(*intent);
         }
         let Some(hold) = recorded.event.hold().and_then(|hold| self.holds.get_mut(&hold)) else { return };
         match &recorded.event {

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use base64::{Engine as _, engine::general_purpose::STANDARD as BASE64};
 use bytes::Bytes;
-use reprieve_gate::{Done, Permit, Ran, Running, Upstream};
+use reprieve_gate::{Clearance, Done, Permit, Ran, Running, Upstream};
 use reprieve_operation::{Effect, Operation, Reach, Refusal};
 
 use crate::{
@@ -73,6 +73,7 @@ fn unmeasured() -> Refusal {
 impl Upstream for Run<'_> {
     fn run<'a>(&'a mut self, permit: Permit<'a>) -> Running<'a, Result<Ran>> {
         Box::pin(async move {
+            self.ends.cleared = false;
             self.ends.wire.withhold();
             self.ends.wire.code = None;
             self.ends.wire.tag.clear();
@@ -101,6 +102,16 @@ impl Upstream for Run<'_> {
                         done.kept = (!passed).then(|| BASE64.encode(&bytes));
                     }
                     Ok(Ran::Final(done))
+                }
+                // Once cleared, a COMMIT may have arrived.
+                Err(refusal) if self.ends.cleared && self.ends.wire.server.ended => {
+                    tracing::error!(reason = refusal.reason, "whether a change became final is not known");
+                    Ok(Ran::Unknown)
+                }
+                Err(refusal) if !self.ends.wire.server.ended => {
+                    // Frozen, unmeasured or unrecorded in the middle: nothing may stay open.
+                    self.ends.roll_back_whatever_is_open().await.map_err(lost)?;
+                    Err(refusal)
                 }
                 ran => {
                     self.ends.carry_over = true;
@@ -195,6 +206,20 @@ impl Ends {
         Ok(())
     }
 
+    /// The permit's clearance for what was measured; from then on a lost connection leaves the outcome open.
+    async fn clear(&mut self, permit: &mut Permit<'_>, reach: &Reach) -> Result<Option<Clearance>> {
+        let clearance = permit.clear(reach).await?;
+        self.cleared = clearance.is_some();
+        Ok(clearance)
+    }
+
+    /// The same for a ceiling that the server itself enforces.
+    async fn within_ceiling(&mut self, permit: &mut Permit<'_>) -> Result<Clearance> {
+        let clearance = permit.within_ceiling().await?;
+        self.cleared = true;
+        Ok(clearance)
+    }
+
     fn wrote(&mut self, reach: &Reach) {
         if reach.touches_catalogs() || !reach.dropped.is_empty() || !reach.rewritten.is_empty() {
             self.system.invalidate();
@@ -208,7 +233,7 @@ impl Ends {
         if let Some(guard) = plain.then(|| permit.ceiling()).flatten().and_then(|ceiling| view.snapshot.raising_guard(ceiling, true))
             && !view.snapshot.deferrable_triggers
         {
-            let _clearance = permit.within_ceiling().await?;
+            let _clearance = self.within_ceiling(&mut permit).await?;
             self.wire.hide_ready = true;
             self.wire.send_query(&format!("{text}\n;{guard}"), Route::Client, results);
             self.wire.settle().await.map_err(lost)?;
@@ -234,7 +259,7 @@ impl Ends {
             self.rollback().await?;
             return self.wire.code.clone().map(|code| Ran::Failed { code }).ok_or_else(unmeasured);
         };
-        let Some(_clearance) = permit.clear(&measured.reach).await? else {
+        let Some(_clearance) = self.clear(&mut permit, &measured.reach).await? else {
             self.rollback().await?;
             return Ok(Ran::Beyond(measured.reach));
         };
@@ -280,7 +305,7 @@ impl Ends {
     /// Something that can't run in a block: it is final at once, so only an approval or a rule that allows escapes clears it.
     async fn simple_unwrapped(&mut self, mut permit: Permit<'_>, text: &str) -> Result<Ran> {
         let reach = escapes(&permit.operation().effects);
-        let Some(_clearance) = permit.clear(&reach).await? else { return Ok(Ran::Beyond(reach)) };
+        let Some(_clearance) = self.clear(&mut permit, &reach).await? else { return Ok(Ran::Beyond(reach)) };
         self.wire.hide_ready = true;
         self.wire.send_query(text, Route::Client, usize::MAX);
         self.wire.settle().await.map_err(lost)?;
@@ -298,7 +323,7 @@ impl Ends {
         self.wire.hide_ready = true;
         if unwrapped {
             let reach = escapes(&effects);
-            let Some(_clearance) = permit.clear(&reach).await? else { return Ok(Ran::Beyond(reach)) };
+            let Some(_clearance) = self.clear(&mut permit, &reach).await? else { return Ok(Ran::Beyond(reach)) };
             self.send_batch(messages, again);
             self.wire.send_sync(Route::Client);
             self.wire.settle().await.map_err(lost)?;
@@ -310,7 +335,7 @@ impl Ends {
         }
         let guard = plain.then(|| permit.ceiling()).flatten().and_then(|ceiling| view.snapshot.raising_guard(ceiling, true));
         if let Some(guard) = guard.filter(|_| !view.snapshot.deferrable_triggers) {
-            let _clearance = permit.within_ceiling().await?;
+            let _clearance = self.within_ceiling(&mut permit).await?;
             self.send_batch(messages, again);
             let name = self.fresh_name();
             self.wire.send_extended(&name, &guard);
@@ -328,7 +353,7 @@ impl Ends {
         }
         let measured = self.measure(&effects).await?;
         let cleared = match &measured {
-            Some(measured) => permit.clear(&measured.reach).await?.is_some(),
+            Some(measured) => self.clear(&mut permit, &measured.reach).await?.is_some(),
             None => false,
         };
         self.end_block_extended(measured, cleared).await
@@ -393,7 +418,7 @@ impl Ends {
         self.wire.hide_ready = true;
         let ceiling = if plain && approved.is_none() && !view.snapshot.deferrable_triggers { permit.ceiling() } else { None };
         if let Some(guard) = ceiling.and_then(|ceiling| view.snapshot.raising_guard(ceiling, false)) {
-            let _clearance = permit.within_ceiling().await?;
+            let _clearance = self.within_ceiling(&mut permit).await?;
             return self.commit_guarded(by, &guard, &view).await;
         }
         let measured = self.measure(&effects).await?;
@@ -403,11 +428,11 @@ impl Ends {
             return code.map(|code| Ran::Failed { code }).ok_or_else(unmeasured);
         };
         let rest = approved.map_or_else(|| measured.reach.clone(), |approved| measured.reach.beyond(approved));
-        if !rest.is_empty() && permit.clear(&rest).await?.is_none() {
+        if !rest.is_empty() && self.clear(&mut permit, &rest).await?.is_none() {
             self.roll_back_whatever_is_open().await.map_err(lost)?;
             return Ok(Ran::Beyond(rest));
         }
-        let _durable = permit.within_ceiling().await?;
+        let _durable = self.within_ceiling(&mut permit).await?;
         match by {
             CommitBy::Query(text) => self.wire.send_query(text, Route::Client, usize::MAX),
             CommitBy::Execute(bytes) => {

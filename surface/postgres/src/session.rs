@@ -10,7 +10,7 @@ use std::{
 };
 
 use reprieve_effects_sql::{Class, Control, Statement};
-use reprieve_gate::{Approved, Considered, Gate, Ran};
+use reprieve_gate::{Considered, Gate, Ran, Release};
 use reprieve_operation::{Action, Event, Operation, Parameters, Principal, Protocol, Refusal, SessionId, Timestamp};
 use reprieve_pgwire::frontend::{FrontendFrame, Query};
 
@@ -38,6 +38,8 @@ pub(crate) struct Ends {
     /// An extended exchange is open: what we ask goes by the extended protocol too.
     pub(crate) in_batch: bool,
     pub(crate) names: u64,
+    /// What runs was cleared to become final.
+    pub(crate) cleared: bool,
     /// The client asked to cancel what runs, or what waits.
     pub(crate) cancelled: Arc<Notify>,
 }
@@ -66,19 +68,12 @@ pub(crate) struct Session {
 
 impl Ends {
     pub(crate) fn new(wire: Wire, gate: Arc<Gate>, system: Arc<System>, cancelled: Arc<Notify>) -> Self {
-        Self { wire, gate, system, carry_over: false, in_batch: false, names: 0, cancelled }
+        Self { wire, gate, system, carry_over: false, in_batch: false, names: 0, cleared: false, cancelled }
     }
 }
 
 impl Session {
-    pub(crate) fn new(
-        wire: Wire,
-        gate: Arc<Gate>,
-        system: Arc<System>,
-        principal: Principal,
-        id: SessionId,
-        texts: Arc<KnownTexts>,
-    ) -> Self {
+    pub(crate) fn new(ends: Ends, principal: Principal, id: SessionId, texts: Arc<KnownTexts>) -> Self {
         let control = ends.gate.control();
         Self {
             ends,
@@ -262,14 +257,14 @@ impl Session {
         if let Some(transaction) = &mut self.transaction {
             let shown = operation.parameters.as_ref().map(|parameters| serde_json::to_string(parameters).unwrap_or_default());
             transaction.add(known, shown.as_deref());
-            transaction.approved.extend(approved);
+            transaction.releases.extend(approved);
         }
         self.note_effects(known);
         Ok(Ok(()))
     }
 
     /// Looks for the release of a statement that has to be held by its text alone.
-    async fn released(&mut self, operation: Operation) -> Result<Option<Approved>, Refusal> {
+    async fn released(&mut self, operation: Operation) -> Result<Option<Release>, Refusal> {
         let mut run = Run { ends: &mut self.ends, form: Form::Release, kept: false };
         let gate = run.ends.gate.clone();
         gate.release_statement(operation, &mut run).await
@@ -310,22 +305,21 @@ impl Session {
 
     /// The COMMIT of a transaction with changes in it.
     pub(crate) async fn commit(&mut self, by: CommitBy) -> Result<(), Gone> {
-        let Some(transaction) = self.transaction.take() else { return Ok(()) };
+        let Some(mut transaction) = self.transaction.take() else { return Ok(()) };
         let operation = Operation {
             text: transaction.text(),
             redacted: transaction.redacted(),
             effects: transaction.effects(),
             ..self.operation(&self.texts.find(""), None, Action::Commit)
         };
-        let approved = if transaction.approved.is_empty() { None } else { transaction.approved_reach() };
-        let holds: Vec<Approved> = transaction.approved.clone();
-        let intent = transaction.intent_id();
+        let approved = if transaction.releases.is_empty() { None } else { transaction.approved_reach() };
+        let releases = std::mem::take(&mut transaction.releases);
         let form = Form::Commit { by, plain: transaction.plain, approved };
         let mut run = Run { ends: &mut self.ends, form, kept: false };
         let gate = run.ends.gate.clone();
         let result = gate.carry(transaction.intent, operation, &mut run).await;
-        for approved in holds {
-            gate.finish_released(approved.hold, intent, matches!(result, Ok(Ran::Final(_))));
+        for release in releases {
+            release.finish(matches!(result, Ok(Ran::Final(_))), None);
         }
         if result.is_err() {
             self.ends.roll_back_whatever_is_open().await?;
@@ -348,7 +342,7 @@ impl Session {
     /// Tells the client that the server is gone.
     pub(crate) fn tell_server_gone(&mut self) {
         let (_never_heard, _passed) = self.ends.wire.discard();
-        let message = "reprieve: the connection to the server was lost; what was not final has been rolled back by it";
+        let message = "reprieve: the connection to the server was lost; what was not committed is rolled back, and whether a COMMIT that was under way took place is not known";
         let fields = [(b'S', "FATAL"), (b'V', "FATAL"), (b'C', "08006"), (b'M', message)];
         reprieve_pgwire::write::error_response(&mut self.ends.wire.client.output, &fields);
     }

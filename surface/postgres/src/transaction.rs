@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
-use reprieve_gate::{Approved, OpenIntent};
-use reprieve_operation::{Effect, IntentId, Reach};
+use reprieve_gate::{OpenIntent, Release};
+use reprieve_operation::{Effect, Reach};
 
 use crate::known::Known;
 
@@ -21,12 +21,12 @@ pub(crate) struct Transaction {
     /// Whether nothing but plain row changes ran.
     pub(crate) plain: bool,
     /// Releases that statements in it drew on.
-    pub(crate) approved: Vec<Approved>,
+    pub(crate) releases: Vec<Release>,
 }
 
 impl Transaction {
     pub(crate) fn new(intent: OpenIntent) -> Self {
-        Self { intent, texts: Vec::new(), redacted: Vec::new(), effects: Vec::new(), left_out: 0, plain: true, approved: Vec::new() }
+        Self { intent, texts: Vec::new(), redacted: Vec::new(), effects: Vec::new(), left_out: 0, plain: true, releases: Vec::new() }
     }
 
     /// Takes in a statement; `parameters` distinguishes retries with other values.
@@ -49,11 +49,6 @@ impl Transaction {
                 self.effects.push(effect.clone());
             }
         }
-    }
-
-    /// The intent's number.
-    pub(crate) fn intent_id(&self) -> IntentId {
-        self.intent.id()
     }
 
     /// The whole of it, one statement a line.
@@ -81,8 +76,8 @@ impl Transaction {
     /// What its releases cover together. `None`: one of them was given without a measurement.
     pub(crate) fn approved_reach(&self) -> Option<Reach> {
         let mut sum = Reach::default();
-        for approved in &self.approved {
-            sum.add(approved.reach.as_ref()?);
+        for release in &self.releases {
+            sum.add(release.approved().reach.as_ref()?);
         }
         Some(sum)
     }
