@@ -496,17 +496,19 @@ fn units(known: &Known, inside: bool) -> Vec<Unit> {
     }
     let mut units: Vec<Unit> = Vec::new();
     let mut block = inside;
+    let mut joins = false;
     for statement in statements {
         let control = control(statement);
         let unit = Unit { span: Some(statement.span.clone()), control };
         match (control, units.last_mut()) {
-            (None, Some(Unit { span: Some(span), control: None })) => span.end = statement.span.end,
+            (None, Some(Unit { span: Some(span), control: None })) if joins => span.end = statement.span.end,
             (Some(Control::Begin), Some(Unit { control: None, .. })) if !block => {
                 let at = units.len() - 1;
                 units.insert(at, unit);
             }
             _ => units.push(unit),
         }
+        joins = control.is_none();
         match control {
             Some(Control::Begin) => block = true,
             Some(Control::Commit { chain: false } | Control::Rollback { chain: false } | Control::PrepareTransaction) => block = false,
