@@ -1,0 +1,562 @@
+//! The story: six scenes between two agents, two operators and one production database.
+
+use std::{
+    collections::BTreeMap,
+    fmt::Write as _,
+    fs,
+    path::Path,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context as _, ensure};
+use reprieve_operation::{HoldId, Reach, TableReach};
+use reprieve_store::SqliteStore;
+use tokio_postgres::{Client, SimpleQueryMessage};
+
+use super::{
+    company::{Company, PRODUCTION, Tables, connect, rows},
+    gateway::{Gateway, Person},
+    page::{Ink, Page, thousands},
+};
+
+/// What the agent believes to touch 212 rows.
+const CLEAN_UP: &str = "DELETE FROM public.reservations WHERE updated_at < '2026-02-14' AND source IS DISTINCT FROM 'web'";
+/// What it should have said.
+const NARROW: &str = "DELETE FROM public.reservations WHERE source = 'loadtest'";
+/// The company's own work, past the gateway: last night's load test left new bookings.
+const LOAD_TEST: &str =
+    "INSERT INTO public.reservations (id, customer_id, vehicle_id, status, pickup_at, return_at, source, total, updated_at)
+    SELECT 900000 + n, 52107, 1, 'completed', '2026-03-01 09:00+00', '2026-03-02 09:00+00', 'loadtest', 1.00, '2026-03-01 09:00+00'
+    FROM generate_series(1, 150) AS n";
+/// Runs for ten minutes unless somebody stops it.
+const LONG_READ: &str = "SELECT pg_sleep(600)";
+/// Other ways to the same effect.
+const ROUTES: [(&str, &str); 6] = [
+    ("DROP TABLE … CASCADE", "DROP TABLE public.reservations CASCADE"),
+    ("TRUNCATE … CASCADE", "TRUNCATE public.reservations CASCADE"),
+    ("a DO block", "DO $$ BEGIN EXECUTE 'DELETE FROM public.' || 'payments'; END $$"),
+    ("a function that deletes", "SELECT public.purge_old_reservations('2026-01-01')"),
+    (
+        "a DELETE inside a SELECT",
+        "WITH gone AS (DELETE FROM public.reservations WHERE status = 'cancelled' RETURNING id) SELECT count(*) FROM gone",
+    ),
+    ("a DELETE inside a COPY", "COPY (DELETE FROM public.invoice_lines RETURNING *) TO STDOUT"),
+];
+/// What jonas writes when he denies and approves.
+const DENIAL: &str = "that is every booking without a source, not 212 of them";
+const APPROVAL: &str = "leftovers of the load test, lt-031 to lt-242";
+
+const PATIENCE: Duration = Duration::from_secs(60);
+const COPY_ATTEMPTS: u32 = 20;
+
+const HELD: &str = "RPH01";
+const REFUSED: &str = "RPR01";
+const FROZEN: &str = "RPF01";
+
+/// The answer to a statement.
+enum Answer {
+    /// It ran; so many rows.
+    Ran { rows: u64 },
+    /// It did not.
+    Error { code: String, message: String },
+}
+
+/// Everything that takes part.
+struct Story {
+    page: Page,
+    company: Company,
+    gateway: Gateway,
+    ana: Person,
+    jonas: Person,
+    cursor: String,
+    migrations: String,
+    /// What was tried, and what became of it.
+    ledger: Vec<(String, Ink, String)>,
+    /// What went differently than it must.
+    faults: Vec<String>,
+}
+
+/// Tells the whole story. `true`: something went differently than it must.
+pub(crate) async fn tell(keep: bool) -> anyhow::Result<bool> {
+    let page = Page::new();
+    let started = Instant::now();
+    page.line(Ink::Bold, "Reprieve: an agent, a production database, and a DELETE that reaches further than it believes");
+    page.space();
+    let mut story = Story::set_up(page).await?;
+    story.page.doing("rehearsing what may change, as superuser, rolled back");
+    let rehearsal = story.company.rehearse(&[NARROW, LOAD_TEST]).await?;
+
+    story.wrong_environment().await?;
+    story.wrong_belief().await?;
+    story.other_routes().await?;
+    story.approval().await?;
+    story.freeze().await?;
+    story.ledger().await?;
+
+    story.page.doing("comparing every row with what was approved");
+    let after = story.company.tables().await?;
+    let approved = approved_part(&rehearsal.touched);
+    story.summary(&rehearsal.before, &rehearsal.after, &after, &approved, started.elapsed());
+    let failed = !story.faults.is_empty();
+    if keep {
+        story.stay().await?;
+    }
+    story.gateway.stop().await?;
+    Ok(failed)
+}
+
+impl Story {
+    async fn set_up(page: Page) -> anyhow::Result<Self> {
+        page.doing("starting PostgreSQL");
+        let company = Company::start()?;
+        page.doing("filling production and staging, 1.3 million rows");
+        company.seed().await?;
+        page.doing("making the gateway's keys and the first operator");
+        let (mut gateway, mut ana) = Gateway::init(&company, "ana").await?;
+        page.doing("starting the gateway");
+        gateway.serve().await?;
+        page.doing("adding a second operator and two agents");
+        let jonas = gateway.add_operator(&mut ana, "jonas").await?;
+        let cursor = gateway.add_agent(&mut ana, &["cursor-staging", "--system", "pocket-staging", "--allow", "read,write"]).await?;
+        let systems = ["--system", "pocket-prod", "--system", "pocket-staging"];
+        let rights = ["--allow", "read,write,destroy", "--on-behalf-of", "ana"];
+        let migrations = gateway.add_agent(&mut ana, &[&["migrations"], &systems[..], &rights[..]].concat()).await?;
+        page.line(Ink::Plain, "   PocketRentals rents cars. Its production and its staging database run on a real PostgreSQL");
+        page.line(Ink::Plain, &format!("   {}, reached through Reprieve; no agent holds a database password.", company.version()));
+        page.space();
+        page.says("cursor-staging", Ink::Plain, "an agent that fixes bugs: read and write, staging only");
+        page.says("migrations", Ink::Plain, "an agent of ana's that runs migrations; its database role may drop every table");
+        page.says("ana, jonas", Ink::Plain, "operators. The demo plays them, passphrases and second factors included;");
+        page.says("", Ink::Plain, "elsewhere these are people, and the second factor is on their phones");
+        Ok(Self { page, company, gateway, ana, jonas, cursor, migrations, ledger: Vec::new(), faults: Vec::new() })
+    }
+
+    async fn wrong_environment(&mut self) -> anyhow::Result<()> {
+        self.page.scene(1, "A staging token tries production");
+        let url = self.cursor.replace("/pocket-staging", "/pocket-prod");
+        self.page.says("cursor-staging", Ink::Bold, "psql …/pocket-prod");
+        let answer = match connect(&url).await {
+            Ok(client) => ask(&client, "SELECT 1").await?,
+            Err(error) => Answer::of(&error)?,
+        };
+        self.show(&answer);
+        let refused = answer.is(REFUSED);
+        self.must(refused, "the staging token must be refused on production");
+        self.tried("a staging token on production", if refused { Ink::Good } else { Ink::Bad }, "refused");
+        Ok(())
+    }
+
+    async fn wrong_belief(&mut self) -> anyhow::Result<()> {
+        self.page.scene(2, "“It touches 212 rows”");
+        let staging = connect(&self.migrations.replace("/pocket-prod", "/pocket-staging")).await?;
+        self.page.says("migrations", Ink::Plain, "tries it where it is harmless, on staging:");
+        self.page.says("", Ink::Bold, &format!("BEGIN; {CLEAN_UP}; ROLLBACK"));
+        ask(&staging, "BEGIN").await?;
+        let believed = ask(&staging, CLEAN_UP).await?;
+        ask(&staging, "ROLLBACK").await?;
+        self.show(&believed);
+        let Answer::Ran { rows: believed } = believed else {
+            self.faults.push("the DELETE must run on staging, in a transaction that is rolled back".to_owned());
+            return Ok(());
+        };
+        self.page.says("migrations", Ink::Plain, "and then in production:");
+        self.page.says("", Ink::Bold, CLEAN_UP);
+        self.page.doing("the gateway runs it, measures it, and rolls it back");
+        let production = connect(&self.migrations).await?;
+        let answer = ask(&production, CLEAN_UP).await?;
+        let Some(hold) = self.held("the same DELETE in production", &answer) else { return Ok(()) };
+        let held = self.gateway.hold(hold).await?;
+        self.show_held(hold, &answer, &held.reach);
+        self.page.doing("measuring the same as superuser, past the gateway");
+        let truth = self.company.measure(CLEAN_UP).await?;
+        self.must(held.reach.tables == truth, "the gateway's measurement must be the superuser's, table by table");
+        let bookings = truth.get("public.reservations").map_or(0, |table| table.deleted);
+        self.must(bookings > believed, "production must hold more than the agent believes");
+        self.page.says("a superuser", Ink::Dim, "measures the same past the gateway, rolled back: the same numbers in every table");
+
+        let id = hold.to_string();
+        self.page.says("jonas", Ink::Bold, &format!("reprieve hold deny {hold} --reason '{DENIAL}'"));
+        self.page.doing("jonas' passphrase and code are checked");
+        self.gateway.command(&mut self.jonas, &["hold", "deny", &id, "--reason", DENIAL], &[]).await?;
+        let again = ask(&production, CLEAN_UP).await?;
+        self.page.says("migrations", Ink::Plain, "asks again:");
+        self.show(&again);
+        let denied = again.is(REFUSED) && again.says(DENIAL);
+        self.must(denied, "a denied statement must come back with the person's reason");
+        let outcome = format!("held {hold}, denied by jonas");
+        self.tried(&format!("DELETE of {}, believed {believed}", thousands(bookings)), if denied { Ink::Good } else { Ink::Bad }, &outcome);
+        Ok(())
+    }
+
+    async fn other_routes(&mut self) -> anyhow::Result<()> {
+        self.page.scene(3, "Other routes to the same effect");
+        let client = connect(&self.migrations).await?;
+        for (name, statement) in ROUTES {
+            self.page.says("migrations", Ink::Bold, statement);
+            self.page.doing("the gateway looks, and measures what text does not tell");
+            let answer = ask(&client, statement).await?;
+            let Some(hold) = self.held(name, &answer) else { continue };
+            let held = self.gateway.hold(hold).await?;
+            self.page.says(HELD, Ink::Warning, &format!("held {hold}: {}", brief(&held.reach)));
+            self.must(!held.reach.is_empty(), "what is held must show what it reaches");
+            self.tried(name, Ink::Good, &format!("held {hold}"));
+        }
+        Ok(())
+    }
+
+    async fn approval(&mut self) -> anyhow::Result<()> {
+        self.page.scene(4, "What was meant, approved: it runs once");
+        let client = connect(&self.migrations).await?;
+        self.page.says("migrations", Ink::Bold, NARROW);
+        self.page.doing("the gateway measures it");
+        let answer = ask(&client, NARROW).await?;
+        let Some(hold) = self.held("the narrower DELETE", &answer) else { return Ok(()) };
+        let held = self.gateway.hold(hold).await?;
+        self.show_held(hold, &answer, &held.reach);
+        let truth = self.company.measure(NARROW).await?;
+        self.must(held.reach.tables == truth, "the narrower DELETE must be measured as the superuser measures it");
+
+        let id = hold.to_string();
+        self.page.says("jonas", Ink::Bold, &format!("reprieve hold approve {hold} --confirm {} --reason '{APPROVAL}'", held.confirm));
+        self.page.doing("jonas' passphrase and code are checked");
+        self.gateway.command(&mut self.jonas, &["hold", "approve", &id, "--confirm", &held.confirm, "--reason", APPROVAL], &[]).await?;
+        self.wait_until_finished(hold).await?;
+        self.page.says("migrations", Ink::Plain, "sends the identical statement:");
+        let ran = ask(&client, NARROW).await?;
+        self.show(&ran);
+        let expected = truth.get("public.reservations").map_or(0, |table| table.deleted);
+        let ran_once = matches!(ran, Answer::Ran { rows } if rows == expected);
+        self.must(ran_once, "the approved statement must have run with its approved effect");
+        let outcome = format!("held {hold}, approved by jonas, ran once");
+        self.tried(&format!("DELETE of the {expected} that were meant"), if ran_once { Ink::Good } else { Ink::Bad }, &outcome);
+
+        let again = ask(&client, NARROW).await?;
+        self.page.says("migrations", Ink::Plain, "and again, where nothing is left:");
+        self.show(&again);
+        self.must(matches!(again, Answer::Ran { rows: 0 }), "a third time there must be nothing left to delete");
+        self.company.superuser(PRODUCTION).await?.batch_execute(LOAD_TEST).await?;
+        self.page.says("the company", Ink::Dim, "runs another load test, past the gateway: 150 new bookings");
+        self.page.says("migrations", Ink::Plain, "and again, the approval in mind:");
+        let anew = ask(&client, NARROW).await?;
+        let Some(next) = self.held("the approved statement on new rows", &anew) else { return Ok(()) };
+        let reach = self.gateway.hold(next).await?.reach;
+        self.page.says(HELD, Ink::Warning, &format!("held anew, {next}: {}", brief(&reach)));
+        self.must(next != hold, "an approval must be good for one run");
+        self.tried(
+            "the approved statement, when there are new rows",
+            if next == hold { Ink::Bad } else { Ink::Good },
+            &format!("held anew, {next}"),
+        );
+        Ok(())
+    }
+
+    /// Nobody waits for the hold any more, so the gateway runs it by itself.
+    async fn wait_until_finished(&self, hold: HoldId) -> anyhow::Result<()> {
+        let deadline = Instant::now() + PATIENCE;
+        while self.gateway.hold(hold).await?.status != "finished" {
+            ensure!(Instant::now() < deadline, "{hold} was approved and did not run");
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+        Ok(())
+    }
+
+    async fn freeze(&mut self) -> anyhow::Result<()> {
+        self.page.scene(5, "Enough: everything stops");
+        let client = connect(&self.migrations).await?;
+        self.page.says("migrations", Ink::Bold, LONG_READ);
+        let running = tokio::spawn(async move {
+            let answer = ask(&client, LONG_READ).await;
+            (client, answer, Instant::now())
+        });
+        let deadline = Instant::now() + PATIENCE;
+        while !running.is_finished() && !self.company.is_running(LONG_READ).await? {
+            ensure!(Instant::now() < deadline, "the long statement does not begin");
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+        self.page.says("ana", Ink::Bold, "reprieve freeze --all --reason 'look at this first'");
+        self.gateway.json(&["freeze", "--all", "--reason", "look at this first"], &[], "").await?;
+        let frozen = Instant::now();
+        let (client, answer, ended) = tokio::time::timeout(PATIENCE, running).await.context("a frozen statement goes on")??;
+        let answer = answer?;
+        self.show(&answer);
+        let milliseconds = ended.saturating_duration_since(frozen).as_millis();
+        let stopped = matches!(answer, Answer::Error { .. });
+        self.must(stopped, "a running statement must be cancelled by the freeze");
+        let when = if milliseconds == 0 { "before the command was back".to_owned() } else { format!("{milliseconds} ms later") };
+        self.tried("a statement that runs when ana freezes all", if stopped { Ink::Good } else { Ink::Bad }, &format!("cancelled, {when}"));
+        self.page.says("migrations", Ink::Bold, "SELECT 1");
+        let next = match ask(&client, "SELECT 1").await {
+            Ok(answer) => answer,
+            // Its session may be over: a new one must not fare better.
+            Err(_) => match connect(&self.migrations).await {
+                Ok(client) => ask(&client, "SELECT 1").await?,
+                Err(error) => Answer::of(&error)?,
+            },
+        };
+        self.show(&next);
+        self.must(next.is(FROZEN), "while frozen, every statement must be answered so");
+        self.tried("the next one", if next.is(FROZEN) { Ink::Good } else { Ink::Bad }, "frozen");
+        Ok(())
+    }
+
+    async fn ledger(&mut self) -> anyhow::Result<()> {
+        self.page.scene(6, "The record");
+        self.page.says("ana", Ink::Bold, "reprieve ledger verify");
+        let (verified, report) = self.gateway.verify(&self.gateway.settings()).await?;
+        let number = |name: &str| report.get(name).and_then(serde_json::Value::as_u64).unwrap_or(0);
+        let text = format!("verified: {} events, {} signed checkpoints", number("events"), number("checkpoints"));
+        self.page.says("ledger", if verified { Ink::Good } else { Ink::Bad }, &text);
+        self.must(verified, "the ledger must verify");
+
+        self.page.doing("copying the ledger, flipping one bit of the copy");
+        let copy = self.copy_ledger().await?;
+        let settings = copy.path().join("reprieve.toml");
+        flip_one_bit(&copy.path().join("reprieve.db"))?;
+        self.page.says("somebody", Ink::Plain, "flips one bit of jonas' reason in a copy of the file");
+        let (still, report) = self.gateway.verify(&settings).await?;
+        let fault = report.get("fault").and_then(serde_json::Value::as_str).unwrap_or("nothing was found").to_owned();
+        self.page.says("ledger", if still { Ink::Bad } else { Ink::Warning }, &format!("does not verify: {fault}"));
+        self.must(!still, "a changed ledger must not verify");
+        let good = verified && !still;
+        self.tried(
+            "the ledger; one flipped bit in a copy",
+            if good { Ink::Good } else { Ink::Bad },
+            if good { "verified; found" } else { "not as it must be" },
+        );
+        Ok(())
+    }
+
+    /// A copy that verifies. The gateway may write while we copy, so it can take more than one attempt.
+    async fn copy_ledger(&self) -> anyhow::Result<tempfile::TempDir> {
+        for _ in 0..COPY_ATTEMPTS {
+            let copy = tempfile::Builder::new().prefix("reprieve-copy-").tempdir().context("cannot make a folder")?;
+            for name in ["reprieve.toml", "reprieve.head", "reprieve.db", "reprieve.db-wal"] {
+                copy_if_there(&self.gateway.folder().join(name), &copy.path().join(name))?;
+            }
+            fs::create_dir(copy.path().join("keys"))?;
+            copy_if_there(&self.gateway.folder().join("keys/ledger.pub"), &copy.path().join("keys/ledger.pub"))?;
+            // Opening and closing it moves the write-ahead log into the one file.
+            let opened = SqliteStore::open(&copy.path().join("reprieve.db")).map(drop);
+            if opened.is_ok() && self.gateway.verify(&copy.path().join("reprieve.toml")).await.is_ok_and(|(verified, _)| verified) {
+                return Ok(copy);
+            }
+            tokio::time::sleep(Duration::from_millis(200)).await;
+        }
+        anyhow::bail!("no copy of the ledger verifies")
+    }
+
+    /// The hold that an answer names, if it is one.
+    fn held(&mut self, what: &str, answer: &Answer) -> Option<HoldId> {
+        let hold = if answer.is(HELD) { answer.hold() } else { None };
+        if hold.is_none() {
+            self.show(answer);
+            self.faults.push(format!("{what} must be held"));
+            self.tried(what, Ink::Bad, "not held");
+        }
+        hold
+    }
+
+    fn must(&mut self, holds: bool, what: &str) {
+        if !holds {
+            self.page.says("WRONG", Ink::Bad, what);
+            self.faults.push(what.to_owned());
+        }
+    }
+
+    fn tried(&mut self, what: &str, ink: Ink, outcome: &str) {
+        self.ledger.push((what.to_owned(), ink, outcome.to_owned()));
+    }
+
+    fn show(&self, answer: &Answer) {
+        match answer {
+            Answer::Ran { rows } => {
+                self.page.says("", Ink::Good, &format!("{} row{}", thousands(*rows), if *rows == 1 { "" } else { "s" }))
+            }
+            Answer::Error { code, message } => self.page.says(code, Ink::Warning, message),
+        }
+    }
+
+    fn show_held(&self, hold: HoldId, answer: &Answer, reach: &Reach) {
+        let message = match answer {
+            Answer::Error { message, .. } => message.as_str(),
+            Answer::Ran { .. } => "",
+        };
+        let why = message.split_once(&format!("{hold}: ")).map_or(message, |(_, why)| why);
+        self.page.says(HELD, Ink::Warning, &format!("held {hold}: {why}"));
+        self.page.says("", Ink::Plain, "It was run, measured and rolled back. Nothing was changed.");
+        for (name, rows) in by_loss(reach) {
+            self.page.row(name, &in_words(*rows));
+        }
+    }
+
+    fn summary(&mut self, before: &Tables, expected: &Tables, after: &Tables, approved: &BTreeMap<String, TableReach>, took: Duration) {
+        let lost: u64 = expected.iter().map(|(name, table)| table.rows.saturating_sub(after.get(name).map_or(0, |table| table.rows))).sum();
+        let different: Vec<&str> =
+            expected.iter().filter(|(name, table)| after.get(*name) != Some(*table)).map(|(name, _)| name.as_str()).collect();
+        let strange: Vec<&str> = after.keys().filter(|name| !expected.contains_key(*name)).map(String::as_str).collect();
+        if !(different.is_empty() && strange.is_empty()) {
+            self.faults
+                .push(format!("tables that are not as approved: {}", [different.as_slice(), strange.as_slice()].concat().join(", ")));
+        }
+        let deleted: u64 = approved.values().map(|table| table.deleted).sum();
+        let updated: u64 = approved.values().map(|table| table.updated).sum();
+        let added = (rows(expected) + deleted).saturating_sub(rows(before));
+
+        let page = &self.page;
+        page.space();
+        page.line(Ink::Bold, &format!("   {:<52}  what happened", "What the agents tried"));
+        page.line(Ink::Dim, &format!("   {}", "─".repeat(94)));
+        for (what, ink, outcome) in &self.ledger {
+            page.pair(what, *ink, outcome);
+        }
+        page.line(Ink::Dim, &format!("   {}", "─".repeat(94)));
+        let count = |number: u64| format!("{:>11}", thousands(number));
+        page.pair("rows in production before", Ink::Plain, &count(rows(before)));
+        page.pair("added by the company itself", Ink::Plain, &count(added));
+        page.pair("deleted with approval", Ink::Plain, &count(deleted));
+        page.pair("rows in production after", Ink::Plain, &count(rows(after)));
+        page.pair("other rows updated with approval", Ink::Plain, &count(updated));
+        let fine = different.is_empty() && strange.is_empty();
+        page.pair(
+            "tables in which any row is not as approved",
+            if fine { Ink::Good } else { Ink::Bad },
+            &format!("{} of {}", count((different.len() + strange.len()) as u64), expected.len()),
+        );
+        page.space();
+        for fault in &self.faults {
+            page.line(Ink::Bad, &format!("   WRONG: {fault}"));
+        }
+        page.line(Ink::Dim, &format!("   The whole story took {} s.", took.as_secs()));
+        page.line(if lost == 0 { Ink::Good } else { Ink::Bad }, &format!("   Rows lost without approval: {}", thousands(lost)));
+    }
+
+    /// Thaws, says how to go on by hand, and waits for Ctrl-C.
+    async fn stay(&mut self) -> anyhow::Result<()> {
+        self.page.doing("thawing, so that it can be tried by hand");
+        self.gateway.command(&mut self.jonas, &["thaw", "--all", "--reason", "to try it by hand"], &[]).await?;
+        let page = &self.page;
+        let folder = self.gateway.folder().display();
+        let program = self.gateway.program().display();
+        page.space();
+        page.line(Ink::Bold, "Everything keeps running until Ctrl-C. Try it in another terminal:");
+        page.space();
+        page.line(Ink::Dim, "   # an agent");
+        page.line(Ink::Plain, &format!("   psql '{}'", self.migrations));
+        page.line(Ink::Plain, &format!("   psql '{}'", self.cursor));
+        page.line(Ink::Dim, "   # a superuser, past the gateway");
+        page.line(Ink::Plain, &format!("   psql '{}'", self.company.superuser_url(PRODUCTION)));
+        page.line(Ink::Dim, "   # an operator");
+        page.line(Ink::Plain, &format!("   cd {folder}; reprieve() {{ {program} \"$@\"; }}"));
+        page.line(Ink::Plain, "   reprieve hold list; reprieve hold show H-2; reprieve ledger tail; reprieve freeze --all");
+        for person in [&self.jonas, &self.ana] {
+            page.line(Ink::Plain, &format!("   export REPRIEVE_OPERATOR={} REPRIEVE_PASSPHRASE={}", person.name, person.passphrase));
+            page.line(Ink::Plain, &format!("   export REPRIEVE_CODE=$(oathtool --totp -b {})    # each code works once", person.secret()));
+        }
+        page.line(Ink::Plain, "   reprieve hold approve H-2 --confirm reservations; reprieve thaw --all --reason done");
+        page.space();
+        loop {
+            if page.is_terminal() {
+                let codes = [&self.jonas, &self.ana].map(|person| Ok(format!("{} {}", person.name, person.code_now()?)));
+                let [jonas, ana]: [anyhow::Result<String>; 2] = codes;
+                page.doing(&format!("codes now: {}, {}; Ctrl-C ends it all", jonas?, ana?));
+            }
+            tokio::time::sleep(Duration::from_secs(1)).await;
+        }
+    }
+}
+
+impl Answer {
+    /// What a client made of an error: the server's words, or none if there was no server.
+    fn of(error: &tokio_postgres::Error) -> anyhow::Result<Self> {
+        let error = error.as_db_error().with_context(|| format!("no answer of a server: {error}"))?;
+        Ok(Self::Error { code: error.code().code().to_owned(), message: error.message().trim_start_matches("reprieve: ").to_owned() })
+    }
+
+    fn is(&self, expected: &str) -> bool {
+        matches!(self, Self::Error { code, .. } if code == expected)
+    }
+
+    fn says(&self, words: &str) -> bool {
+        matches!(self, Self::Error { message, .. } if message.contains(words))
+    }
+
+    /// The hold it names.
+    fn hold(&self) -> Option<HoldId> {
+        let Self::Error { message, .. } = self else { return None };
+        message.split([' ', ':']).find(|word| word.starts_with("H-"))?.parse().ok()
+    }
+}
+
+/// What was approved, without the company's own load test.
+fn approved_part(touched: &BTreeMap<String, TableReach>) -> BTreeMap<String, TableReach> {
+    touched.iter().map(|(name, rows)| (name.clone(), TableReach { inserted: 0, ..*rows })).collect()
+}
+
+/// Sends one statement as `psql` would.
+async fn ask(client: &Client, statement: &str) -> anyhow::Result<Answer> {
+    match client.simple_query(statement).await {
+        Ok(messages) => {
+            let rows = messages.iter().map(|message| if let SimpleQueryMessage::CommandComplete(rows) = message { *rows } else { 0 }).sum();
+            Ok(Answer::Ran { rows })
+        }
+        Err(error) => Answer::of(&error),
+    }
+}
+
+fn copy_if_there(from: &Path, to: &Path) -> anyhow::Result<()> {
+    if from.exists() {
+        fs::copy(from, to).with_context(|| format!("cannot copy {}", from.display()))?;
+    }
+    Ok(())
+}
+
+/// Changes one bit in the words in which jonas approved, where they are recorded.
+fn flip_one_bit(file: &Path) -> anyhow::Result<()> {
+    let mut bytes = fs::read(file).context("cannot read the copy")?;
+    let find = |bytes: &[u8], words: &[u8]| bytes.windows(words.len()).position(|window| window == words);
+    let event = b"\"event\":\"hold_answered\"";
+    let mut from = 0;
+    let at = loop {
+        let answered = from + find(&bytes[from..], event).context("the copy has no such event")?;
+        let near = bytes.len().min(answered + 1_000);
+        match find(&bytes[answered..near], APPROVAL.as_bytes()) {
+            Some(offset) => break answered + offset,
+            None => from = answered + event.len(),
+        }
+    };
+    bytes[at] ^= 1;
+    fs::write(file, bytes).context("cannot write the copy")
+}
+
+/// Tables, the greatest loss first.
+fn by_loss(reach: &Reach) -> Vec<(&String, &TableReach)> {
+    let mut tables: Vec<_> = reach.tables.iter().collect();
+    tables.sort_by_key(|(_, rows)| std::cmp::Reverse((rows.deleted, rows.updated, rows.inserted)));
+    tables
+}
+
+fn in_words(rows: TableReach) -> String {
+    let mut parts = Vec::new();
+    for (count, verb) in [(rows.deleted, "deleted"), (rows.updated, "updated"), (rows.inserted, "inserted")] {
+        if count > 0 {
+            parts.push(format!("{:>9} {verb}", thousands(count)));
+        }
+    }
+    parts.join(", ")
+}
+
+/// A reach in one line.
+fn brief(reach: &Reach) -> String {
+    let mut text = String::new();
+    let objects = |names: &[String]| names.iter().map(|name| name.trim_start_matches("public.")).collect::<Vec<_>>().join(", ");
+    if !reach.dropped.is_empty() {
+        let _ = write!(text, "drops {}; ", objects(&reach.dropped));
+    }
+    if !reach.rewritten.is_empty() {
+        let _ = write!(text, "empties {}; ", objects(&reach.rewritten));
+    }
+    let tables = reach.tables.len();
+    let how = if reach.estimated { "from the catalogue, it was not run" } else { "measured, rolled back" };
+    let _ = write!(text, "{} rows in {tables} table{} ({how})", thousands(reach.rows()), if tables == 1 { "" } else { "s" });
+    text
+}
