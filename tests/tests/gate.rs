@@ -205,8 +205,11 @@ impl Upstream for Server<'_> {
     }
 }
 
+/// A rule, and what makes a session meet it.
+type Fate = (&'static str, fn(&Story));
+
 /// What happens to the token of a session that is open already, and the rule that its next change meets.
-fn fates() -> [(&'static str, fn(&Story)); 6] {
+fn fates() -> [Fate; 6] {
     [
         ("token-revoked", |story| story.record(Event::TokenRevoked { token: TokenId(1), by: "ben".parse().expect("a name") })),
         ("token-revoked", |story| story.issue(2, scope(&Kind::ALL))),
