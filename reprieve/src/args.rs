@@ -7,7 +7,11 @@ use reprieve_operation::{AgentName, HoldId, Kind, OperatorName, Pattern, SystemN
 
 /// Stands between AI agents and production: every change an agent makes is undoable or approved.
 #[derive(Debug, Parser)]
-#[command(name = "reprieve", version, after_help = "Exit codes: 0 done, 1 failed, 2 usage, 3 held, 4 refused.\nExample: reprieve init && reprieve serve")]
+#[command(
+    name = "reprieve",
+    version,
+    after_help = "Exit codes: 0 done, 1 failed, 2 usage, 3 held, 4 refused.\nExample: reprieve init && reprieve serve"
+)]
 pub(crate) struct Cli {
     /// The settings.
     #[arg(long, global = true, default_value = "reprieve.toml", env = "REPRIEVE_CONFIG")]
@@ -228,7 +232,9 @@ pub(crate) struct Thaw {
 #[derive(Debug, Subcommand)]
 pub(crate) enum Ledger {
     /// Recompute everything: hashes, order, signatures, and the head kept outside. Exit 1 if anything was changed.
-    #[command(after_help = "Example: reprieve ledger verify\nThe checkpoint is a signed note: keep a copy elsewhere and pass it with --since.")]
+    #[command(
+        after_help = "Example: reprieve ledger verify\nThe checkpoint is a signed note: keep a copy elsewhere and pass it with --since."
+    )]
     Verify {
         /// An earlier checkpoint (a file with a signed note) that this ledger must continue.
         #[arg(long)]

@@ -31,7 +31,11 @@ impl Keys {
     /// Makes what is missing.
     pub(crate) fn create(&self, host: &str) -> anyhow::Result<()> {
         for folder in [&self.folder, &self.secrets, &self.folder.join("operators")] {
-            fs::DirBuilder::new().recursive(true).mode(0o700).create(folder).with_context(|| format!("cannot make {}", folder.display()))?;
+            fs::DirBuilder::new()
+                .recursive(true)
+                .mode(0o700)
+                .create(folder)
+                .with_context(|| format!("cannot make {}", folder.display()))?;
         }
         if !self.file("master.key").exists() {
             MasterKey::generate().save(&self.file("master.key"))?;
@@ -101,9 +105,8 @@ impl Keys {
     /// The one operator who has a key here, if there is just one.
     pub(crate) fn only_operator(&self) -> Option<String> {
         let entries = fs::read_dir(self.folder.join("operators")).ok()?;
-        let names: Vec<String> = entries
-            .filter_map(|entry| Some(entry.ok()?.file_name().to_str()?.strip_suffix(".key")?.to_owned()))
-            .collect();
+        let names: Vec<String> =
+            entries.filter_map(|entry| Some(entry.ok()?.file_name().to_str()?.strip_suffix(".key")?.to_owned())).collect();
         match names.as_slice() {
             [only] => Some(only.clone()),
             _ => None,
@@ -132,6 +135,11 @@ impl Keys {
 
 /// Writes a new file that only its owner reads. Never replaces one.
 pub(crate) fn write_new(path: &Path, bytes: &[u8]) -> anyhow::Result<()> {
-    let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path).with_context(|| format!("cannot make {}", path.display()))?;
+    let mut file = OpenOptions::new()
+        .write(true)
+        .create_new(true)
+        .mode(0o600)
+        .open(path)
+        .with_context(|| format!("cannot make {}", path.display()))?;
     file.write_all(bytes).and_then(|()| file.sync_all()).with_context(|| format!("cannot write {}", path.display()))
 }

@@ -114,11 +114,19 @@ fn check(cli: &Cli, settings: &Settings, reader: &dyn Reader, since: Option<&std
     }
     let fault = report.fault.as_ref().map(ToString::to_string);
     if cli.json {
-        println!("{}", json!({ "verified": report.is_good(), "events": report.size, "checkpoints": report.checkpoints, "fault": fault, "head_file": head.is_some() }));
+        println!(
+            "{}",
+            json!({ "verified": report.is_good(), "events": report.size, "checkpoints": report.checkpoints, "fault": fault, "head_file": head.is_some() })
+        );
     } else if let Some(fault) = &fault {
         println!("Does not verify: stop and call security.\n  {fault}");
     } else {
-        println!("Verified: {} events, {} signed checkpoints{}.", report.size, report.checkpoints, if head.is_some() { ", and the head kept outside" } else { "" });
+        println!(
+            "Verified: {} events, {} signed checkpoints{}.",
+            report.size,
+            report.checkpoints,
+            if head.is_some() { ", and the head kept outside" } else { "" }
+        );
     }
     Ok(u8::from(fault.is_some()))
 }

@@ -26,7 +26,8 @@ use crate::{
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
-    let log = std::env::var("REPRIEVE_LOG").unwrap_or_else(|_| if matches!(cli.command, Command::Serve) { "info" } else { "warn" }.to_owned());
+    let log =
+        std::env::var("REPRIEVE_LOG").unwrap_or_else(|_| if matches!(cli.command, Command::Serve) { "info" } else { "warn" }.to_owned());
     tracing_subscriber::fmt().with_env_filter(log).with_writer(std::io::stderr).init();
     match run(&cli) {
         Ok(code) => ExitCode::from(code),

@@ -23,7 +23,8 @@ pub(crate) fn send(settings: &Settings, by: &As, command: &Command) -> anyhow::R
     let key = OperatorKey::open(&keys.operator_key(operator.as_str()), &passphrase(&format!("Passphrase of {operator}: "))?)?;
     let code = match std::env::var("REPRIEVE_CODE") {
         Ok(code) => code,
-        Err(_) => rpassword::prompt_password(format!("Code of {operator}'s second factor: ")).context("cannot ask for a code; set REPRIEVE_CODE")?,
+        Err(_) => rpassword::prompt_password(format!("Code of {operator}'s second factor: "))
+            .context("cannot ask for a code; set REPRIEVE_CODE")?,
     };
     let signed = key.sign_command(&operator, command, code.trim(), SystemClock.now())?;
     post(settings, &keys, "/v1/commands", &[], &serde_json::to_value(&signed)?)
@@ -62,13 +63,16 @@ fn post(settings: &Settings, keys: &Keys, path: &str, headers: &[(&str, String)]
     let certificate = keys.certificate()?;
     let roots = ureq::tls::RootCerts::Specific(Arc::new(vec![ureq::tls::Certificate::from_der(certificate.as_ref()).to_owned()]));
     let tls = ureq::tls::TlsConfig::builder().root_certs(roots).build();
-    let config = ureq::Agent::config_builder().tls_config(tls).timeout_global(Some(Duration::from_secs(30))).http_status_as_error(false).build();
+    let config =
+        ureq::Agent::config_builder().tls_config(tls).timeout_global(Some(Duration::from_secs(30))).http_status_as_error(false).build();
     let address = settings.listen.operators;
     let mut request = ureq::Agent::from(config).post(format!("https://localhost:{}{path}", address.port()));
     for (name, value) in headers {
         request = request.header(*name, value);
     }
-    let mut response = request.send_json(body).with_context(|| format!("cannot reach the operators' listener at {address}; is `reprieve serve` running?"))?;
+    let mut response = request
+        .send_json(body)
+        .with_context(|| format!("cannot reach the operators' listener at {address}; is `reprieve serve` running?"))?;
     let status = response.status();
     let answer: Value = response.body_mut().read_json().context("the operators' listener gave no JSON")?;
     if status.is_success() {
@@ -87,7 +91,8 @@ pub(crate) fn enrol(keys: &Keys, operator: &OperatorName) -> anyhow::Result<(Str
     let passphrase = match std::env::var("REPRIEVE_PASSPHRASE") {
         Ok(passphrase) => passphrase,
         Err(_) => {
-            let first = rpassword::prompt_password(format!("New passphrase for {operator}: ")).context("cannot ask for a passphrase here; set REPRIEVE_PASSPHRASE")?;
+            let first = rpassword::prompt_password(format!("New passphrase for {operator}: "))
+                .context("cannot ask for a passphrase here; set REPRIEVE_PASSPHRASE")?;
             let second = rpassword::prompt_password("The same again: ")?;
             if first != second {
                 bail!("the two passphrases differ");

@@ -42,7 +42,14 @@ pub(crate) fn protect(cli: &Cli, settings: &Settings, protect: &Protect) -> anyh
             };
             println!("  {mark}  {}: {}", finding.subject, finding.text);
         }
-        println!("{}", if unsafe_found { "Agents must not use this role: its effects can't be bounded." } else { "What agents do with this role is measured and bounded." });
+        println!(
+            "{}",
+            if unsafe_found {
+                "Agents must not use this role: its effects can't be bounded."
+            } else {
+                "What agents do with this role is measured and bounded."
+            }
+        );
     }
     Ok(u8::from(unsafe_found))
 }
@@ -86,7 +93,9 @@ pub(crate) fn agent(cli: &Cli, settings: &Settings, agent: &Agent) -> anyhow::Re
             issued(cli, settings, send(settings, by, &command)?, systems[0].as_str())
         }
         Agent::Decoy { name, by } => issued(cli, settings, send(settings, by, &Command::IssueDecoy { agent: name.clone() })?, "production"),
-        Agent::Revoke { name, by } => done(cli, &send(settings, by, &Command::Revoke { agent: name.clone() })?, "Revoked, with the tokens narrowed from it."),
+        Agent::Revoke { name, by } => {
+            done(cli, &send(settings, by, &Command::Revoke { agent: name.clone() })?, "Revoked, with the tokens narrowed from it.")
+        }
         Agent::Narrow { name, allow, resources, by } => {
             let command = Command::Narrow { agent: name.clone(), allow: allow.clone(), resources: resources.clone() };
             done(cli, &send(settings, by, &command)?, "Narrowed.")
@@ -110,7 +119,13 @@ pub(crate) fn agent(cli: &Cli, settings: &Settings, agent: &Agent) -> anyhow::Re
             for agent in state.agents.values() {
                 let kinds: Vec<&str> = agent.scope.kinds.iter().map(|kind| Kind::as_str(*kind)).collect();
                 let systems: Vec<&str> = agent.scope.systems.iter().map(|system| system.as_str()).collect();
-                let condition = if agent.decoy { "decoy" } else if agent.revoked { "revoked" } else { state.frozen_because(&agent.agent).map_or("", |_| "frozen") };
+                let condition = if agent.decoy {
+                    "decoy"
+                } else if agent.revoked {
+                    "revoked"
+                } else {
+                    state.frozen_because(&agent.agent).map_or("", |_| "frozen")
+                };
                 println!("{:<24} {:<6} {:<26} {:<30} {condition}", agent.agent, agent.token, kinds.join(","), systems.join(","));
             }
             Ok(0)
@@ -120,7 +135,8 @@ pub(crate) fn agent(cli: &Cli, settings: &Settings, agent: &Agent) -> anyhow::Re
 
 /// Shows a new token, once, with the URL that holds it.
 fn issued(cli: &Cli, settings: &Settings, mut answer: Value, system: &str) -> anyhow::Result<u8> {
-    let text = |name: &str| answer.get(name).and_then(Value::as_str).map(str::to_owned).with_context(|| format!("the answer has no `{name}`"));
+    let text =
+        |name: &str| answer.get(name).and_then(Value::as_str).map(str::to_owned).with_context(|| format!("the answer has no `{name}`"));
     let (token, agent) = (text("token")?, text("agent")?);
     let address = settings.listen.postgres;
     let host = settings.listen.host.clone().unwrap_or_else(|| address.ip().to_string());
@@ -152,7 +168,11 @@ pub(crate) fn operator(cli: &Cli, settings: &Settings, operator: &Operator) -> a
                 return Err(error);
             }
             let answer = json!({ "operator": name, "totp_secret": *totp.base32(), "otpauth": *totp.otpauth_uri(name) });
-            say(cli, &answer, &format!("{name} is an operator. Their second factor, shown once:\n  {}\n  {}", *totp.base32(), *totp.otpauth_uri(name)));
+            say(
+                cli,
+                &answer,
+                &format!("{name} is an operator. Their second factor, shown once:\n  {}\n  {}", *totp.base32(), *totp.otpauth_uri(name)),
+            );
         }
         Operator::List => {
             let state = read_state(settings)?;
@@ -212,7 +232,15 @@ pub(crate) fn hold(cli: &Cli, settings: &Settings, hold: &Hold) -> anyhow::Resul
     }
 }
 
-fn answer(cli: &Cli, settings: &Settings, id: HoldId, answer: Answer, confirm: Option<String>, reason: &str, by: &As) -> anyhow::Result<u8> {
+fn answer(
+    cli: &Cli,
+    settings: &Settings,
+    id: HoldId,
+    answer: Answer,
+    confirm: Option<String>,
+    reason: &str,
+    by: &As,
+) -> anyhow::Result<u8> {
     let state = read_state(settings)?;
     let hold = find(&state.holds, id)?;
     if answer == Answer::Approve && confirm.is_none() {
@@ -240,7 +268,13 @@ fn status(hold: &HoldState) -> &'static str {
         HoldStatus::Denied => "denied",
         HoldStatus::Expired => "expired",
         HoldStatus::Released => "running",
-        HoldStatus::Finished => if hold.succeeded == Some(true) { "done" } else { "failed" },
+        HoldStatus::Finished => {
+            if hold.succeeded == Some(true) {
+                "done"
+            } else {
+                "failed"
+            }
+        }
     }
 }
 
@@ -270,7 +304,10 @@ fn show(hold: &HoldState) {
     println!("  rule         {}: {}", hold.needs.rule, hold.needs.reason);
     println!("  needs        {} approval{}", hold.needs.approvals, if hold.needs.approvals == 1 { "" } else { "s" });
     if let Some(reach) = &hold.reach {
-        println!("  measured     {}", if reach.estimated { "no: from the catalogue, it was not run" } else { "yes: run inside a transaction, and rolled back" });
+        println!(
+            "  measured     {}",
+            if reach.estimated { "no: from the catalogue, it was not run" } else { "yes: run inside a transaction, and rolled back" }
+        );
         for (table, rows) in &reach.tables {
             println!("    {table:<34} deleted {:>10}  updated {:>10}  inserted {:>10}", rows.deleted, rows.updated, rows.inserted);
         }

@@ -86,7 +86,8 @@ async fn run(as_json: bool, settings: Arc<Settings>) -> anyhow::Result<()> {
 fn say_ready(as_json: bool, settings: &Settings) {
     let Settings { listen, .. } = settings;
     if as_json {
-        let line = json!({ "ready": true, "listen": { "postgres": listen.postgres.to_string(), "operators": listen.operators.to_string() } });
+        let line =
+            json!({ "ready": true, "listen": { "postgres": listen.postgres.to_string(), "operators": listen.operators.to_string() } });
         println!("{line}");
     } else {
         println!("Reprieve serves agents on {} and operators on {}. Stop it with Ctrl-C.", listen.postgres, listen.operators);
@@ -118,7 +119,11 @@ pub(crate) fn check(cli: &Cli, settings: &Settings) -> anyhow::Result<u8> {
         "systems": systems,
         "not_built_yet": ["undo", "vault", "http", "mcp", "hook", "sandbox", "console pages", "recovery"],
     });
-    if cli.json { println!("{report}") } else { println!("{}", serde_json::to_string_pretty(&report)?) }
+    if cli.json {
+        println!("{report}")
+    } else {
+        println!("{}", serde_json::to_string_pretty(&report)?)
+    }
     Ok(u8::from(missing > 0))
 }
 
@@ -126,6 +131,10 @@ pub(crate) fn check(cli: &Cli, settings: &Settings) -> anyhow::Result<u8> {
 pub(crate) fn check_policy(cli: &Cli, settings: &Settings) -> anyhow::Result<u8> {
     let policy = wire::read_policy(settings)?;
     let report = json!({ "ok": true, "profile": policy.profile().to_string(), "digest": policy.digest(), "uniform": policy.is_uniform() });
-    if cli.json { println!("{report}") } else { println!("The policies are right: profile {}, digest {}.", policy.profile(), policy.digest().short()) }
+    if cli.json {
+        println!("{report}")
+    } else {
+        println!("The policies are right: profile {}, digest {}.", policy.profile(), policy.digest().short())
+    }
     Ok(0)
 }
