@@ -7,7 +7,7 @@ use std::{
     fs,
     path::{Path, PathBuf},
     process::Stdio,
-    time::{Duration, SystemTime, UNIX_EPOCH},
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
 use anyhow::{Context as _, bail, ensure};
@@ -206,6 +206,18 @@ impl Gateway {
     }
 }
 
+impl Drop for Gateway {
+    /// A story that is broken off: the gateway ends before its folder goes.
+    fn drop(&mut self) {
+        let Some(mut child) = self.child.take() else { return };
+        drop(child.stdin.take());
+        let deadline = Instant::now() + STOP_WITHIN;
+        while matches!(child.try_wait(), Ok(None)) && Instant::now() < deadline {
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+}
+
 impl Person {
     fn new(name: &'static str, passphrase: String, made: &Value) -> anyhow::Result<Self> {
         Ok(Self { name, passphrase, factor: TotpSecret::from_base32(text(made, "totp_secret")?)?, last_step: 0 })
@@ -229,6 +241,11 @@ impl Person {
     /// The code an authenticator app would show now.
     pub(crate) fn code_now(&self) -> anyhow::Result<String> {
         Ok(self.factor.code_at(Timestamp(now_ms()?)))
+    }
+
+    /// How long until an authenticator app shows a code that the demo has not used.
+    pub(crate) fn fresh_in(&self) -> anyhow::Result<Duration> {
+        Ok(Duration::from_millis(((self.last_step + 1) * STEP_MS).saturating_sub(now_ms()?)))
     }
 
     /// The second factor's secret, for an authenticator app.

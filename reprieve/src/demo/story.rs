@@ -465,11 +465,18 @@ impl Story {
         page.line(Ink::Dim, "   # an operator");
         page.line(Ink::Plain, &format!("   cd {folder}; reprieve() {{ {program} \"$@\"; }}"));
         page.line(Ink::Plain, "   reprieve hold list; reprieve hold show H-2; reprieve ledger tail; reprieve freeze --all");
-        for person in [&self.jonas, &self.ana] {
-            page.line(Ink::Plain, &format!("   export REPRIEVE_OPERATOR={} REPRIEVE_PASSPHRASE={}", person.name, person.passphrase));
-            page.line(Ink::Plain, &format!("   export REPRIEVE_CODE=$(oathtool --totp -b {})    # each code works once", person.secret()));
-        }
-        page.line(Ink::Plain, "   reprieve hold approve H-2 --confirm reservations; reprieve thaw --all --reason done");
+        page.line(Ink::Plain, &format!("   export REPRIEVE_OPERATOR={} REPRIEVE_PASSPHRASE={}", self.jonas.name, self.jonas.passphrase));
+        page.line(Ink::Plain, &format!("   export REPRIEVE_CODE=$(oathtool --totp -b {})", self.jonas.secret()));
+        page.line(Ink::Plain, "   reprieve hold approve H-2 --confirm reservations --reason 'let us see'");
+        page.line(Ink::Dim, "   # the other one; the agent is hers, so she can't be its only approver");
+        page.line(Ink::Plain, &format!("   export REPRIEVE_OPERATOR={} REPRIEVE_PASSPHRASE={}", self.ana.name, self.ana.passphrase));
+        page.line(Ink::Plain, &format!("   export REPRIEVE_CODE=$(oathtool --totp -b {})", self.ana.secret()));
+        page.space();
+        let wait = self.jonas.fresh_in()?.max(self.ana.fresh_in()?);
+        page.line(
+            Ink::Plain,
+            &format!("   Each code works once, and the demo has used some: the next ones count in {} s.", wait.as_secs()),
+        );
         page.space();
         loop {
             if page.is_terminal() {
