@@ -108,6 +108,10 @@ fn whatever_happens_around_the_gate_its_promises_hold() {
     for (rule, (times, seed, what)) in &found {
         println!("{rule}: {times} times, first with SEED={seed}: {what}");
     }
+    if asked_seed().is_none() {
+        let mended = STANDING.iter().filter(|rule| !found.contains_key(**rule));
+        mended.for_each(|rule| println!("`{rule}` was not broken: if it is mended, take it off the list"));
+    }
     let new: Vec<_> = found.iter().filter(|(rule, _)| !STANDING.contains(*rule)).collect();
     assert!(new.is_empty(), "{new:#?}");
     let lived = counts.applied > 0 && counts.approved > 0 && counts.crashes > 0 && counts.answered > 0;
