@@ -57,7 +57,7 @@ impl Raw {
         let (address, database) = place.split_once('/').context("a URL with a database")?;
         let socket = TcpStream::connect(address)?;
         socket.set_nodelay(true)?;
-        socket.set_read_timeout(Some(Duration::from_secs(60)))?;
+        socket.set_read_timeout(Some(Duration::from_secs(30)))?;
         let mut raw = Raw { socket, startup: Vec::new(), key: None };
         let mut parameters = vec![("user", user), ("database", database), ("client_encoding", "UTF8")];
         parameters.extend(more);
