@@ -15,8 +15,8 @@ use std::{
 
 use arc_swap::ArcSwap;
 use reprieve_operation::{
-    Action, Budget, Decision, Effect, Environment, Event, Facts, HoldStatus, IntentId, Kind, Operation, Outcome, Principal, Reach, Refusal,
-    Scope, SessionId, State, Terms, Timestamp, Undoability,
+    Action, Budget, Decision, Effect, Environment, Event, Facts, HoldState, HoldStatus, IntentId, Kind, Operation, Outcome, Principal,
+    Reach, Refusal, Scope, SessionId, State, Terms, Timestamp, Undoability,
 };
 use reprieve_policy::{DecisionCache, Policy};
 use tokio::sync::watch;
@@ -70,13 +70,9 @@ impl Gate {
     pub fn new(audit: Arc<dyn Audit>, clock: Arc<dyn Clock>, policy: Arc<ArcSwap<Policy>>, options: GateOptions) -> Self {
         let next = audit.state().next;
         // A run that was cut off by a crash has spent its release: whether it took place or not, it doesn't run again.
-        let cut_off = audit
-            .state()
-            .holds
-            .values()
-            .filter(|hold| hold.status == HoldStatus::Released)
-            .map(|hold| (hold.hold, hold.intent))
-            .collect::<Vec<_>>();
+        let released = |hold: &&HoldState| hold.status == HoldStatus::Released;
+        let cut_off: Vec<_> =
+            audit.state().holds.values().filter(released).filter_map(|hold| Some((hold.hold, hold.released_by?))).collect();
         for (hold, intent) in cut_off {
             drop(audit.append(Event::HoldFinished { hold, intent, succeeded: false, kept: None }));
         }

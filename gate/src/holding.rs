@@ -36,11 +36,12 @@ pub(crate) struct Holding {
     next: AtomicU64,
     version: watch::Sender<u64>,
     waiting: Mutex<HashMap<HoldId, usize>>,
+    opening: tokio::sync::Mutex<()>,
 }
 
 impl Holding {
     pub(crate) fn new(next: u64) -> Self {
-        Self { next: AtomicU64::new(next), version: watch::channel(0).0, waiting: Mutex::default() }
+        Self { next: AtomicU64::new(next), version: watch::channel(0).0, waiting: Mutex::default(), opening: tokio::sync::Mutex::default() }
     }
 
     pub(crate) fn changed(&self) {
@@ -173,11 +174,16 @@ impl Gate {
             return Err(Refusal::refused("held-text-limit", "this needs an approval, and is too long for a person to read", "split it"));
         }
         let agent = &operation.principal.agent;
+        intent.durable().await?;
+        // One hold is opened at a time: sessions side by side must not open two for one text, nor more than the limit.
+        let _one_at_a_time = self.holding.opening.lock().await;
+        if let Found::Hold(hold) = self.find(operation)? {
+            return Ok(*hold);
+        }
         if self.audit.state().open_holds(agent) >= self.options.open_holds {
             let reason = format!("`{agent}` already has {} holds that wait for people", self.options.open_holds);
             return Err(Refusal::refused("open-holds", reason, "wait for their answers; asking more does not help"));
         }
-        intent.durable().await?;
         let hold = HoldId(self.holding.next.fetch_add(1, Ordering::Relaxed));
         let measured = operation.reach.as_ref().is_some_and(|reach| !reach.estimated);
         let event = Event::HoldOpened {
@@ -226,16 +232,20 @@ impl Gate {
                 });
             }
         };
-        // Whoever gets this event into the ledger runs the operation; the key makes that one.
-        match self.audit.append(Event::HoldReleased { hold: hold.hold, intent: intent.id() }).await {
+        // Whoever gets this event into the ledger runs the operation; the key makes that one. If we are dropped while it is on its way,
+        // the release is spent and has failed.
+        let approved = Approved { hold: hold.hold, reach: hold.reach.clone(), approvals };
+        let pending = self.audit.append(Event::HoldReleased { hold: hold.hold, intent: intent.id() });
+        let release = Release::new(self.audit.clone(), intent.id(), approved);
+        match pending.await {
             Ok(_) => {
                 intent.durable().await?;
-                {
-                    let approved = Approved { hold: hold.hold, reach: hold.reach.clone(), approvals };
-                    Ok(Some(Granted::Terms(terms, Some(Release::new(self.audit.clone(), intent.id(), approved)))))
-                }
+                Ok(Some(Granted::Terms(terms, Some(release))))
             }
-            Err(AuditError::KeyTaken { .. }) => Ok(None),
+            Err(AuditError::KeyTaken { .. }) => {
+                release.forget();
+                Ok(None)
+            }
             Err(error) => Err(Refusal::unavailable("ledger", error.to_string())),
         }
     }

@@ -44,6 +44,11 @@ impl Release {
         Self { audit, intent, approved, finished: false }
     }
 
+    /// It was not ours to spend: somebody else was faster.
+    pub(crate) fn forget(mut self) {
+        self.finished = true;
+    }
+
     /// What was approved.
     #[must_use]
     pub fn approved(&self) -> &Approved {
@@ -98,6 +103,7 @@ impl Permit<'_> {
     pub async fn within_ceiling(&mut self) -> Result<Clearance, Refusal> {
         self.intent.durable().await?;
         self.gate.may_go_on(&self.operation.principal)?;
+        self.intent.cleared = true;
         Ok(Clearance(()))
     }
 
@@ -113,6 +119,7 @@ impl Permit<'_> {
         }
         self.intent.durable().await?;
         self.gate.may_go_on(&self.operation.principal)?; // while the intent became durable, somebody may have frozen the agent
+        self.intent.cleared = true;
         if self.approved.is_none() {
             self.intent.spent = true;
             self.gate.spend(self.operation, reach.rows());
@@ -121,7 +128,7 @@ impl Permit<'_> {
     }
 }
 
-/// An intent without an outcome. Dropped, it records `abandoned`.
+/// An intent without an outcome. Dropped, it records `abandoned`, or `unknown` once it may have become final.
 pub struct OpenIntent {
     audit: Arc<dyn Audit>,
     agent: AgentName,
@@ -133,12 +140,14 @@ pub struct OpenIntent {
     pub(crate) reservation: Option<Reservation>,
     /// Whether its rows were counted, or needn't be.
     pub(crate) spent: bool,
+    /// Whether a clearance was given: from then on it may have become final.
+    cleared: bool,
 }
 
 impl OpenIntent {
     pub(crate) fn new(audit: Arc<dyn Audit>, agent: AgentName, id: IntentId, event: Event) -> Self {
         let pending = Some(audit.append(event));
-        Self { audit, agent, id, pending, concluded: false, statements: Vec::new(), reservation: None, spent: false }
+        Self { audit, agent, id, pending, concluded: false, statements: Vec::new(), reservation: None, spent: false, cleared: false }
     }
 
     /// Adds a statement that runs under this intent besides the one it was opened with; their number is limited, so that a
@@ -189,7 +198,7 @@ impl OpenIntent {
 impl Drop for OpenIntent {
     fn drop(&mut self) {
         if !self.concluded {
-            self.record(Outcome::Abandoned);
+            self.record(if self.cleared { Outcome::Unknown } else { Outcome::Abandoned });
         }
     }
 }

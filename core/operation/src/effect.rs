@@ -87,6 +87,32 @@ impl fmt::Display for ObjectName {
 #[serde(transparent)]
 pub struct ObjectKind(pub String);
 
+impl ObjectKind {
+    /// Whether statements of others run or obey it without naming it, or take it for what they knew.
+    #[must_use]
+    pub fn is_code(&self) -> bool {
+        const CODE: [&str; 16] = [
+            "function",
+            "procedure",
+            "routine",
+            "aggregate",
+            "trigger",
+            "event trigger",
+            "rule",
+            "view",
+            "domain",
+            "cast",
+            "transform",
+            "conversion",
+            "operator",
+            "operator class",
+            "operator family",
+            "language",
+        ];
+        CODE.contains(&self.0.as_str())
+    }
+}
+
 /// How a relation's contents are replaced as a whole.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -182,10 +208,12 @@ pub enum Effect {
 }
 
 impl Effect {
-    /// The kind that scopes and policies see. A called function is `Read` until it is measured: what it did decides.
+    /// The kind that scopes and policies see. A called function is `Read` until it is measured: what it did decides. Defining
+    /// code that others' statements run into is `Grant`: it changes what they do.
     #[must_use]
     pub fn kind(&self) -> Kind {
         match self {
+            Self::Define { object, .. } if object.is_code() => Kind::Grant,
             Self::Read { .. } | Self::Session { .. } | Self::Call { .. } => Kind::Read,
             Self::Insert { .. } | Self::Update { .. } | Self::Define { .. } => Kind::Write,
             Self::Delete { .. } | Self::Drop { .. } | Self::Rewrite { .. } => Kind::Destroy,

@@ -99,6 +99,9 @@ pub struct HoldState {
     pub delivered: bool,
     /// Whether its one run succeeded, once it has ended.
     pub succeeded: Option<bool>,
+    /// The intent whose run spent the release.
+    #[serde(default)]
+    pub released_by: Option<IntentId>,
 }
 
 impl HoldState {
@@ -224,6 +227,8 @@ impl State {
             }
             Event::Concluded { intent, agent, outcome, statements: _ } => {
                 self.open_intents.remove(intent);
+                // Its intent may have been refused by a full queue: the number is used all the same.
+                self.next.intent = self.next.intent.max(intent.0 + 1);
                 let approved = self.approved_intents.remove(intent);
                 if let (Outcome::Done { reach, .. }, false) = (outcome, approved) {
                     self.count_rows(agent, reach.rows(), at);
@@ -300,6 +305,7 @@ impl State {
                     kept: None,
                     delivered: false,
                     succeeded: None,
+                    released_by: None,
                 },
             );
             return;
@@ -318,8 +324,11 @@ impl State {
                 }
             }
             Event::HoldExpired { .. } if hold.is_open() => hold.status = HoldStatus::Expired,
-            Event::HoldReleased { .. } => hold.status = HoldStatus::Released,
-            Event::HoldFinished { kept, succeeded, .. } => {
+            Event::HoldReleased { intent, .. } => {
+                hold.status = HoldStatus::Released;
+                hold.released_by = Some(*intent);
+            }
+            Event::HoldFinished { kept, succeeded, intent, .. } if hold.released_by == Some(*intent) => {
                 hold.status = HoldStatus::Finished;
                 hold.succeeded = Some(*succeeded);
                 hold.kept.clone_from(kept);

@@ -2,7 +2,7 @@
 
 use bytes::BytesMut;
 use reprieve_gate::Gate;
-use reprieve_operation::{Refusal, RefusalKind};
+use reprieve_operation::{HoldState, Refusal, RefusalKind};
 use reprieve_pgwire::write;
 
 /// The SQLSTATE of a refusal.
@@ -55,4 +55,25 @@ fn words(gate: &Gate, refusal: &Refusal) -> (String, String, String) {
         _ => format!("Another route to the same effect meets the same answer. Instead: {}.", refusal.remedy),
     };
     (message, detail, hint)
+}
+
+/// Appends an agent's holds as a result: `SHOW reprieve.holds`.
+pub(crate) fn holds(out: &mut BytesMut, holds: &[HoldState]) {
+    const TEXT: u32 = 25;
+    let columns = [("hold", TEXT), ("status", TEXT), ("system", TEXT), ("effect", TEXT), ("statement", TEXT)];
+    let start = out.len();
+    let mut written = write::row_description(out, &columns);
+    for hold in holds {
+        let status = serde_json::to_value(hold.status).ok().and_then(|status| status.as_str().map(str::to_owned)).unwrap_or_default();
+        let effect = hold.reach.as_ref().map(ToString::to_string).unwrap_or_default();
+        let values = [hold.hold.to_string(), status, hold.system.to_string(), effect, hold.text.clone()];
+        let values: Vec<Option<&[u8]>> = values.iter().map(|value| Some(value.as_bytes())).collect();
+        written = written.and_then(|()| write::data_row(out, &values));
+    }
+    if written.is_err() {
+        out.truncate(start);
+        write::error_response(out, &[(b'S', "ERROR"), (b'V', "ERROR"), (b'C', "XX000"), (b'M', "the holds can't be shown")]);
+        return;
+    }
+    write::command_complete(out, "SHOW");
 }

@@ -43,7 +43,14 @@ pub(crate) struct Batch {
     block: Option<bool>,
     /// An error was answered: everything up to the Sync is ignored.
     skipping: bool,
+    /// Something was prepared or bound that is no proven read: even that may run code.
+    unproven: bool,
+    /// Code runs in this batch that may replace statements and portals that have a name.
+    tainted: bool,
 }
+
+/// Types from here on are of users' making (`FirstNormalObjectId`): reading a value of theirs may run code.
+const FIRST_USER_OID: u32 = 16_384;
 
 #[derive(Debug, Clone, Copy)]
 struct Streaming {
@@ -51,6 +58,10 @@ struct Streaming {
 }
 
 impl Batch {
+    fn is_empty(&self) -> bool {
+        self.messages.is_empty() && self.streaming.is_none() && !self.skipping && !self.deferred
+    }
+
     pub(crate) fn clear(&mut self) {
         *self = Self::default();
     }
@@ -60,6 +71,7 @@ impl Session {
     /// A message of the extended protocol.
     pub(crate) async fn extended(&mut self, frame: FrontendFrame) -> Result<(), Gone> {
         if !self.ends.in_batch {
+            self.ends.make_baseline().await?;
             self.ends.in_batch = true;
             self.ends.wire.code = None;
             self.ends.wire.hide_ready = false;
@@ -85,7 +97,17 @@ impl Session {
                 self.sync().await?;
                 Ok(())
             }
-            b'F' => self.function_call(&frame).await?,
+            b'F' => {
+                let alone = self.batch.is_empty();
+                match self.function_call(&frame).await? {
+                    // A function call is an exchange of its own, with a ReadyForQuery at its end.
+                    Err(refusal) if alone => {
+                        self.fail_batch(&refusal).await?;
+                        return self.end_batch(false);
+                    }
+                    done => done,
+                }
+            }
             _ => return Err(Gone::Protocol),
         };
         match done {
@@ -119,9 +141,47 @@ impl Session {
         }
     }
 
+    /// Ends the batch that is open when a Query comes. The server would commit what it began, unmeasured. `false`: the Query is
+    /// not run.
+    pub(crate) async fn close_batch_before_query(&mut self) -> Result<bool, Gone> {
+        if self.batch.is_empty() {
+            self.batch.clear();
+            return Ok(true);
+        }
+        if self.batch.skipping {
+            return Ok(false); // as the server does: everything up to the Sync is ignored
+        }
+        let outside = self.ends.wire.status == b'I';
+        if outside && (self.batch.deferred || self.batch.streaming.is_some() || self.batch.unproven || self.batch.block.is_some()) {
+            let refusal = Refusal::refused(
+                "query-in-batch",
+                "a Query came before the Sync of a batch that may change something",
+                "send the Sync first",
+            );
+            self.fail_batch(&refusal).await?;
+            self.transaction = None;
+            self.end_batch(false)?;
+            return Ok(false);
+        }
+        self.send_kept();
+        self.ends.wire.settle_sent().await?;
+        self.batch.clear();
+        Ok(true)
+    }
+
+    /// Notes what preparing or binding a statement may run: its constants and parameters are read by code too.
+    fn note_unproven(&mut self, known: &Known) {
+        if !known.is_harmless(self.ends.system.view().as_deref()) {
+            self.batch.unproven = true;
+            self.suspect |= self.ends.wire.status != b'I';
+        }
+    }
+
     fn parse(&mut self, frame: &FrontendFrame) -> Result<(), Refusal> {
         let parse = Parse::parse(frame.body()).map_err(broken)?;
-        let known = self.texts.find(parse.text);
+        let own_types = parse.parameter_types.iter().any(|oid| *oid >= FIRST_USER_OID);
+        let known = if own_types { Known::distrusted(parse.text) } else { self.texts.find(parse.text) };
+        self.note_unproven(&known);
         let name = parse.name.to_owned();
         self.batch.statements.insert(name.clone(), known.clone());
         self.take(frame.bytes.clone(), Asked::Parse(Some((name.clone(), known))), Some(name));
@@ -137,6 +197,11 @@ impl Session {
             Some(known) => known.clone(),
             None => self.statement(bind.statement).await?,
         };
+        let known = match self.believe(bind.statement, known) {
+            Ok(known) => known,
+            Err(refusal) => return Ok(Err(refusal)),
+        };
+        self.note_unproven(&known);
         let parameters = (!bind.values.is_empty()).then(|| Parameters {
             formats: bind.formats.clone(),
             values: bind.values.iter().map(|value| value.map(<[u8]>::to_vec)).collect(),
@@ -149,9 +214,11 @@ impl Session {
 
     /// The statement that the server has under this name. Behind our back it may have been replaced by SQL: then it is opaque.
     async fn statement(&mut self, name: &str) -> Result<Arc<Known>, Gone> {
-        if !name.is_empty() && self.tainted {
-            if !self.ends.wire.replies.is_empty() || self.batch.deferred || self.ends.wire.status == b'E' {
-                return Ok(Known::opaque(name));
+        if !name.is_empty() && self.tainted && self.ends.wire.status != b'E' {
+            self.send_kept();
+            self.ends.wire.settle_sent().await?;
+            if self.ends.wire.code.is_some() {
+                return Ok(Known::opaque(name)); // an error came: the server ignores the rest
             }
             // Statements made by PREPARE say so (PostgreSQL 15, section 54.16); what the protocol prepared can't be changed, only
             // closed and made anew.
@@ -173,6 +240,19 @@ impl Session {
         Ok(self.ends.wire.statements.get(name).cloned().unwrap_or_else(|| Known::opaque(name)))
     }
 
+    /// What is believed of a statement or portal with a name once code ran in this batch: it may have been replaced by any SELECT,
+    /// INSERT, UPDATE, DELETE or MERGE.
+    fn believe(&self, name: &str, known: Arc<Known>) -> Result<Arc<Known>, Refusal> {
+        if name.is_empty() || !self.batch.tainted {
+            return Ok(known);
+        }
+        if known.control().is_some() {
+            let reason = "transaction control under a name, after code that may have replaced it in the same batch";
+            return Err(Refusal::refused("name-in-batch", reason, "send a Sync before it"));
+        }
+        Ok(Known::distrusted(&known.text))
+    }
+
     fn portal(&self, name: &str) -> (Arc<Known>, Option<Parameters>) {
         if let Some((known, parameters)) = self.batch.portals.get(name) {
             return (known.clone(), parameters.clone());
@@ -187,6 +267,13 @@ impl Session {
             Err(error) => return Ok(Err(broken(error))),
         };
         let (known, parameters) = self.portal(execute.portal);
+        let known = match self.believe(execute.portal, known) {
+            Ok(known) => known,
+            Err(refusal) => return Ok(Err(refusal)),
+        };
+        let view = self.ends.system.view();
+        let tame = view.as_deref().is_some_and(|view| known.is_tame(view));
+        self.batch.tainted |= !tame;
         let block = self.batch.block.unwrap_or(self.ends.wire.status != b'I');
         if let Some(control) = known.control() {
             return self.execute_control(frame, &known, control, block).await;
@@ -237,6 +324,9 @@ impl Session {
             }
             Control::Commit { chain } => {
                 self.batch.block = Some(chain);
+                if self.suspect && self.transaction.is_none() && block {
+                    self.suspect_transaction();
+                }
                 if self.transaction.is_some() && (block || self.batch.streaming.is_some()) {
                     self.batch.streaming = None;
                     self.commit(CommitBy::Execute(frame.bytes.clone())).await?;
@@ -250,6 +340,7 @@ impl Session {
                 self.batch.block = Some(chain);
                 self.ends.carry_over |= self.transaction.is_some();
                 self.transaction = None;
+                self.suspect = true;
                 self.batch.streaming = None;
             }
             Control::PrepareTransaction | Control::CommitPrepared | Control::RollbackPrepared => {
@@ -326,9 +417,35 @@ impl Session {
             return self.end_batch(false);
         }
         self.send_kept();
+        if self.batch.unproven && self.ends.wire.status == b'I' && self.batch.block.is_none() {
+            return self.sync_unproven().await;
+        }
         self.ends.wire.send_sync(Route::Client);
         self.ends.wire.settle().await?;
         self.end_batch(true)
+    }
+
+    /// The Sync of a batch that only prepared or bound something: that too has to have changed nothing.
+    async fn sync_unproven(&mut self) -> Result<(), Gone> {
+        self.ends.wire.hide_ready = true;
+        self.ends.wire.settle_sent().await?;
+        if self.ends.wire.code.is_none() {
+            match self.ends.measure_nothing().await {
+                Ok(true) => {}
+                Ok(false) => {
+                    let reason = "preparing or binding this changes something";
+                    self.fail_batch(&Refusal::refused("parse-side-effects", reason, "run it as a statement")).await?;
+                    return self.end_batch(false);
+                }
+                Err(refusal) => {
+                    self.fail_batch(&refusal).await?;
+                    return self.end_batch(false);
+                }
+            }
+        }
+        self.ends.wire.send_sync(Route::Client);
+        self.ends.wire.settle().await?;
+        self.end_batch(false)
     }
 
     /// Runs the kept back batch as one operation.
@@ -386,6 +503,7 @@ impl Session {
         }
         if self.ends.wire.status == b'I' {
             self.transaction = None;
+            self.suspect = false;
             self.ends.wire.portals.clear();
         }
         self.batch.clear();

@@ -6,7 +6,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use reprieve_operation::{Effect, Reach, TableReach};
+use reprieve_operation::{Reach, TableReach};
 
 use crate::wire::Captured;
 
@@ -21,10 +21,12 @@ pub(crate) struct Relation {
     pub(crate) persistence: char,
     /// Changes when the contents are replaced as a whole.
     pub(crate) filenode: u32,
-    /// Columns dropped so far.
-    pub(crate) dropped_columns: u32,
-    /// Owner, privileges and row security, as a digest.
-    pub(crate) privileges: String,
+    /// Number, name and type of each column in order. An addition only appends to it.
+    pub(crate) columns: String,
+    /// What is demanded of each column, and who may touch it. An addition only appends to it.
+    pub(crate) column_rules: String,
+    /// Owner, privileges, row security, constraints, triggers, rules and a view's definition.
+    pub(crate) rules: String,
     /// The planner's idea of its rows.
     pub(crate) rows: u64,
 }
@@ -41,13 +43,26 @@ pub(crate) struct Snapshot {
     pub(crate) deferrable_triggers: bool,
     /// Whether triggers, rules or functions of users exist: plain statements may then run any code.
     pub(crate) user_code: bool,
+    /// Types whose values run code when they are read: domains and ranges.
+    pub(crate) code_types: u64,
 }
 
-/// Reads the relations of the database: oid, schema.name, relkind, relpersistence, relfilenode, dropped columns, privileges, rows.
+/// Reads the relations of the database: oid, schema.name, relkind, relpersistence, relfilenode, columns, column rules, rules, rows.
 pub(crate) const RELATIONS: &str = "
-SELECT c.oid, n.nspname OPERATOR(pg_catalog.||) '.' OPERATOR(pg_catalog.||) c.relname, c.relkind, c.relpersistence, c.relfilenode,
- (SELECT pg_catalog.count(*) FROM pg_catalog.pg_attribute a WHERE a.attrelid OPERATOR(pg_catalog.=) c.oid AND a.attisdropped),
- pg_catalog.md5(pg_catalog.concat_ws('|', c.relowner, c.relacl::pg_catalog.text, c.relrowsecurity, c.relforcerowsecurity)),
+SELECT c.oid, pg_catalog.concat(n.nspname, '.', c.relname), c.relkind, c.relpersistence, c.relfilenode,
+ (SELECT pg_catalog.string_agg(pg_catalog.concat_ws(',', a.attnum, a.attname, a.atttypid, a.attisdropped), '|' ORDER BY a.attnum)
+  FROM pg_catalog.pg_attribute a WHERE a.attrelid OPERATOR(pg_catalog.=) c.oid AND a.attnum OPERATOR(pg_catalog.>) 0),
+ (SELECT pg_catalog.string_agg(pg_catalog.concat_ws(',', a.attnum, a.attnotnull, a.atthasdef, a.attidentity, a.attacl::pg_catalog.text), '|' ORDER BY a.attnum)
+  FROM pg_catalog.pg_attribute a WHERE a.attrelid OPERATOR(pg_catalog.=) c.oid AND a.attnum OPERATOR(pg_catalog.>) 0),
+ pg_catalog.md5(pg_catalog.concat_ws('|', c.relowner, c.relacl::pg_catalog.text, c.relrowsecurity, c.relforcerowsecurity,
+  (SELECT pg_catalog.string_agg(pg_catalog.concat_ws(',', k.conname, k.contype, k.condeferrable), ';' ORDER BY k.oid) FROM pg_catalog.pg_constraint k
+   WHERE k.conrelid OPERATOR(pg_catalog.=) c.oid),
+  (SELECT pg_catalog.string_agg(pg_catalog.concat_ws(',', t.tgname, t.tgenabled, t.tgfoid, t.tgdeferrable), ';' ORDER BY t.oid) FROM pg_catalog.pg_trigger t
+   WHERE t.tgrelid OPERATOR(pg_catalog.=) c.oid AND (NOT t.tgisinternal OR t.tgenabled OPERATOR(pg_catalog.<>) 'O')),
+  (SELECT pg_catalog.string_agg(pg_catalog.concat_ws(',', r.rulename, r.ev_enabled, pg_catalog.md5(r.ev_action::pg_catalog.text)), ';' ORDER BY r.oid)
+   FROM pg_catalog.pg_rewrite r WHERE r.ev_class OPERATOR(pg_catalog.=) c.oid),
+  (SELECT pg_catalog.string_agg(pg_catalog.concat_ws(',', q.polname, q.polcmd, q.polpermissive, q.polroles::pg_catalog.text, pg_catalog.md5(pg_catalog.concat(q.polqual::pg_catalog.text, q.polwithcheck::pg_catalog.text))), ';' ORDER BY q.oid)
+   FROM pg_catalog.pg_policy q WHERE q.polrelid OPERATOR(pg_catalog.=) c.oid))),
  GREATEST(c.reltuples, 0)::pg_catalog.int8
 FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid OPERATOR(pg_catalog.=) c.relnamespace
 WHERE c.relkind OPERATOR(pg_catalog.<>) 't' AND (c.oid OPERATOR(pg_catalog.>=) 16384::pg_catalog.oid)";
@@ -63,7 +78,8 @@ pub(crate) const TRIGGERS: &str = "
 SELECT COALESCE(pg_catalog.bool_or(t.tgdeferrable), false), (pg_catalog.count(*) OPERATOR(pg_catalog.>) 0)
  OR EXISTS (SELECT FROM pg_catalog.pg_rewrite r WHERE r.ev_type OPERATOR(pg_catalog.<>) '1' AND r.oid OPERATOR(pg_catalog.>=) 16384::pg_catalog.oid)
  OR EXISTS (SELECT FROM pg_catalog.pg_proc f WHERE f.oid OPERATOR(pg_catalog.>=) 16384::pg_catalog.oid AND f.prolang OPERATOR(pg_catalog.>=) 14::pg_catalog.oid),
- (SELECT pg_catalog.max(c.oid) FROM pg_catalog.pg_class c)
+ (SELECT pg_catalog.max(c.oid) FROM pg_catalog.pg_class c),
+ (SELECT pg_catalog.count(*) FROM pg_catalog.pg_type y WHERE y.typtype OPERATOR(pg_catalog.=) ANY ('{d,r}') AND y.oid OPERATOR(pg_catalog.>=) 16384::pg_catalog.oid)
 FROM pg_catalog.pg_trigger t WHERE NOT t.tgisinternal";
 
 /// Above this many user tables the guard asks the backend's own locks which tables were touched.
@@ -83,9 +99,10 @@ impl Snapshot {
                 kind: field(2)?.chars().next()?,
                 persistence: field(3)?.chars().next()?,
                 filenode: field(4)?.parse().ok()?,
-                dropped_columns: field(5)?.parse().ok()?,
-                privileges: field(6)?.to_owned(),
-                rows: field(7)?.parse().ok()?,
+                columns: field(5).unwrap_or_default().to_owned(),
+                column_rules: field(6).unwrap_or_default().to_owned(),
+                rules: field(7)?.to_owned(),
+                rows: field(8)?.parse().ok()?,
             };
             snapshot.relations.insert(field(0)?.parse().ok()?, relation);
         }
@@ -96,6 +113,7 @@ impl Snapshot {
         snapshot.deferrable_triggers = row.first()?.as_deref()? == "t";
         snapshot.user_code = row.get(1)?.as_deref()? == "t";
         snapshot.max_oid = row.get(2)?.as_deref()?.parse().ok()?;
+        snapshot.code_types = row.get(3)?.as_deref()?.parse().ok()?;
         (snapshot.catalogs.len() >= 50).then_some(snapshot)
     }
 
@@ -143,7 +161,7 @@ impl Snapshot {
         format!(
             "SELECT x.o, pg_catalog.pg_stat_get_xact_tuples_inserted(x.o), pg_catalog.pg_stat_get_xact_tuples_updated(x.o), pg_catalog.pg_stat_get_xact_tuples_deleted(x.o), \
              n.nspname OPERATOR(pg_catalog.||) '.' OPERATOR(pg_catalog.||) c.relname, c.relkind, c.relpersistence, c.relfilenode, \
-             (SELECT pg_catalog.count(*) FROM pg_catalog.pg_attribute a WHERE a.attrelid OPERATOR(pg_catalog.=) c.oid AND a.attisdropped), x.e, \
+             x.e, \
              (SELECT pg_catalog.count(*) FROM pg_catalog.pg_cursor() h WHERE h.is_holdable), pg_catalog.pg_current_xact_id_if_assigned(), pg_catalog.pg_stat_force_next_flush() \
              FROM (SELECT y.o, pg_catalog.bool_or(y.e) e FROM (SELECT l.relation o, l.mode OPERATOR(pg_catalog.=) 'AccessExclusiveLock' e FROM pg_catalog.pg_lock_status() l \
              WHERE l.pid OPERATOR(pg_catalog.=) pg_catalog.pg_backend_pid() AND l.locktype OPERATOR(pg_catalog.=) 'relation' AND l.relation OPERATOR(pg_catalog.>=) 16384::pg_catalog.oid \
@@ -170,7 +188,7 @@ impl Snapshot {
     }
 
     /// Reads the answer to [`Snapshot::measurement`]. `None`: it isn't as expected, which is a refusal.
-    pub(crate) fn reach_of_measurement(&self, captured: &Captured, effects: &[Effect]) -> Option<Measured> {
+    pub(crate) fn reach_of_measurement(&self, captured: &Captured) -> Option<Measured> {
         if captured.error.is_some() || captured.rows.is_empty() {
             return None;
         }
@@ -183,11 +201,11 @@ impl Snapshot {
             let field = |index: usize| row.get(index)?.as_deref();
             let oid: u32 = field(0)?.parse().ok()?;
             let rows = TableReach { inserted: field(1)?.parse().ok()?, updated: field(2)?.parse().ok()?, deleted: field(3)?.parse().ok()? };
-            let exclusive = field(9)? == "t";
-            if field(10)? != "0" && reach.escapes.is_empty() {
+            let exclusive = field(8)? == "t";
+            if field(9)? != "0" && reach.escapes.is_empty() {
                 reach.escapes.push("leaves a cursor WITH HOLD, whose query runs inside COMMIT".to_owned());
             }
-            xid = field(11).and_then(|xid| xid.parse().ok());
+            xid = field(10).and_then(|xid| xid.parse().ok());
             if let Some(catalog) = self.catalogs.get(&oid) {
                 if rows.rows() > 0 {
                     counts.insert(catalog.as_str(), rows);
@@ -210,10 +228,9 @@ impl Snapshot {
                 reach.tables.insert(name.to_owned(), rows);
             }
             match known {
-                Some(known) if exclusive && matches!(kind, "r" | "p" | "m") => {
+                Some(known) if exclusive && matches!(kind, "r" | "p") => {
                     let filenode: u32 = field(7)?.parse().ok()?;
-                    let dropped_columns: u32 = field(8)?.parse().ok()?;
-                    if filenode != known.filenode || dropped_columns > known.dropped_columns {
+                    if filenode != known.filenode {
                         reach.rewritten.push(name.to_owned());
                     }
                     if name != known.name {
@@ -228,11 +245,38 @@ impl Snapshot {
         let parts_only = gone.iter().all(|relation| matches!(relation.kind, 'i' | 'I' | 'S' | 'c'));
         gone.retain(|relation| parts_only || !matches!(relation.kind, 'i' | 'I' | 'S' | 'c'));
         reach.dropped.extend(gone.iter().map(|relation| relation.name.clone()));
-        read_catalogs(&mut reach, &counts, effects);
-        let privileges_may_have_changed = counts.get("pg_class").is_some_and(|rows| rows.updated > 0);
-        Some(Measured { reach, xid, unknown_relation: unknown, privileges_may_have_changed })
+        read_catalogs(&mut reach, &counts);
+        let moved = |catalogs: &[&str]| catalogs.iter().any(|catalog| counts.contains_key(catalog));
+        let definitions_may_have_changed =
+            moved(&["pg_class", "pg_attribute", "pg_attrdef", "pg_constraint", "pg_trigger", "pg_rewrite", "pg_policy", "pg_type"]);
+        Some(Measured { reach, xid, unknown_relation: unknown, definitions_may_have_changed })
+    }
+
+    /// Compares definitions inside the transaction, as [`RELATIONS`] and [`TRIGGERS`] answer there, with those outside.
+    pub(crate) fn compare_definitions(&self, reach: &mut Reach, relations: &Captured, types: &Captured) -> Option<()> {
+        if relations.error.is_some() || types.error.is_some() {
+            return None;
+        }
+        let mut rules_changed = 0;
+        for row in &relations.rows {
+            let field = |index: usize| row.get(index).and_then(Option::as_deref).unwrap_or_default();
+            let Some(known) = self.relations.get(&field(0).parse().ok()?) else { continue };
+            if !field(5).starts_with(&known.columns) && !reach.rewritten.contains(&known.name) {
+                reach.rewritten.push(known.name.clone());
+            }
+            rules_changed += u64::from(!field(6).starts_with(&known.column_rules) || field(7) != known.rules);
+        }
+        let code_types: u64 = types.rows.first()?.get(3)?.as_deref()?.parse().ok()?;
+        rules_changed += u64::from(code_types != self.code_types);
+        if rules_changed > 0 {
+            *reach.catalogs.entry(RULES.to_owned()).or_default() += rules_changed;
+        }
+        Some(())
     }
 }
+
+/// The name under which a reach counts changes of rights, and of code and rules that others' statements run into.
+const RULES: &str = "privileges";
 
 /// What a measurement says, and what it leaves open.
 #[derive(Debug)]
@@ -241,13 +285,13 @@ pub(crate) struct Measured {
     pub(crate) xid: Option<u64>,
     /// A relation was written to or altered that the snapshot doesn't know: it is new, or the snapshot is old.
     pub(crate) unknown_relation: bool,
-    /// Owners, privileges or row security have to be compared.
-    pub(crate) privileges_may_have_changed: bool,
+    /// Columns, rules and privileges have to be compared.
+    pub(crate) definitions_may_have_changed: bool,
 }
 
-/// Turns catalog counters into what they mean. Additions are definitions; what disappears or is replaced behind the text's back
-/// counts as dropped or as a change of privileges.
-fn read_catalogs(reach: &mut Reach, counts: &BTreeMap<&str, TableReach>, effects: &[Effect]) {
+/// Turns catalog counters into what they mean. Additions are definitions; what disappears behind the text's back counts as dropped,
+/// and whatever changes rights or code as such.
+fn read_catalogs(reach: &mut Reach, counts: &BTreeMap<&str, TableReach>) {
     // Rows of these come and go with any definition, and with ANALYZE.
     const BOOKKEEPING: [&str; 10] = [
         "pg_depend",
@@ -261,30 +305,39 @@ fn read_catalogs(reach: &mut Reach, counts: &BTreeMap<&str, TableReach>, effects
         "pg_sequence",
         "pg_statistic_ext_data",
     ];
-    // An update of these without a definition in the text is a change of rights, or of what enforces them.
-    const RIGHTS: [&str; 12] = [
-        "pg_namespace",
-        "pg_proc",
+    // Harmless to add to; compared relation by relation where that matters.
+    const ADDITIVE: [&str; 10] = [
         "pg_type",
-        "pg_database",
-        "pg_largeobject_metadata",
-        "pg_language",
-        "pg_foreign_server",
-        "pg_foreign_data_wrapper",
-        "pg_tablespace",
+        "pg_attrdef",
+        "pg_constraint",
         "pg_trigger",
-        "pg_policy",
-        "pg_rewrite",
+        "pg_inherits",
+        "pg_partitioned_table",
+        "pg_namespace",
+        "pg_enum",
+        "pg_statistic_ext",
+        "pg_largeobject_metadata",
     ];
-    let defines = effects.iter().any(|effect| matches!(effect, Effect::Define { .. } | Effect::Drop { .. } | Effect::Rewrite { .. }));
+    // Changed with additions to others.
+    const UPDATED_BY_ADDITIONS: [&str; 3] = ["pg_constraint", "pg_attrdef", "pg_inherits"];
     let relations_dropped = !reach.dropped.is_empty();
     for (catalog, rows) in counts {
+        if *catalog == "pg_largeobject" {
+            reach.tables.insert("pg_catalog.pg_largeobject".to_owned(), *rows); // contents, not definitions
+            continue;
+        }
         reach.catalogs.insert((*catalog).to_owned(), rows.rows());
-        if rows.deleted > 0 && !relations_dropped && !BOOKKEEPING.contains(catalog) {
+        if BOOKKEEPING.contains(catalog) {
+            continue;
+        }
+        if rows.deleted > 0 && !relations_dropped {
             reach.dropped.push(format!("{} rows of {catalog}", rows.deleted));
         }
-        if rows.updated > 0 && !defines && RIGHTS.contains(catalog) {
-            reach.catalogs.insert("privileges".to_owned(), rows.updated);
+        let additive = ADDITIVE.contains(catalog);
+        let updated = if UPDATED_BY_ADDITIONS.contains(catalog) { 0 } else { rows.updated };
+        let rules = if additive { updated } else { rows.rows() };
+        if rules > 0 {
+            *reach.catalogs.entry(RULES.to_owned()).or_default() += rules;
         }
     }
 }
@@ -308,8 +361,9 @@ mod tests {
             kind: 'r',
             persistence: 'p',
             filenode: 1,
-            dropped_columns: 0,
-            privileges: String::new(),
+            columns: String::new(),
+            column_rules: String::new(),
+            rules: String::new(),
             rows: 0,
         };
         snapshot.relations.insert(20000, relation);

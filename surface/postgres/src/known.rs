@@ -29,6 +29,8 @@ pub(crate) struct Known {
     /// The effects of all its statements.
     pub(crate) effects: Arc<[Effect]>,
     redacted: OnceLock<Arc<str>>,
+    /// What the server runs under its name may be something else: it is never taken for a read.
+    distrusted: bool,
     /// The view's version under which all of it was proven to be reads, times two, plus one if it was.
     proof: AtomicU64,
 }
@@ -44,7 +46,14 @@ impl Known {
                 }
             }
         }
-        Self { text: text.into(), analysis, effects: effects.into(), redacted: OnceLock::new(), proof: AtomicU64::new(0) }
+        Self {
+            text: text.into(),
+            analysis,
+            effects: effects.into(),
+            redacted: OnceLock::new(),
+            distrusted: false,
+            proof: AtomicU64::new(0),
+        }
     }
 
     /// A statement that was prepared behind our back: it may be anything.
@@ -52,6 +61,16 @@ impl Known {
         // EXECUTE of a name is analysed as a call that may do anything.
         let quoted = name.replace('"', "\"\"");
         Arc::new(Self::new(&format!("EXECUTE \"{quoted}\"")))
+    }
+
+    /// The same text, of which nothing is believed: code ran since it was prepared, or its parameters run code.
+    pub(crate) fn distrusted(text: &str) -> Arc<Self> {
+        Arc::new(Self { distrusted: true, ..Self::new(text) })
+    }
+
+    /// Whether it is a proven read, or touches nothing but the session or the transaction's state.
+    pub(crate) fn is_harmless(&self, view: Option<&View>) -> bool {
+        !self.distrusted && (self.control().is_some() || self.is_session() || view.is_some_and(|view| self.is_read(view)))
     }
 
     /// The text without its literals.
@@ -63,6 +82,9 @@ impl Known {
 
     /// Whether all of it is proven to write nothing.
     pub(crate) fn is_read(&self, view: &View) -> bool {
+        if self.distrusted {
+            return false;
+        }
         let seen = self.proof.load(Ordering::Relaxed);
         if seen >> 1 == view.version {
             return seen & 1 == 1;
@@ -83,7 +105,7 @@ impl Known {
 
     /// Whether it only touches the session's own state.
     pub(crate) fn is_session(&self) -> bool {
-        self.analysis.statements.iter().all(|statement| statement.class == Class::Session)
+        !self.distrusted && self.analysis.statements.iter().all(|statement| statement.class == Class::Session)
     }
 
     /// Whether nothing but rows may change, so that it may run in an implicit transaction.
@@ -104,13 +126,14 @@ impl Known {
     /// Whether it can't have run code that prepares or closes statements and cursors behind our back.
     pub(crate) fn is_tame(&self, view: &View) -> bool {
         let statements = &self.analysis.statements;
-        statements.iter().all(|statement| match statement.class {
-            Class::Control(_) => true,
-            Class::Session => !names_statements(&self.text),
-            Class::Read => view.catalog.proves_read(statement),
-            Class::Dml => !view.snapshot.user_code && statement.functions.is_empty(),
-            Class::Block | Class::Unwrapped | Class::Unreadable => false,
-        })
+        !self.distrusted
+            && statements.iter().all(|statement| match statement.class {
+                Class::Control(_) => true,
+                Class::Session => !names_statements(&self.text),
+                Class::Read => view.catalog.proves_read(statement),
+                Class::Dml => !view.snapshot.user_code && statement.functions.is_empty(),
+                Class::Block | Class::Unwrapped | Class::Unreadable => false,
+            })
     }
 }
 

@@ -126,7 +126,7 @@ impl Upstream for Run<'_> {
             match &self.form {
                 Form::Commit { approved, .. } => {
                     let approved = approved.clone();
-                    let measured = self.ends.measure(&operation.effects).await.ok()??;
+                    let measured = self.ends.measure().await.ok()??;
                     Some(approved.map_or(measured.reach.clone(), |approved| measured.reach.beyond(&approved)))
                 }
                 Form::Simple { text, unwrapped: false, .. } => {
@@ -228,7 +228,6 @@ impl Ends {
 
     /// A text by the simple protocol.
     async fn simple(&mut self, mut permit: Permit<'_>, text: &str, results: usize, plain: bool) -> Result<Ran> {
-        let effects = permit.operation().effects.clone();
         let view = self.system.fresh_view().await.ok_or_else(no_catalogue)?;
         if let Some(guard) = plain.then(|| permit.ceiling()).flatten().and_then(|ceiling| view.snapshot.raising_guard(ceiling, true))
             && !view.snapshot.deferrable_triggers
@@ -250,12 +249,12 @@ impl Ends {
             self.rollback().await?;
             return Ok(Ran::Failed { code });
         }
-        self.conclude_block(permit, &effects).await
+        self.conclude_block(permit).await
     }
 
     /// Measures the open block, and commits or rolls back.
-    async fn conclude_block(&mut self, mut permit: Permit<'_>, effects: &[Effect]) -> Result<Ran> {
-        let Some(measured) = self.measure(effects).await? else {
+    async fn conclude_block(&mut self, mut permit: Permit<'_>) -> Result<Ran> {
+        let Some(measured) = self.measure().await? else {
             self.rollback().await?;
             return self.wire.code.clone().map(|code| Ran::Failed { code }).ok_or_else(unmeasured);
         };
@@ -351,7 +350,7 @@ impl Ends {
             self.end_failed_batch().await?;
             return Ok(Ran::Failed { code });
         }
-        let measured = self.measure(&effects).await?;
+        let measured = self.measure().await?;
         let cleared = match &measured {
             Some(measured) => self.clear(&mut permit, &measured.reach).await?.is_some(),
             None => false,
@@ -413,7 +412,6 @@ impl Ends {
 
     /// The COMMIT of the client's transaction.
     async fn commit(&mut self, mut permit: Permit<'_>, by: &CommitBy, plain: bool, approved: Option<&Reach>) -> Result<Ran> {
-        let effects = permit.operation().effects.clone();
         let view = self.system.fresh_view().await.ok_or_else(no_catalogue)?;
         self.wire.hide_ready = true;
         let ceiling = if plain && approved.is_none() && !view.snapshot.deferrable_triggers { permit.ceiling() } else { None };
@@ -421,7 +419,7 @@ impl Ends {
             let _clearance = self.within_ceiling(&mut permit).await?;
             return self.commit_guarded(by, &guard, &view).await;
         }
-        let measured = self.measure(&effects).await?;
+        let measured = self.measure().await?;
         let Some(measured) = measured else {
             let code = self.wire.code.clone();
             self.roll_back_whatever_is_open().await.map_err(lost)?;
@@ -493,8 +491,37 @@ impl Ends {
     }
 
     /// Measures the open transaction. `None`: it couldn't be measured, or a deferred constraint failed, which ended it.
-    async fn measure(&mut self, effects: &[Effect]) -> Result<Option<Measured>> {
+    async fn measure(&mut self) -> Result<Option<Measured>> {
         let view = self.system.fresh_view().await.ok_or_else(no_catalogue)?;
+        let Some(mut measured) = self.measure_once(&view).await? else { return Ok(None) };
+        if view.snapshot.deferrable_triggers || measured.reach.touches_catalogs() {
+            // What a deferred trigger does may be deferred again: until nothing more happens, it isn't measured.
+            let Some(again) = self.measure_once(&view).await? else { return Ok(None) };
+            let Some(last) = self.measure_once(&view).await? else { return Ok(None) };
+            if last.reach != again.reach {
+                return Ok(None);
+            }
+            measured = last;
+        }
+        if measured.definitions_may_have_changed {
+            let relations = self.ask_within(crate::guard::RELATIONS).await?;
+            let types = self.ask_within(crate::guard::TRIGGERS).await?;
+            if view.snapshot.compare_definitions(&mut measured.reach, &relations, &types).is_none() {
+                return Ok(None);
+            }
+        }
+        Ok(Some(measured))
+    }
+
+    /// Whether the open implicit transaction changed nothing at all.
+    pub(crate) async fn measure_nothing(&mut self) -> Result<bool> {
+        let view = self.system.fresh_view().await.ok_or_else(no_catalogue)?;
+        let captured = self.ask_within(&view.snapshot.measurement()).await?;
+        let measured = view.snapshot.reach_of_measurement(&captured).ok_or_else(unmeasured)?;
+        Ok(measured.reach.is_empty())
+    }
+
+    async fn measure_once(&mut self, view: &View) -> Result<Option<Measured>> {
         let constraints = self.ask_within("SET CONSTRAINTS ALL IMMEDIATE").await?;
         if let Some(error) = constraints.error {
             let _told = self.failed(&error);
@@ -502,38 +529,14 @@ impl Ends {
             return Ok(None);
         }
         let captured = self.ask_within(&view.snapshot.measurement()).await?;
-        self.complete(&view, &captured, effects).await
-    }
-
-    /// Reads a measurement, and looks again from outside at what it leaves open.
-    async fn complete(&mut self, view: &View, captured: &Captured, effects: &[Effect]) -> Result<Option<Measured>> {
-        let Some(mut measured) = view.snapshot.reach_of_measurement(captured, effects) else { return Ok(None) };
-        if measured.unknown_relation {
-            // Either this transaction made it, or somebody else did after we looked: look again.
-            self.system.invalidate();
-            let view = self.system.fresh_view().await.ok_or_else(no_catalogue)?;
-            measured = match view.snapshot.reach_of_measurement(captured, effects) {
-                Some(measured) => measured,
-                None => return Ok(None),
-            };
+        let Some(measured) = view.snapshot.reach_of_measurement(&captured) else { return Ok(None) };
+        if !measured.unknown_relation {
+            return Ok(Some(measured));
         }
-        if measured.privileges_may_have_changed && !self.privileges_as_before(view).await? {
-            measured.reach.catalogs.insert("privileges".to_owned(), 1);
-        }
-        Ok(Some(measured))
-    }
-
-    /// Compares owners, privileges and row security inside the transaction with those outside.
-    async fn privileges_as_before(&mut self, view: &View) -> Result<bool> {
-        let captured = self.ask_within(crate::guard::RELATIONS).await?;
-        if captured.error.is_some() {
-            return Err(unmeasured());
-        }
-        Ok(captured.rows.iter().all(|row| {
-            let field = |index: usize| row.get(index).and_then(Option::as_deref);
-            let known = field(0).and_then(|oid| oid.parse().ok()).and_then(|oid: u32| view.snapshot.relations.get(&oid));
-            known.is_none_or(|known| field(6) == Some(&known.privileges))
-        }))
+        // Either this transaction made it, or somebody else did after we looked: look again.
+        self.system.invalidate();
+        let view = self.system.fresh_view().await.ok_or_else(no_catalogue)?;
+        Ok(view.snapshot.reach_of_measurement(&captured))
     }
 
     /// What a statement that drops or empties whole relations would reach, from the catalogue, without running it.
@@ -557,7 +560,7 @@ impl Ends {
             reprieve_pgwire::write::copy_fail(&mut self.wire.server.output, "measured only").ok()?;
             self.wire.settle().await.ok()?;
         }
-        let measured = if self.wire.status == b'T' { self.measure(effects).await.ok().flatten() } else { None };
+        let measured = if self.wire.status == b'T' { self.measure().await.ok().flatten() } else { None };
         self.rollback().await.ok()?;
         measured.map(|measured| measured.reach)
     }
@@ -574,7 +577,7 @@ impl Ends {
         self.wire.send_extended(&name, "BEGIN");
         self.send_batch(messages, false);
         self.flush_extended().await.ok()?;
-        let measured = if self.wire.code.is_none() { self.measure(effects).await.ok().flatten() } else { None };
+        let measured = if self.wire.code.is_none() { self.measure().await.ok().flatten() } else { None };
         let (_never_heard, _passed) = self.wire.discard();
         self.wire.code = None;
         self.roll_back_whatever_is_open().await.ok()?;

@@ -56,6 +56,8 @@ pub(crate) struct Session {
     pub(crate) changed: bool,
     /// Code ran that may have prepared or closed statements behind our back.
     pub(crate) tainted: bool,
+    /// Something may have run in the open transaction that no `Transaction` knows of.
+    pub(crate) suspect: bool,
     pub(crate) reads: ReadLog,
     /// Reads admitted under this version of what decisions depend on.
     pub(crate) admitted: (u64, HashSet<u64>),
@@ -84,6 +86,7 @@ impl Session {
             batch: Batch::default(),
             changed: false,
             tainted: false,
+            suspect: false,
             reads: ReadLog::new(),
             admitted: (0, HashSet::new()),
             expires: Timestamp(0),
@@ -145,7 +148,13 @@ impl Session {
                 return Ok(());
             }
         };
-        self.batch.clear();
+        if !self.close_batch_before_query().await? {
+            return Ok(());
+        }
+        if is_show_holds(&text) {
+            self.show_holds();
+            return Ok(());
+        }
         let known = self.texts.find(&text);
         self.start_text();
         let units = units(&known, self.ends.wire.status != b'I');
@@ -188,6 +197,7 @@ impl Session {
         }
         if self.ends.wire.status == b'I' {
             self.transaction = None; // a transaction that is over without a COMMIT of ours was abandoned
+            self.suspect = false;
         }
     }
 
@@ -263,6 +273,27 @@ impl Session {
         Ok(Ok(()))
     }
 
+    /// Makes a transaction of what may have run unseen, so that its COMMIT is measured.
+    pub(crate) fn suspect_transaction(&mut self) {
+        let known = Known::opaque("unseen");
+        let operation = self.operation(&known, None, Action::InSession);
+        if let Ok(intent) = self.ends.gate.intend(&operation) {
+            let mut transaction = Transaction::new(intent);
+            transaction.add(&known, None);
+            self.transaction = Some(transaction);
+        }
+    }
+
+    /// The agent's holds, answered by the gateway.
+    fn show_holds(&mut self) {
+        let holds: Vec<_> = {
+            let state = self.ends.gate.audit().state();
+            state.holds.values().filter(|hold| hold.agent == self.principal.agent).cloned().collect()
+        };
+        answer::holds(&mut self.ends.wire.client.output, &holds);
+        self.ends.wire.ready();
+    }
+
     /// Looks for the release of a statement that has to be held by its text alone.
     async fn released(&mut self, operation: Operation) -> Result<Option<Release>, Refusal> {
         let mut run = Run { ends: &mut self.ends, form: Form::Release, kept: false };
@@ -272,6 +303,9 @@ impl Session {
 
     /// A statement about the transaction itself.
     async fn control(&mut self, known: &Arc<Known>, control: Control) -> Result<bool, Gone> {
+        if self.suspect && self.transaction.is_none() && matches!(control, Control::Commit { .. }) && self.ends.wire.status == b'T' {
+            self.suspect_transaction();
+        }
         match control {
             Control::Commit { .. } if self.transaction.is_some() && self.ends.wire.status == b'T' => {
                 self.commit(CommitBy::Query(known.text.clone())).await?;
@@ -293,6 +327,7 @@ impl Session {
             Control::Rollback { .. } | Control::Commit { .. } => {
                 self.ends.carry_over |= self.transaction.is_some();
                 self.transaction = None;
+                self.suspect |= matches!(control, Control::Rollback { .. });
                 self.pass(known).await
             }
             Control::Begin => {
@@ -516,6 +551,12 @@ fn units(known: &Known, inside: bool) -> Vec<Unit> {
         }
     }
     units
+}
+
+fn is_show_holds(text: &str) -> bool {
+    let mut words = text.trim().trim_end_matches(';').split_ascii_whitespace();
+    let word = |word: Option<&str>, expected: &str| word.is_some_and(|word| word.eq_ignore_ascii_case(expected));
+    word(words.next(), "show") && word(words.next(), "reprieve.holds") && words.next().is_none()
 }
 
 #[cfg(test)]
