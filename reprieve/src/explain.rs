@@ -30,7 +30,7 @@ pub(crate) fn explain(settings: &Settings, Explain::Sql { environment }: &Explai
             Some(Err(_)) => Environment::production(),
             None => environment.clone(),
         };
-        println!("{}", verdict(settings, &policy, &text, system.as_deref(), &environment));
+        tell!("{}", verdict(settings, &policy, &text, system.as_deref(), &environment));
     }
     Ok(0)
 }

@@ -76,15 +76,15 @@ fn first_operator(cli: &Cli, init: &Init, settings: &Settings, keys: &Keys, audi
     runtime.block_on(desk.bootstrap_operator(init.operator.clone(), public_key, totp.base32().to_string()))?;
     let uri = totp.otpauth_uri(&init.operator);
     if cli.json {
-        println!("{}", json!({ "operator": init.operator, "totp_secret": *totp.base32(), "otpauth": *uri, "config": cli.config }));
+        tell!("{}", json!({ "operator": init.operator, "totp_secret": *totp.base32(), "otpauth": *uri, "config": cli.config }));
         return Ok(0);
     }
-    println!("Settings   {}", cli.config.display());
-    println!("Operator   {}  (key sealed by your passphrase in {})", init.operator, display(&keys.operator_key(init.operator.as_str())));
-    println!("2nd factor put this into an authenticator app, on another device; it is not shown again:");
-    println!("           {}", *totp.base32());
-    println!("           {}", *uri);
-    println!("\nNext: name a database in {}, `reprieve secret set NAME`, then `reprieve serve`.", cli.config.display());
+    tell!("Settings   {}", cli.config.display());
+    tell!("Operator   {}  (key sealed by your passphrase in {})", init.operator, display(&keys.operator_key(init.operator.as_str())));
+    tell!("2nd factor put this into an authenticator app, on another device; it is not shown again:");
+    tell!("           {}", *totp.base32());
+    tell!("           {}", *uri);
+    tell!("\nNext: name a database in {}, `reprieve secret set NAME`, then `reprieve serve`.", cli.config.display());
     Ok(0)
 }
 

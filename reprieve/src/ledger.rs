@@ -1,11 +1,11 @@
 //! `reprieve ledger`: reading and verifying the record, whether the gateway runs or not.
 
-use std::{fs, io::Write as _, time::Duration};
+use std::{fs, path::Path, time::Duration};
 
 use anyhow::{Context as _, bail};
 use reprieve_audit::{decode, prove_consistency, prove_event, verify};
 use reprieve_operation::{Recorded, State};
-use reprieve_store::{Query, Reader, SqliteStore};
+use reprieve_store::{Query, Reader, SqliteStore, StoreError};
 use serde_json::json;
 
 use crate::{
@@ -18,9 +18,14 @@ use crate::{
 /// Rows read at a time.
 const PAGE: usize = 1_000;
 
+/// The ledger as it is now: its gateway may be appending to it.
 fn reader(settings: &Settings) -> anyhow::Result<Box<dyn Reader>> {
+    open(settings, SqliteStore::open_as_of_now)
+}
+
+fn open(settings: &Settings, open: fn(&Path) -> Result<Box<dyn Reader>, StoreError>) -> anyhow::Result<Box<dyn Reader>> {
     let path = settings.ledger_file()?;
-    SqliteStore::open_to_read(&path).with_context(|| format!("cannot read the ledger in {}; `reprieve init` makes it", path.display()))
+    open(&path).with_context(|| format!("cannot read the ledger in {}; `reprieve init` makes it", path.display()))
 }
 
 /// The state all events fold to, read from the store itself.
@@ -46,21 +51,24 @@ fn for_each(reader: &dyn Reader, mut each: impl FnMut(Recorded) -> anyhow::Resul
 }
 
 pub(crate) fn ledger(cli: &Cli, settings: &Settings, command: &Ledger) -> anyhow::Result<u8> {
-    let reader = reader(settings)?;
     match command {
-        Ledger::Verify { since } => check(cli, settings, reader.as_ref(), since.as_deref()),
+        Ledger::Verify { since } => check(cli, settings, since.as_deref()),
         Ledger::Tail { limit, follow } => {
+            // Each read sees what has come by then.
+            let reader = open(settings, SqliteStore::open_to_read)?;
             let size = reader.head()?.map_or(0, |head| head.size);
             let mut from = size.saturating_sub(*limit as u64);
             loop {
-                for row in reader.rows(from, PAGE)? {
+                let rows = reader.rows(from, PAGE)?;
+                for row in &rows {
                     from = row.index + 1;
                     print(cli, &decode(&row.body)?);
                 }
-                if !follow {
-                    return Ok(0);
+                match (rows.is_empty(), follow) {
+                    (false, _) => {}
+                    (true, true) => std::thread::sleep(Duration::from_millis(300)),
+                    (true, false) => return Ok(0),
                 }
-                std::thread::sleep(Duration::from_millis(300));
             }
         }
         Ledger::Search { agent, hold, kind, text, limit } => {
@@ -72,56 +80,60 @@ pub(crate) fn ledger(cli: &Cli, settings: &Settings, command: &Ledger) -> anyhow
                 limit: *limit,
                 ..Query::default()
             };
-            for row in reader.search(&query)? {
+            for row in reader(settings)?.search(&query)? {
                 print(cli, &decode(&row.body)?);
             }
             Ok(0)
         }
         Ledger::Export => {
-            let mut out = std::io::stdout().lock();
-            for_each(reader.as_ref(), |recorded| Ok(writeln!(out, "{}", serde_json::to_string(&recorded)?)?))?;
+            for_each(reader(settings)?.as_ref(), |recorded| {
+                tell!("{}", serde_json::to_string(&recorded)?);
+                Ok(())
+            })?;
             Ok(0)
         }
         Ledger::Prove { index } => {
-            let proven = prove_event(reader.as_ref(), &Keys::of(settings).verifier()?, *index)?;
+            let proven = prove_event(reader(settings)?.as_ref(), &Keys::of(settings).verifier()?, *index)?;
             let event: serde_json::Value = serde_json::from_slice(&proven.body)?;
             if cli.json {
-                println!("{}", json!({ "event": event, "proof": proven.proof.to_text() }));
+                tell!("{}", json!({ "event": event, "proof": proven.proof.to_text() }));
             } else {
-                println!("{event}\n\n{}", proven.proof.to_text());
+                tell!("{event}\n\n{}", proven.proof.to_text());
             }
             Ok(0)
         }
         Ledger::Checkpoint => {
-            let head = reader.head()?.context("the ledger has no checkpoint yet")?;
-            print!("{}", head.checkpoint);
+            let head = reader(settings)?.head()?.context("the ledger has no checkpoint yet")?;
+            tell!("{}", head.checkpoint.trim_end());
             Ok(0)
         }
     }
 }
 
-fn check(cli: &Cli, settings: &Settings, reader: &dyn Reader, since: Option<&std::path::Path>) -> anyhow::Result<u8> {
+fn check(cli: &Cli, settings: &Settings, since: Option<&Path>) -> anyhow::Result<u8> {
     let key = Keys::of(settings).verifier()?;
     let head_file = settings.path(&settings.ledger.head);
     let head = if head_file.exists() { Some(fs::read_to_string(&head_file)?) } else { None };
-    let report = verify(reader, &key, head.as_deref())?;
+    // Opened after the head was read: a running gateway writes that file after its rows, so the rows reach at least as far.
+    let reader = reader(settings)?;
+    let report = verify(reader.as_ref(), &key, head.as_deref())?;
     if let (Some(path), None) = (since, &report.fault) {
         let old = fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
         let new = reader.head()?.context("the ledger has no checkpoint yet")?.checkpoint;
-        if let Err(error) = prove_consistency(reader, &key, &old, &new) {
+        if let Err(error) = prove_consistency(reader.as_ref(), &key, &old, &new) {
             bail!("does not verify: stop and call security: the ledger does not continue the checkpoint in {}: {error}", path.display());
         }
     }
     let fault = report.fault.as_ref().map(ToString::to_string);
     if cli.json {
-        println!(
+        tell!(
             "{}",
             json!({ "verified": report.is_good(), "events": report.size, "checkpoints": report.checkpoints, "fault": fault, "head_file": head.is_some() })
         );
     } else if let Some(fault) = &fault {
-        println!("Does not verify: stop and call security.\n  {fault}");
+        tell!("Does not verify: stop and call security.\n  {fault}");
     } else {
-        println!(
+        tell!(
             "Verified: {} events, {} signed checkpoints{}.",
             report.size,
             report.checkpoints,
@@ -134,10 +146,10 @@ fn check(cli: &Cli, settings: &Settings, reader: &dyn Reader, since: Option<&std
 fn print(cli: &Cli, recorded: &Recorded) {
     let line = serde_json::to_string(recorded).unwrap_or_default();
     if cli.json {
-        println!("{line}");
+        tell!("{line}");
         return;
     }
     let mut event = serde_json::to_value(&recorded.event).unwrap_or_default();
     let kind = event.as_object_mut().and_then(|fields| fields.remove("event")).and_then(|kind| kind.as_str().map(str::to_owned));
-    println!("{:>8}  {}  {:<18} {event}", recorded.index, time(recorded.at), kind.unwrap_or_default());
+    tell!("{:>8}  {}  {:<18} {event}", recorded.index, time(recorded.at), kind.unwrap_or_default());
 }

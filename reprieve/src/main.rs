@@ -2,6 +2,13 @@
 //!
 //! What runs is wired in `wire.rs`; the gateway's life is in `serve.rs`.
 
+// Printing goes through `tell!`, which survives a closed pipe.
+#![warn(clippy::print_stdout)]
+
+// First: the others use its macro.
+#[macro_use]
+mod out;
+
 mod args;
 mod demo;
 mod explain;
@@ -44,7 +51,7 @@ fn main() -> ExitCode {
 
 fn report(cli: &Cli, error: &anyhow::Error) {
     if cli.json {
-        println!("{}", serde_json::json!({ "error": format!("{error:#}") }));
+        tell!("{}", serde_json::json!({ "error": format!("{error:#}") }));
     } else {
         eprintln!("reprieve: {error:#}");
     }

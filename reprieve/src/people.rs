@@ -19,7 +19,7 @@ use crate::{
 };
 
 fn say(cli: &Cli, value: &Value, text: &str) {
-    if cli.json { println!("{value}") } else { println!("{text}") }
+    if cli.json { tell!("{value}") } else { tell!("{text}") }
 }
 
 pub(crate) fn protect(cli: &Cli, settings: &Settings, protect: &Protect) -> anyhow::Result<u8> {
@@ -31,18 +31,18 @@ pub(crate) fn protect(cli: &Cli, settings: &Settings, protect: &Protect) -> anyh
     let findings = runtime.block_on(reprieve_surface_postgres::check(&target))?;
     let unsafe_found = findings.iter().any(|finding| finding.level == Level::Unsafe);
     if cli.json {
-        println!("{}", json!({ "system": protect.system, "safe": !unsafe_found, "findings": findings }));
+        tell!("{}", json!({ "system": protect.system, "safe": !unsafe_found, "findings": findings }));
     } else {
-        println!("{} at {} as {}", protect.system, target.address(), target.user());
+        tell!("{} at {} as {}", protect.system, target.address(), target.user());
         for finding in &findings {
             let mark = match finding.level {
                 Level::Good => "good  ",
                 Level::Note => "note  ",
                 Level::Unsafe => "UNSAFE",
             };
-            println!("  {mark}  {}: {}", finding.subject, finding.text);
+            tell!("  {mark}  {}: {}", finding.subject, finding.text);
         }
-        println!(
+        tell!(
             "{}",
             if unsafe_found {
                 "Agents must not use this role: its effects can't be bounded."
@@ -113,7 +113,7 @@ pub(crate) fn agent(cli: &Cli, settings: &Settings, agent: &Agent) -> anyhow::Re
                 })
                 .collect();
             if cli.json {
-                println!("{}", json!({ "agents": agents }));
+                tell!("{}", json!({ "agents": agents }));
                 return Ok(0);
             }
             for agent in state.agents.values() {
@@ -126,7 +126,7 @@ pub(crate) fn agent(cli: &Cli, settings: &Settings, agent: &Agent) -> anyhow::Re
                 } else {
                     state.frozen_because(&agent.agent).map_or("", |_| "frozen")
                 };
-                println!("{:<24} {:<6} {:<26} {:<30} {condition}", agent.agent, agent.token, kinds.join(","), systems.join(","));
+                tell!("{:<24} {:<6} {:<26} {:<30} {condition}", agent.agent, agent.token, kinds.join(","), systems.join(","));
             }
             Ok(0)
         }
@@ -205,14 +205,14 @@ pub(crate) fn hold(cli: &Cli, settings: &Settings, hold: &Hold) -> anyhow::Resul
             let state = read_state(settings)?;
             let holds: Vec<&HoldState> = state.holds.values().rev().filter(|hold| *all || hold.is_open()).collect();
             if cli.json {
-                println!("{}", json!({ "holds": holds }));
+                tell!("{}", json!({ "holds": holds }));
                 return Ok(0);
             }
             if holds.is_empty() {
-                println!("Nothing waits.");
+                tell!("Nothing waits.");
             }
             for hold in holds {
-                println!("{:<7} {:<9} {:<20} {:<18} {}", hold.hold, status(hold), hold.agent, hold.system, headline(hold));
+                tell!("{:<7} {:<9} {:<20} {:<18} {}", hold.hold, status(hold), hold.agent, hold.system, headline(hold));
             }
             Ok(0)
         }
@@ -221,7 +221,7 @@ pub(crate) fn hold(cli: &Cli, settings: &Settings, hold: &Hold) -> anyhow::Resul
             let hold = find(&state.holds, *id)?;
             if cli.json {
                 let signs = json!({ "approve": hold.digest_to_sign(Answer::Approve), "deny": hold.digest_to_sign(Answer::Deny) });
-                println!("{}", json!({ "hold": hold, "signs": signs }));
+                tell!("{}", json!({ "hold": hold, "signs": signs }));
             } else {
                 show(hold);
             }
@@ -297,31 +297,31 @@ fn visible(text: &str) -> String {
 }
 
 fn show(hold: &HoldState) {
-    println!("{}  {}", hold.hold, status(hold));
-    println!("  {}", headline(hold));
-    println!("  agent        {}{}", hold.agent, hold.on_behalf_of.as_ref().map(|operator| format!(", for {operator}")).unwrap_or_default());
-    println!("  system       {} ({})", hold.system, hold.environment);
-    println!("  rule         {}: {}", hold.needs.rule, hold.needs.reason);
-    println!("  needs        {} approval{}", hold.needs.approvals, if hold.needs.approvals == 1 { "" } else { "s" });
+    tell!("{}  {}", hold.hold, status(hold));
+    tell!("  {}", headline(hold));
+    tell!("  agent        {}{}", hold.agent, hold.on_behalf_of.as_ref().map(|operator| format!(", for {operator}")).unwrap_or_default());
+    tell!("  system       {} ({})", hold.system, hold.environment);
+    tell!("  rule         {}: {}", hold.needs.rule, hold.needs.reason);
+    tell!("  needs        {} approval{}", hold.needs.approvals, if hold.needs.approvals == 1 { "" } else { "s" });
     if let Some(reach) = &hold.reach {
-        println!(
+        tell!(
             "  measured     {}",
             if reach.estimated { "no: from the catalogue, it was not run" } else { "yes: run inside a transaction, and rolled back" }
         );
         for (table, rows) in &reach.tables {
-            println!("    {table:<34} deleted {:>10}  updated {:>10}  inserted {:>10}", rows.deleted, rows.updated, rows.inserted);
+            tell!("    {table:<34} deleted {:>10}  updated {:>10}  inserted {:>10}", rows.deleted, rows.updated, rows.inserted);
         }
     }
-    println!("  undo         not possible: what is approved is final");
-    println!("  expires      {} from opening", human(hold.expires.since(hold.opened)));
-    println!("  statement    (written by the agent)");
+    tell!("  undo         not possible: what is approved is final");
+    tell!("  expires      {} from opening", human(hold.expires.since(hold.opened)));
+    tell!("  statement    (written by the agent)");
     for line in visible(&hold.text).lines() {
-        println!("    | {line}");
+        tell!("    | {line}");
     }
     if let Some(parameters) = &hold.parameters {
         for (index, value) in parameters.values.iter().enumerate() {
             let shown = value.as_ref().map_or("NULL".to_owned(), |value| visible(&String::from_utf8_lossy(value)));
-            println!("    | ${} = {shown}", index + 1);
+            tell!("    | ${} = {shown}", index + 1);
         }
     }
     for (operator, answer, reason) in &hold.answers {
@@ -329,9 +329,9 @@ fn show(hold: &HoldState) {
             Answer::Approve => "approved",
             Answer::Deny => "denied",
         };
-        println!("  {word} by {operator}{}", if reason.is_empty() { String::new() } else { format!(": {reason}") });
+        tell!("  {word} by {operator}{}", if reason.is_empty() { String::new() } else { format!(": {reason}") });
     }
-    println!("  to approve   reprieve hold approve {} --confirm {}", hold.hold, hold.confirm);
+    tell!("  to approve   reprieve hold approve {} --confirm {}", hold.hold, hold.confirm);
 }
 
 fn human(duration: Duration) -> String {

@@ -12,7 +12,7 @@ use tokio::{
     sync::watch,
 };
 
-use crate::{args::Cli, keys::Keys, settings::Settings, wire};
+use crate::{args::Cli, keys::Keys, out::line_if_read, settings::Settings, wire};
 
 /// How long running statements may take to end when the gateway stops.
 const DRAIN: Duration = Duration::from_secs(10);
@@ -85,13 +85,12 @@ async fn run(as_json: bool, settings: Arc<Settings>) -> anyhow::Result<()> {
 
 fn say_ready(as_json: bool, settings: &Settings) {
     let Settings { listen, .. } = settings;
-    if as_json {
-        let line =
-            json!({ "ready": true, "listen": { "postgres": listen.postgres.to_string(), "operators": listen.operators.to_string() } });
-        println!("{line}");
+    let line = if as_json {
+        json!({ "ready": true, "listen": { "postgres": listen.postgres.to_string(), "operators": listen.operators.to_string() } }).to_string()
     } else {
-        println!("Reprieve serves agents on {} and operators on {}. Stop it with Ctrl-C.", listen.postgres, listen.operators);
-    }
+        format!("Reprieve serves agents on {} and operators on {}. Stop it with Ctrl-C.", listen.postgres, listen.operators)
+    };
+    line_if_read(&line);
 }
 
 /// Prints what would be in force.
@@ -120,9 +119,9 @@ pub(crate) fn check(cli: &Cli, settings: &Settings) -> anyhow::Result<u8> {
         "not_built_yet": ["undo", "vault", "http", "mcp", "hook", "sandbox", "console pages", "recovery"],
     });
     if cli.json {
-        println!("{report}")
+        tell!("{report}")
     } else {
-        println!("{}", serde_json::to_string_pretty(&report)?)
+        tell!("{}", serde_json::to_string_pretty(&report)?)
     }
     Ok(u8::from(missing > 0))
 }
@@ -132,9 +131,9 @@ pub(crate) fn check_policy(cli: &Cli, settings: &Settings) -> anyhow::Result<u8>
     let policy = wire::read_policy(settings)?;
     let report = json!({ "ok": true, "profile": policy.profile().to_string(), "digest": policy.digest(), "uniform": policy.is_uniform() });
     if cli.json {
-        println!("{report}")
+        tell!("{report}")
     } else {
-        println!("The policies are right: profile {}, digest {}.", policy.profile(), policy.digest().short())
+        tell!("The policies are right: profile {}, digest {}.", policy.profile(), policy.digest().short())
     }
     Ok(0)
 }

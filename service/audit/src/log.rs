@@ -192,9 +192,10 @@ impl AuditLog {
         Ok(self.with_reader(|reader| reader.head())?.map(|head| head.checkpoint))
     }
 
-    /// Recomputes the whole ledger. Blocks, and other searches wait meanwhile.
+    /// Recomputes the whole ledger as it is now. Blocks for as long as that takes.
     pub fn verify(&self) -> Result<VerifyReport, StoreError> {
-        self.with_reader(|reader| verify(reader, &self.verifier, None))
+        let reader = self.with_reader(|reader| reader.as_of_now())?;
+        verify(reader.as_ref(), &self.verifier, None)
     }
 
     /// The key that checkpoints are signed with.

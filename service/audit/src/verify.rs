@@ -121,7 +121,7 @@ impl fmt::Display for Fault {
     }
 }
 
-/// Recomputes a ledger. `head_note` is the newest checkpoint known from elsewhere: without one a rollback can't show.
+/// Recomputes a ledger. The reader has to be one [`Reader::as_of_now`] where somebody may append meanwhile; `head_note` is the newest checkpoint known from elsewhere: without one a rollback can't show.
 pub fn verify(reader: &dyn Reader, key: &Verifier, head_note: Option<&str>) -> Result<VerifyReport, StoreError> {
     let mut audit = Recount::default();
     let fault = audit.run(reader, key, head_note)?;

@@ -14,7 +14,7 @@ use crate::{
 #[derive(Debug, Clone, Default)]
 pub struct MemoryStore(Arc<Mutex<Kept>>);
 
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 struct Kept {
     rows: Vec<Row>,
     keys: HashSet<String>,
@@ -58,6 +58,11 @@ impl Reader for MemoryStore {
 
     fn snapshot(&self) -> Result<Option<Snapshot>, StoreError> {
         Ok(self.kept().snapshot.clone())
+    }
+
+    fn as_of_now(&self) -> Result<Box<dyn Reader>, StoreError> {
+        let kept = self.kept().clone();
+        Ok(Box::new(Self(Arc::new(Mutex::new(kept)))))
     }
 }
 

@@ -75,6 +75,17 @@ impl SqliteStore {
         Ok(Box::new(Self { path: path.to_owned(), connection, lock: None }))
     }
 
+    /// Opens an existing ledger to read it as it is now, whatever its gateway appends meanwhile.
+    pub fn open_as_of_now(path: &Path) -> Result<Box<dyn Reader>, StoreError> {
+        let connection = Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX)?;
+        connection.busy_timeout(BUSY)?;
+        // One transaction as long as the connection lives. It begins with its first read, which is made here.
+        connection.execute_batch("BEGIN DEFERRED")?;
+        check_schema(&connection, path)?;
+        connection.query_row("SELECT count(*) FROM frontier", [], |_| Ok(()))?;
+        Ok(Box::new(Self { path: path.to_owned(), connection, lock: None }))
+    }
+
     /// SQLite's journal mode and `synchronous` level as in force: `wal` and 2 (full).
     pub fn durability(&self) -> Result<(String, i64), StoreError> {
         let mode = self.connection.pragma_query_value(None, "journal_mode", |row| row.get(0))?;
@@ -150,6 +161,10 @@ impl Reader for SqliteStore {
         let mut statement = self.connection.prepare_cached("SELECT size, note, body FROM snapshot")?;
         let found = statement.query_row([], |row| Ok((row.get::<_, i64>(0)?, row.get(1)?, row.get(2)?))).optional()?;
         found.map(|(size, note, body)| Ok(Snapshot { size: self::number(size)?, note, body })).transpose()
+    }
+
+    fn as_of_now(&self) -> Result<Box<dyn Reader>, StoreError> {
+        Self::open_as_of_now(&self.path)
     }
 }
 

@@ -26,6 +26,9 @@ pub trait Reader: Send {
 
     /// The newest snapshot.
     fn snapshot(&self) -> Result<Option<Snapshot>, StoreError>;
+
+    /// A reader of the ledger as it is now: rows, checkpoints and head that belong together, whatever is appended meanwhile.
+    fn as_of_now(&self) -> Result<Box<dyn Reader>, StoreError>;
 }
 
 /// Keeps a ledger for its single writer.

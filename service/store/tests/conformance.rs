@@ -75,6 +75,21 @@ fn rows_come_back_in_order_with_the_head_of_their_batch() {
 }
 
 #[test]
+fn a_reader_as_of_now_does_not_see_what_comes_later() {
+    on_both(|store| {
+        append(store, &[None, None]);
+        let reader = store.as_of_now().expect("a reader");
+        append(store, &[None]);
+        store.save_snapshot(&Snapshot { size: 3, note: "note".to_owned(), body: vec![1] }).expect("writable");
+        assert_eq!(reader.rows(0, 10).expect("readable").len(), 2);
+        assert_eq!(reader.checkpoints(0, 10).expect("readable"), [(2, "checkpoint 2".to_owned())]);
+        assert_eq!(reader.head().expect("readable").map(|head| head.size), Some(2));
+        assert_eq!(reader.snapshot().expect("readable"), None);
+        assert_eq!(store.as_of_now().expect("a reader").rows(0, 10).expect("readable").len(), 3);
+    });
+}
+
+#[test]
 fn a_key_is_taken_once_and_leaves_no_gap() {
     on_both(|store| {
         assert_eq!(

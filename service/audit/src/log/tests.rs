@@ -306,6 +306,9 @@ impl Reader for FaultyStore {
     fn snapshot(&self) -> Result<Option<Snapshot>, StoreError> {
         self.inner.snapshot()
     }
+    fn as_of_now(&self) -> Result<Box<dyn Reader>, StoreError> {
+        self.inner.as_of_now()
+    }
 }
 
 impl Store for FaultyStore {

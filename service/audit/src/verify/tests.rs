@@ -1,8 +1,12 @@
 //! Tests of the auditor: every way to tamper with a ledger, each found and named.
 
-use std::path::{Path, PathBuf};
+use std::{
+    path::{Path, PathBuf},
+    sync::atomic::{AtomicBool, Ordering},
+};
 
 use proptest::prelude::*;
+use reprieve_gate::Audit as _;
 use reprieve_operation::Outcome;
 use reprieve_store::SqliteStore;
 use rusqlite::Connection;
@@ -35,6 +39,43 @@ fn audit(path: &Path) -> VerifyReport {
     let head = std::fs::read_to_string(path.with_extension("head")).expect("a head file");
     let reader = SqliteStore::open_to_read(path).expect("a ledger");
     verify(reader.as_ref(), &signer().verifier(), Some(&head)).expect("readable")
+}
+
+#[test]
+fn a_ledger_that_grows_meanwhile_shows_no_fault() {
+    const ROUNDS: usize = 20;
+    let (_folder, path) = ledger();
+    let head_path = path.with_extension("head");
+    let options = AuditOptions::new(signer()).with_head_file(&head_path);
+    let log = AuditLog::open(Box::new(SqliteStore::open(&path).expect("the ledger")), options, clock()).expect("a good ledger");
+    let ended = AtomicBool::new(false);
+    let sizes: Vec<u64> = std::thread::scope(|scope| {
+        // Bounded, so that a failure below ends too.
+        let appender = scope.spawn(|| {
+            let mut numbers = EVENTS..100_000;
+            while let Some(number) = numbers.next().filter(|_| !ended.load(Ordering::Relaxed)) {
+                append(&log, intent(number)).expect("durable");
+            }
+        });
+        let mut sizes = Vec::new();
+        for _ in 0..ROUNDS {
+            // As `ledger verify` does: a head that is read first can't be ahead of what is read then.
+            let head = std::fs::read_to_string(&head_path).expect("a head file");
+            let reader = SqliteStore::open_as_of_now(&path).expect("a ledger");
+            let opened_at = log.state().size;
+            while log.state().size < opened_at + 5 {
+                assert!(!appender.is_finished(), "the ledger grows while it is read");
+                std::thread::yield_now();
+            }
+            let report = verify(reader.as_ref(), &signer().verifier(), Some(&head)).expect("readable");
+            assert_eq!(report.fault.or(log.verify().expect("readable").fault), None);
+            sizes.push(report.size);
+        }
+        ended.store(true, Ordering::Relaxed);
+        sizes
+    });
+    assert!(sizes.is_sorted() && sizes[0] < sizes[ROUNDS - 1], "it grew: {sizes:?}");
+    log.close();
 }
 
 /// Changes a ledger by SQL and checks what the auditor says.
