@@ -84,6 +84,8 @@ pub(crate) struct Circumstances {
     pub(crate) rows: u64,
     pub(crate) deleted: u64,
     pub(crate) dropped: u64,
+    /// That number is what the text names: there may be more.
+    pub(crate) dropped_by_text: bool,
     pub(crate) definitions: bool,
     pub(crate) grants: bool,
     pub(crate) escapes: bool,
@@ -123,6 +125,7 @@ impl Circumstances {
             rows: reach.map_or(0, |reach| reach.rows()),
             deleted: reach.map_or(0, |reach| reach.deleted()),
             dropped: if nothing { 0 } else { named.max(counted) },
+            dropped_by_text: named > counted || reach.is_none_or(|reach| reach.estimated),
             definitions: operation
                 .effects
                 .iter()
@@ -183,10 +186,25 @@ impl Circumstances {
         if let Some(part) = name.strip_prefix("budget.") {
             return self.budget(part).map(|rows| rows.to_string());
         }
+        if let Some(counted) = name.strip_suffix(".in_words") {
+            return self.counted(counted);
+        }
         Some(match self.value(name)? {
             Value::Truth(truth) => truth.to_string(),
             Value::Number(number) => number.to_string(),
         })
+    }
+
+    /// A count with its noun, and how sure it is.
+    fn counted(&self, name: &str) -> Option<String> {
+        let (sure, number, noun) = match name {
+            "rows" if self.estimated => ("about ", self.rows, "row"),
+            "rows" => ("", self.rows, "row"),
+            "dropped" if self.dropped_by_text => ("at least ", self.dropped, "object"),
+            "dropped" => ("", self.dropped, "object"),
+            _ => return None,
+        };
+        Some(format!("{sure}{number} {noun}{}", if number == 1 { "" } else { "s" }))
     }
 
     fn budget(&self, name: &str) -> Option<u64> {
@@ -267,6 +285,7 @@ mod tests {
             rows: u64::MAX,
             deleted: 2,
             dropped: 3,
+            dropped_by_text: true,
             definitions: false,
             grants: false,
             escapes: false,
@@ -294,6 +313,9 @@ mod tests {
             ("budget.hour", Some("10000")),
             ("budget.year", None),
             ("other", None),
+            ("rows.in_words", Some("18446744073709551615 rows")),
+            ("dropped.in_words", Some("at least 3 objects")),
+            ("deleted.in_words", None),
         ] {
             assert_eq!(circumstances.in_words(name).as_deref(), expected, "{name}");
         }
