@@ -12,7 +12,7 @@ help:            ## this list
 setup:           ## install what is missing on a fresh Debian 12
 	@scripts/setup.sh
 
-demo: setup      ## a throw-away PostgreSQL, an agent, a held DELETE, an undo
+demo: setup      ## a throw-away PostgreSQL, agents that try to destroy it, and what is held
 	cargo build --release --package reprieve
 	target/release/reprieve demo
 
