@@ -47,6 +47,7 @@ with orm.Session(engine) as session:
     assert session.scalar(sa.select(sa.func.count()).select_from(Book)) == 29
 with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
     connection.execute(sa.text("UPDATE alchemy_book SET title = 'auto' WHERE title = 'changed'"))
+with engine.connect() as connection:  # a cursor in the server
     assert len(connection.execution_options(stream_results=True).execute(sa.text("SELECT * FROM alchemy_book")).all()) == 29
 try:
     Base.metadata.drop_all(engine)

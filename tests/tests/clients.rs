@@ -36,19 +36,14 @@ fn said(output: &Output) -> String {
 fn psql_describes_and_copies() -> Result<()> {
     let site = site();
     let url = site.agent("psql")?;
-    site.direct("CREATE TABLE psql_items (id int PRIMARY KEY, name text); CREATE VIEW psql_view AS SELECT id FROM psql_items")?;
+    site.direct("CREATE TABLE psql_items (id int PRIMARY KEY, name text); CREATE VIEW psql_view AS SELECT id FROM psql_items; CREATE TABLE psql_direct (LIKE psql_items INCLUDING ALL)")?;
     let script = "\\copy psql_items FROM STDIN\n1\tone\n2\ttwo\n\\.\n\\copy (SELECT * FROM psql_items ORDER BY id) TO STDOUT\n\
         \\d psql_items\n\\d+ psql_view\n\\dt\n\\di\n\\df\n\\dn\n\\du\n\\dp\n\\l\n\\conninfo\n\\set FETCH_COUNT 1\nSELECT * FROM psql_items ORDER BY id;\n\
         \\unset FETCH_COUNT\nBEGIN;\nINSERT INTO psql_items VALUES (3, 'three');\nROLLBACK;\nSELECT count(*) AS n FROM psql_items \\gset\n\
-        \\echo n is :n\nSELECT name FROM psql_items WHERE id = $1 \\bind 2 \\g\n";
-    let told = site.server.psql_at(&url, script);
-    // `\bind` is newer than PostgreSQL 15.
-    let told = match told {
-        Err(error) if error.to_string().contains("bind") => {
-            site.server.psql_at(&url, script.rsplit_once("SELECT name").context("a script")?.0)?
-        }
-        told => told?,
-    };
+        \\echo n is :n\n";
+    // What the script itself can't do with this psql isn't asked of the gateway.
+    site.server.psql_at(&site.direct_url(), &script.replace("psql_items", "psql_direct"))?;
+    let told = site.server.psql_at(&url, script)?;
     for part in ["1\tone\n2\ttwo", "psql_items_pkey", "n is 2"] {
         assert!(told.contains(part), "no {part:?} in:\n{told}");
     }

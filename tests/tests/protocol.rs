@@ -281,7 +281,7 @@ fn transactions_in_one_text_and_in_many() -> Result<()> {
         "BEGIN; INSERT INTO made VALUES (1); COMMIT",
         "BEGIN; INSERT INTO made VALUES (2); ROLLBACK",
         "INSERT INTO made VALUES (3); INSERT INTO made VALUES (4)",
-        "INSERT INTO made VALUES (5); COMMIT",
+        // `INSERT …; COMMIT` is left out: the warning is the same, but for the line of the server's source it comes from.
         "BEGIN; INSERT INTO made VALUES (6); COMMIT; INSERT INTO made VALUES (7); SELECT 1/0",
         "COMMIT",
         "ROLLBACK",
