@@ -86,7 +86,8 @@ async fn run(as_json: bool, settings: Arc<Settings>) -> anyhow::Result<()> {
 fn say_ready(as_json: bool, settings: &Settings) {
     let Settings { listen, .. } = settings;
     let line = if as_json {
-        json!({ "ready": true, "listen": { "postgres": listen.postgres.to_string(), "operators": listen.operators.to_string() } }).to_string()
+        json!({ "ready": true, "listen": { "postgres": listen.postgres.to_string(), "operators": listen.operators.to_string() } })
+            .to_string()
     } else {
         format!("Reprieve serves agents on {} and operators on {}. Stop it with Ctrl-C.", listen.postgres, listen.operators)
     };
