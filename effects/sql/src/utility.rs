@@ -94,7 +94,6 @@ impl Reading {
                 raw::DiscardMode::DISCARD_TEMP => self.session_state("drops the session's temporary tables", Class::Block),
                 _ => {
                     self.session_state("discards all session state", Class::Unwrapped);
-                    self.found.escape("DISCARD ALL cannot run inside a transaction block");
                 }
             },
             Node::LockStmt(_) => {}

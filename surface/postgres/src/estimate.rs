@@ -1,16 +1,20 @@
 //! What dropping or emptying whole relations would reach, from the catalogue, without running it.
 
-use reprieve_operation::{Effect, ObjectName, Reach, Rewrite, TableReach};
+use reprieve_operation::{Effect, ObjectKind, ObjectName, Reach, Rewrite, TableReach};
 
 use crate::system::View;
 
 /// The estimate for effects that destroy wholesale. `None`: these effects do not, and can be measured by running them.
 pub(crate) fn wholesale(view: &View, effects: &[Effect], measure_limit: u64) -> Option<Reach> {
+    // What isn't there, and what isn't a relation, is run inside a transaction: the server's own answer is exact.
+    if !effects.iter().any(|effect| target(effect).is_some_and(|name| !view.catalog.find_tables(name).is_empty())) {
+        return None;
+    }
     let mut reach = Reach { estimated: true, ..Reach::default() };
     let mut found = false;
     for effect in effects {
         match effect {
-            Effect::Drop { name, cascade, .. } => {
+            Effect::Drop { name, cascade, object } if is_relation(object) => {
                 found = true;
                 add(view, &mut reach, name, *cascade, |reach| &mut reach.dropped);
             }
@@ -39,6 +43,18 @@ pub(crate) fn wholesale(view: &View, effects: &[Effect], measure_limit: u64) -> 
         }
     }
     found.then_some(reach)
+}
+
+fn is_relation(object: &ObjectKind) -> bool {
+    matches!(object.0.as_str(), "table" | "view" | "materialized view" | "foreign table" | "sequence")
+}
+
+fn target(effect: &Effect) -> Option<&ObjectName> {
+    match effect {
+        Effect::Drop { name, object, .. } => is_relation(object).then_some(name),
+        Effect::Rewrite { table, .. } | Effect::Delete { table, .. } | Effect::Update { table, .. } => Some(table),
+        _ => None,
+    }
 }
 
 fn rows(view: &View, name: &ObjectName) -> u64 {

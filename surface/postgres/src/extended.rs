@@ -386,6 +386,20 @@ impl Session {
         Ok(Ok(()))
     }
 
+    /// Starts a COPY whose rows come before the Sync of its batch.
+    pub(crate) async fn start_copy(&mut self) -> Result<(), Gone> {
+        if self.batch.deferred && self.batch.changes.iter().any(|(known, _)| known.copies_in()) {
+            if let Err(refusal) = self.stream().await? {
+                return self.fail_batch(&refusal).await;
+            }
+        }
+        if !self.ends.wire.replies.is_empty() {
+            write::flush(&mut self.ends.wire.server.output);
+            self.ends.wire.settle_or_copy().await?;
+        }
+        Ok(())
+    }
+
     async fn sync(&mut self) -> Result<(), Gone> {
         if self.batch.skipping {
             return self.end_batch(false);
@@ -420,6 +434,7 @@ impl Session {
         if self.batch.unproven && self.ends.wire.status == b'I' && self.batch.block.is_none() {
             return self.sync_unproven().await;
         }
+        self.ends.wire.hide_ready = false;
         self.ends.wire.send_sync(Route::Client);
         self.ends.wire.settle().await?;
         self.end_batch(true)
@@ -480,9 +495,15 @@ impl Session {
             }
             Some(all)
         };
+        if known.is_unreadable() {
+            self.ends.wire.hide_ready = true;
+            if self.answered_by_server(&known).await? {
+                return self.end_batch(false);
+            }
+        }
         let operation = self.operation(&known, parameters, Action::InSession);
         let form = Form::Batch { messages, plain: known.is_plain(), unwrapped: known.is_unwrapped(), sent_once: false };
-        let mut run = Run { ends: &mut self.ends, form, kept: false };
+        let mut run = Run::new(&mut self.ends, form);
         let gate = run.ends.gate.clone();
         let result = gate.handle(operation, &mut run).await;
         for (known, _) in &changes {

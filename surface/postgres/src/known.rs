@@ -10,7 +10,7 @@ use std::{
 };
 
 use lru::LruCache;
-use reprieve_effects_sql::{Analysis, Class, Control, Statement, analyze, redact, redact_readable};
+use reprieve_effects_sql::{Analysis, Class, Control, Copy, Statement, analyze, redact, redact_readable};
 use reprieve_operation::Effect;
 
 use crate::system::View;
@@ -105,7 +105,15 @@ impl Known {
 
     /// Whether it only touches the session's own state.
     pub(crate) fn is_session(&self) -> bool {
-        !self.distrusted && self.analysis.statements.iter().all(|statement| statement.class == Class::Session)
+        // PREPARE reads the constants in its statement, and reading a constant may run code.
+        let prepares = || self.text.to_ascii_uppercase().contains("PREPARE");
+        let session = |statement: &Statement| match statement.class {
+            Class::Session => true,
+            // DISCARD ALL, which has to stand alone.
+            Class::Unwrapped => statement.effects.iter().all(|effect| matches!(effect, Effect::Session { .. })),
+            _ => false,
+        };
+        !self.distrusted && self.analysis.statements.iter().all(session) && !prepares()
     }
 
     /// Whether nothing but rows may change, so that it may run in an implicit transaction.
@@ -116,6 +124,16 @@ impl Known {
     /// Whether it can't run inside a transaction block.
     pub(crate) fn is_unwrapped(&self) -> bool {
         self.analysis.statements.iter().any(|statement| statement.class == Class::Unwrapped)
+    }
+
+    /// Whether it could not be read: the server may still say what is wrong with it.
+    pub(crate) fn is_unreadable(&self) -> bool {
+        self.analysis.statements.iter().any(|statement| statement.class == Class::Unreadable)
+    }
+
+    /// Whether the client sends rows for it.
+    pub(crate) fn copies_in(&self) -> bool {
+        self.analysis.statements.iter().any(|statement| statement.copy == Some(Copy::In))
     }
 
     /// Whether it depends on the session it runs in.

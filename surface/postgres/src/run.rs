@@ -9,6 +9,7 @@ use base64::{Engine as _, engine::general_purpose::STANDARD as BASE64};
 use bytes::Bytes;
 use reprieve_gate::{Clearance, Done, Permit, Ran, Running, Upstream};
 use reprieve_operation::{Effect, Operation, Reach, Refusal};
+use reprieve_pgwire::backend::ServerError;
 
 use crate::{
     answer,
@@ -33,7 +34,7 @@ pub(crate) struct Message {
 /// How the operation reaches the server.
 pub(crate) enum Form {
     /// A text by the simple protocol, `results` results.
-    Simple { text: Arc<str>, results: usize, plain: bool, unwrapped: bool },
+    Simple { text: Arc<str>, results: usize, plain: bool, unwrapped: bool, copies_in: bool },
     /// Extended messages, without their Sync.
     Batch { messages: Vec<Message>, plain: bool, unwrapped: bool, sent_once: bool },
     /// The COMMIT of the client's transaction.
@@ -58,6 +59,14 @@ pub(crate) struct Run<'a> {
     pub(crate) ends: &'a mut Ends,
     pub(crate) form: Form,
     pub(crate) kept: bool,
+    /// Whether it was run before: the rows of a COPY can't be had again.
+    pub(crate) ran: bool,
+}
+
+impl<'a> Run<'a> {
+    pub(crate) fn new(ends: &'a mut Ends, form: Form) -> Self {
+        Self { ends, form, kept: false, ran: false }
+    }
 }
 
 type Result<T, E = Refusal> = std::result::Result<T, E>;
@@ -79,12 +88,15 @@ impl Upstream for Run<'_> {
             self.ends.wire.tag.clear();
             self.ends.make_baseline().await.map_err(lost)?;
             let ran = match &mut self.form {
-                Form::Simple { text, results, plain, unwrapped } => {
-                    let (text, results, plain, unwrapped) = (text.clone(), *results, *plain, *unwrapped);
+                Form::Simple { text, results, plain, unwrapped, copies_in } => {
+                    let (text, results, plain, unwrapped, copies_in) = (text.clone(), *results, *plain, *unwrapped, *copies_in);
+                    if copies_in && std::mem::replace(&mut self.ran, true) {
+                        return Err(Refusal::unavailable("copy", "the rows of a COPY can't be sent twice; run it again"));
+                    }
                     if unwrapped {
                         self.ends.simple_unwrapped(permit, &text).await
                     } else {
-                        self.ends.simple(permit, &text, results, plain).await
+                        self.ends.simple(permit, &text, results, plain, copies_in).await
                     }
                 }
                 Form::Batch { messages, plain, unwrapped, sent_once } => {
@@ -227,9 +239,9 @@ impl Ends {
     }
 
     /// A text by the simple protocol.
-    async fn simple(&mut self, mut permit: Permit<'_>, text: &str, results: usize, plain: bool) -> Result<Ran> {
+    async fn simple(&mut self, mut permit: Permit<'_>, text: &str, results: usize, plain: bool, copies_in: bool) -> Result<Ran> {
         let view = self.system.fresh_view().await.ok_or_else(no_catalogue)?;
-        if let Some(guard) = plain.then(|| permit.ceiling()).flatten().and_then(|ceiling| view.snapshot.raising_guard(ceiling, true))
+        if let Some(guard) = plain.then(|| permit.ceiling()).flatten().and_then(|ceiling| view.snapshot.raising_guard(ceiling, !copies_in))
             && !view.snapshot.deferrable_triggers
         {
             let _clearance = self.within_ceiling(&mut permit).await?;
@@ -560,9 +572,11 @@ impl Ends {
             reprieve_pgwire::write::copy_fail(&mut self.wire.server.output, "measured only").ok()?;
             self.wire.settle().await.ok()?;
         }
-        let measured = if self.wire.status == b'T' { self.measure().await.ok().flatten() } else { None };
+        // What the server itself refuses reaches nothing; run for good, its error is the answer.
+        let refused = self.wire.status == b'E';
+        let measured = if refused { None } else { self.measure().await.ok().flatten() };
         self.rollback().await.ok()?;
-        measured.map(|measured| measured.reach)
+        if refused { Some(Reach::default()) } else { measured.map(|measured| measured.reach) }
     }
 
     /// The same for a batch of extended messages.
@@ -577,7 +591,8 @@ impl Ends {
         self.wire.send_extended(&name, "BEGIN");
         self.send_batch(messages, false);
         self.flush_extended().await.ok()?;
-        let measured = if self.wire.code.is_none() { self.measure().await.ok().flatten() } else { None };
+        let refused = self.wire.code.is_some();
+        let measured = if refused { None } else { self.measure().await.ok().flatten() };
         let (_never_heard, _passed) = self.wire.discard();
         self.wire.code = None;
         self.roll_back_whatever_is_open().await.ok()?;
@@ -590,7 +605,29 @@ impl Ends {
         }
         self.wire.send_sync(Route::Client);
         self.wire.settle().await.ok()?;
-        measured.map(|measured| measured.reach)
+        if refused { Some(Reach::default()) } else { measured.map(|measured| measured.reach) }
+    }
+
+    /// The server's own error for a text that we can't read. `None`: the server can read it. Nothing is run, and whatever reading its
+    /// constants ran is rolled back.
+    pub(crate) async fn syntax_error(&mut self, text: &str) -> Result<Option<ServerError>, Gone> {
+        let hidden = std::mem::replace(&mut self.wire.hide_ready, true);
+        let name = self.fresh_name();
+        if reprieve_pgwire::write::parse(&mut self.wire.server.output, &name, text, &[]).is_err() {
+            return Err(Gone::Protocol);
+        }
+        self.wire.replies.push(Asked::Parse(None), Route::Capture);
+        reprieve_pgwire::write::flush(&mut self.wire.server.output);
+        self.wire.settle().await?;
+        let error = self.wire.captured.error.take();
+        let poison = self.fresh_name();
+        self.wire.send_extended(&poison, crate::POISON);
+        self.wire.send_sync(Route::Client);
+        self.wire.settle().await?;
+        self.wire.captured = Captured::default();
+        self.wire.hide_ready = hidden;
+        self.carry_over = true;
+        Ok(error)
     }
 
     /// A name for a statement of ours that is used once and can't be guessed before.

@@ -63,7 +63,8 @@ async fn run(gate: &Arc<Gate>, system: &Arc<System>, texts: &KnownTexts, hold: H
         reach: None,
     };
     let results = known.analysis.statements.len();
-    let form = Form::Simple { text: known.text.clone(), results, plain: known.is_plain(), unwrapped: known.is_unwrapped() };
-    let mut run = Run { ends: &mut ends, form, kept: true };
+    let form =
+        Form::Simple { text: known.text.clone(), results, plain: known.is_plain(), unwrapped: known.is_unwrapped(), copies_in: false };
+    let mut run = Run { kept: true, ..Run::new(&mut ends, form) };
     gate.handle(operation, &mut run).await.map(drop).map_err(|refusal| refusal.to_string())
 }

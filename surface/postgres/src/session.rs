@@ -114,7 +114,7 @@ impl Session {
                     self.ends.wire.server.drain().await;
                     return Ok(());
                 }
-                b'd' | b'c' | b'f' => self.stray_copy(&frame),
+                b'd' | b'c' | b'f' => self.copy_data(&frame).await?,
                 _ => self.extended(frame).await?,
             }
             if self.ends.wire.unpinned {
@@ -131,11 +131,16 @@ impl Session {
         }
     }
 
-    /// CopyData that its server does not wait for: after an error the server would ignore it as well.
-    fn stray_copy(&mut self, frame: &FrontendFrame) {
+    /// CopyData that came before the server asked for it. What it never asks for is ignored, as the server does after an error.
+    async fn copy_data(&mut self, frame: &FrontendFrame) -> Result<(), Gone> {
+        if !self.ends.wire.copying {
+            self.start_copy().await?;
+        }
         if self.ends.wire.copying {
             self.ends.wire.server.output.extend_from_slice(&frame.bytes);
+            self.ends.wire.copying = frame.tag == b'd';
         }
+        Ok(())
     }
 
     /// A text by the simple protocol.
@@ -219,10 +224,19 @@ impl Session {
             Some(Err(refusal)) => return self.refused(&refusal),
             None => {}
         }
+        if known.is_unreadable() && self.answered_by_server(known).await? {
+            return Ok(false);
+        }
         let operation = self.operation(known, None, self.self_contained(known));
         let results = known.analysis.statements.len();
-        let form = Form::Simple { text: known.text.clone(), results, plain: known.is_plain(), unwrapped: known.is_unwrapped() };
-        let mut run = Run { ends: &mut self.ends, form, kept: false };
+        let form = Form::Simple {
+            text: known.text.clone(),
+            results,
+            plain: known.is_plain(),
+            unwrapped: known.is_unwrapped(),
+            copies_in: known.copies_in(),
+        };
+        let mut run = Run::new(&mut self.ends, form);
         let gate = run.ends.gate.clone();
         let result = gate.handle(operation, &mut run).await;
         self.note_effects(known);
@@ -240,10 +254,22 @@ impl Session {
         if self.ends.wire.status == b'E' {
             return self.pass(known).await; // the server refuses it: the transaction has failed
         }
+        if known.is_unreadable() && self.answered_by_server(known).await? {
+            return Ok(false);
+        }
         match self.join(known, None).await? {
             Ok(()) => self.pass(known).await,
             Err(refusal) => self.refused_inside(&refusal).await,
         }
+    }
+
+    /// Whether the server itself finds a text wrong that we can't read; then its error is the answer.
+    pub(crate) async fn answered_by_server(&mut self, known: &Known) -> Result<bool, Gone> {
+        let Some(error) = self.ends.syntax_error(&known.text).await? else { return Ok(false) };
+        self.ends.wire.hide_ready = true;
+        self.ends.wire.deliver(&error.to_bytes(b'E'));
+        self.ends.wire.code = Some(error.code().unwrap_or_default().to_owned());
+        Ok(true)
     }
 
     /// Makes a statement a part of the client's transaction, if the policy lets it try.
@@ -296,7 +322,7 @@ impl Session {
 
     /// Looks for the release of a statement that has to be held by its text alone.
     async fn released(&mut self, operation: Operation) -> Result<Option<Release>, Refusal> {
-        let mut run = Run { ends: &mut self.ends, form: Form::Release, kept: false };
+        let mut run = Run::new(&mut self.ends, Form::Release);
         let gate = run.ends.gate.clone();
         gate.release_statement(operation, &mut run).await
     }
@@ -350,7 +376,7 @@ impl Session {
         let approved = if transaction.releases.is_empty() { None } else { transaction.approved_reach() };
         let releases = std::mem::take(&mut transaction.releases);
         let form = Form::Commit { by, plain: transaction.plain, approved };
-        let mut run = Run { ends: &mut self.ends, form, kept: false };
+        let mut run = Run::new(&mut self.ends, form);
         let gate = run.ends.gate.clone();
         let result = gate.carry(transaction.intent, operation, &mut run).await;
         for release in releases {
