@@ -8,6 +8,7 @@ use std::{
         mpsc::{Receiver, SyncSender, TrySendError, sync_channel},
     },
     thread::JoinHandle,
+    time::Duration,
 };
 
 use reprieve_gate::{Audit, AuditError, Clock, Pending};
@@ -44,13 +45,15 @@ pub struct AuditOptions {
     pub adopt_missing_head: bool,
     /// Events that may wait for the writer; one more is refused.
     pub queue_limit: usize,
+    /// How long events that nobody waits for may stay in memory, for company: an fsync of their own costs as much as another's.
+    pub linger: Duration,
 }
 
 impl AuditOptions {
-    /// A ledger without a head file, and with a queue of 8,192 events.
+    /// A ledger without a head file, with a queue of 8,192 events, where an event lingers for 5 ms.
     #[must_use]
     pub fn new(signer: Signer) -> Self {
-        Self { signer, head_file: None, adopt_missing_head: false, queue_limit: 8_192 }
+        Self { signer, head_file: None, adopt_missing_head: false, queue_limit: 8_192, linger: Duration::from_millis(5) }
     }
 
     /// The same with a head file.
@@ -145,8 +148,8 @@ impl AuditLog {
             queued_bytes: AtomicUsize::new(0),
             failed: OnceLock::new(),
         });
-        let (frontier, last_at, signer) = (folded.frontier, folded.last_at, options.signer);
-        let mut writer = Writer { store, signer, clock, frontier, last_at, snapshot_size, head_file, shared: shared.clone() };
+        let (frontier, last_at, signer, linger) = (folded.frontier, folded.last_at, options.signer, options.linger);
+        let mut writer = Writer { store, signer, clock, frontier, last_at, snapshot_size, head_file, linger, shared: shared.clone() };
         writer.write_first_head()?;
         sweep(&mut writer)?;
         let (queue, waiting) = sync_channel(options.queue_limit);

@@ -1,6 +1,7 @@
 //! The writer: the one thread that puts events into the ledger.
 //!
-//! It takes whatever waits in the queue as one batch, so that one fsync serves every waiting operation. A batch is placed,
+//! It takes whatever waits in the queue as one batch, so that one fsync serves every waiting operation. An event that nobody
+//! waits for lingers a moment, so that it rides along with one that somebody does. A batch is placed,
 //! hashed, signed and stored in one transaction; only then is it folded into the state, told to the followers, and answered.
 //! After a failed write nobody knows what is on the disk: the writer answers no and ends, and stays ended until the next start.
 
@@ -10,7 +11,7 @@ use std::{
         atomic::{AtomicUsize, Ordering},
         mpsc::{Receiver, RecvTimeoutError},
     },
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use reprieve_gate::{AuditError, Clock};
@@ -65,6 +66,7 @@ pub(crate) struct Writer {
     pub(crate) last_at: Timestamp,
     pub(crate) snapshot_size: u64,
     pub(crate) head_file: Option<HeadFile>,
+    pub(crate) linger: Duration,
     pub(crate) shared: Arc<Shared>,
 }
 
@@ -100,12 +102,21 @@ impl Writer {
             },
         };
         let (mut batch, mut bytes, mut next) = (Vec::new(), 0, Some(first));
+        let (mut waited_for, mut company_until) = (false, None);
         while let Some(message) = next {
             let Message::Append(request) = message else { return Some((batch, true)) };
             self.shared.queued_bytes.fetch_sub(request.text.len(), Ordering::Relaxed);
             bytes += request.text.len();
+            waited_for |= !request.answer.is_closed();
             batch.push(*request);
-            next = if batch.len() < BATCH_EVENTS_MAX && bytes < BATCH_BYTES_MAX { queue.try_recv().ok() } else { None };
+            let has_room = batch.len() < BATCH_EVENTS_MAX && bytes < BATCH_BYTES_MAX;
+            next = if has_room { queue.try_recv().ok() } else { None };
+            if has_room && next.is_none() && !waited_for {
+                // Only paces: no recorded time comes from here.
+                let until = *company_until.get_or_insert_with(|| Instant::now() + self.linger);
+                // A queue that was closed says so again to the next who asks.
+                next = queue.recv_timeout(until.saturating_duration_since(Instant::now())).ok();
+            }
         }
         Some((batch, false))
     }

@@ -23,6 +23,9 @@ use crate::{
 const APPLICATION_ID: i64 = 0x5250_5256;
 const SCHEMA_VERSION: i64 = 1;
 const BUSY: Duration = Duration::from_secs(5);
+/// Pages (16 MB) of the write-ahead log before it is moved into the database: a batch is some six pages, and moving them costs
+/// two more fsyncs, for which that batch waits.
+const AUTOCHECKPOINT_PAGES: i64 = 4_000;
 
 const SCHEMA: &str = "
     CREATE TABLE events (
@@ -63,6 +66,7 @@ impl SqliteStore {
         prepare(&mut connection, path)?;
         connection.pragma_update(None, "journal_mode", "wal")?;
         connection.pragma_update(None, "synchronous", "full")?;
+        connection.pragma_update(None, "wal_autocheckpoint", AUTOCHECKPOINT_PAGES)?;
         connection.pragma_update(None, "trusted_schema", false)?;
         Ok(Self { path: path.to_owned(), connection, lock: Some(lock) })
     }

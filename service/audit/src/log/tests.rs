@@ -78,6 +78,33 @@ fn open(path: &Path) -> Result<Arc<AuditLog>, OpenError> {
 }
 
 #[test]
+fn what_nobody_waits_for_rides_along_with_what_somebody_does() {
+    let store = MemoryStore::new();
+    // So long that nothing below can be its end.
+    let options = AuditOptions { linger: Duration::from_secs(86_400), ..AuditOptions::new(signer()) };
+    let log = AuditLog::open(Box::new(store.clone()), options, clock()).expect("an empty store");
+    let unheard = |what| log.enqueue(alarm(what), Pending::channel().0);
+    let batches = || store.checkpoints(0, 10).expect("readable").into_iter().map(|(size, _)| size).collect::<Vec<_>>();
+    unheard("one");
+    unheard("two");
+    assert_eq!(append(&log, alarm("three")), Ok(2), "at once, with the two before it");
+    assert_eq!(batches(), [3]);
+    assert_eq!(append(&log, alarm("four")), Ok(3), "an event that is waited for needs no company");
+    unheard("five");
+    log.close();
+    assert_eq!(batches(), [3, 4, 5], "the end takes along what lingers");
+}
+
+#[test]
+fn what_nobody_waits_for_becomes_durable_without_company() {
+    let log = AuditLog::in_memory(clock());
+    drop(log.append(alarm("alone")));
+    while log.state().size == 0 {
+        std::thread::yield_now();
+    }
+}
+
+#[test]
 fn events_are_durable_folded_and_told_in_order_before_the_answer() {
     let log = AuditLog::in_memory(clock());
     let mut follower = log.follow();
