@@ -67,8 +67,8 @@ by_sql! {
     a_commit_in_the_middle_of_a_text: Held, "", ["BEGIN; DELETE FROM orders WHERE id > 0; COMMIT; SELECT 1"];
     a_begin_after_the_change: Held, "", ["DELETE FROM orders WHERE id > 0; BEGIN; COMMIT"];
     truncate: Held, "", ["TRUNCATE orders"];
-    drop_of_a_table: Held, "", ["DROP TABLE orders"];
-    drop_of_a_column: Held, "", ["ALTER TABLE orders DROP COLUMN total"];
+    drop_of_a_table: Held, "", ["DROP TABLE orders CASCADE"];
+    drop_of_a_column: Held, "", ["ALTER TABLE customers DROP COLUMN visits"];
     drop_of_a_schema: Held, "", ["DROP SCHEMA public CASCADE"];
     explain_analyze_of_a_delete: Held, "", ["EXPLAIN ANALYZE DELETE FROM orders WHERE id > 0"];
     explain_analyze_of_a_function: Held, "", ["EXPLAIN (ANALYZE true) SELECT wipe()"];
@@ -86,7 +86,7 @@ by_sql! {
 // Code that hides what it does.
 by_sql! {
     do_block_that_deletes: Held, "", ["DO $$ BEGIN DELETE FROM orders; END $$"];
-    do_block_that_drops: Held, "", ["DO $$ BEGIN EXECUTE 'DR' || 'OP TABLE orders'; END $$"];
+    do_block_that_drops: Held, "", ["DO $$ BEGIN EXECUTE 'DR' || 'OP TABLE orders CASCADE'; END $$"];
     do_block_that_truncates_what_it_deleted: Held, "", ["DO $$ BEGIN DELETE FROM orders; TRUNCATE orders; END $$"];
     function_that_deletes: Held, "", ["SELECT wipe()"];
     function_of_an_owner: Held, "ALTER FUNCTION wipe() SECURITY DEFINER", ["SELECT wipe()"];
@@ -192,9 +192,9 @@ by_sql! {
     trigger_switched_off_beside_a_definition: Either, "", [
         "CREATE TEMPORARY TABLE cover (); DO $$ BEGIN EXECUTE 'ALTER TABLE orders DISABLE TRIGGER keep'; END $$"];
     constraint_dropped_by_code: Held, "", ["DO $$ BEGIN EXECUTE 'ALTER TABLE orders DROP CONSTRAINT orders_customer_fkey'; END $$"];
-    column_dropped_by_code: Held, "", ["DO $$ BEGIN EXECUTE 'ALTER TABLE orders DROP COLUMN total'; END $$"];
+    column_dropped_by_code: Held, "", ["DO $$ BEGIN EXECUTE 'ALTER TABLE customers DROP COLUMN visits'; END $$"];
     column_renamed_by_code: Either, "", ["DO $$ BEGIN EXECUTE 'ALTER TABLE orders RENAME COLUMN total TO sum'; END $$"];
-    column_retyped_by_code: Held, "", ["DO $$ BEGIN EXECUTE 'ALTER TABLE orders ALTER total TYPE text'; END $$"];
+    column_retyped_by_code: Held, "", ["DO $$ BEGIN EXECUTE 'ALTER TABLE customers ALTER visits TYPE text'; END $$"];
     not_null_dropped_by_code: Either, "", ["DO $$ BEGIN EXECUTE 'ALTER TABLE customers ALTER name DROP NOT NULL'; END $$"];
     table_renamed_by_code: Held, "", ["DO $$ BEGIN EXECUTE 'ALTER TABLE orders RENAME TO gone'; END $$"];
     schema_renamed_by_code: Held, "", ["DO $$ BEGIN EXECUTE 'ALTER SCHEMA public RENAME TO gone'; END $$"];
@@ -303,7 +303,7 @@ by_wire! {
     };
     commit_replaced_in_the_same_batch: Any, "", |play: &mut Play<'_>| {
         play.batch(&[parse("s", "COMMIT"), sync()])?;
-        play.batch(&[run("BEGIN"), run(&replacing("s")), bind("", "s", &[]), execute("", 0), sync()])?;
+        play.batch(&[run(&replacing("s")), bind("", "s", &[]), execute("", 0), sync()])?;
         play.sql("COMMIT")
     };
     rollback_replaced_in_the_same_batch: Any, "", |play: &mut Play<'_>| {
@@ -340,6 +340,12 @@ const CHECKS: &str = "CREATE FUNCTION is_fine(int) RETURNS bool LANGUAGE plpgsql
 /// Code that puts a DELETE in the place of a prepared statement.
 fn replacing(name: &str) -> String {
     format!("DO $$ BEGIN EXECUTE 'DEALLOCATE {name}'; EXECUTE 'PREPARE {name} AS DELETE FROM public.orders'; END $$")
+}
+
+/// The hour's budget is one for all sessions of an agent, also when they commit at the same moment.
+#[test]
+fn an_hour_spent_at_once() {
+    stage::spend_an_hour_at_once();
 }
 
 // Two sessions that wait for each other.

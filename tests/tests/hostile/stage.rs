@@ -3,9 +3,10 @@
 //! Every attack is played twice with the same bytes: past the gateway, where it has to do harm (or the test tests nothing), and
 //! through it, where what is protected has to be as before, byte for byte.
 
+use std::collections::BTreeSet;
 use std::io::{Read, Write};
 use std::net::TcpStream;
-use std::sync::{Mutex, OnceLock, PoisonError};
+use std::sync::{Mutex, MutexGuard, OnceLock, TryLockError};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -344,22 +345,37 @@ struct Stage {
     agent: String,
 }
 
-fn stage() -> &'static Mutex<Stage> {
-    static STAGE: OnceLock<Mutex<Stage>> = OnceLock::new();
-    STAGE.get_or_init(|| {
-        // Attacks share an agent: neither the number of its holds nor its hour may stop one instead of what it is about.
-        let budget = EnvironmentBudget {
-            environment: "production".to_owned(),
-            rows_per_statement: 100,
-            rows_per_transaction: 1_000,
-            rows_per_hour: 100_000_000,
-            relations_dropped: 0,
-        };
-        let options = GatewayOptions { wait: "0s".to_owned(), open_holds: 100_000, budgets: vec![budget], ..GatewayOptions::default() };
-        let site = open(options).expect("a site");
-        let agent = site.gateway.agent("eve", &["shop"], "read,write,destroy,grant").expect("an agent");
-        Mutex::new(Stage { site, agent })
-    })
+/// Attacks change what all sessions of a database see, so that each has a stage to itself; mostly it waits.
+const STAGES: usize = 4;
+
+fn free_stage() -> MutexGuard<'static, Stage> {
+    static STAGE: [OnceLock<Mutex<Stage>>; STAGES] = [const { OnceLock::new() }; STAGES];
+    loop {
+        for stage in &STAGE {
+            match stage.get_or_init(build).try_lock() {
+                Ok(stage) => return stage,
+                // An attack that got through failed here; the next one begins with a new world.
+                Err(TryLockError::Poisoned(stage)) => return stage.into_inner(),
+                Err(TryLockError::WouldBlock) => {}
+            }
+        }
+        thread::sleep(Duration::from_millis(20));
+    }
+}
+
+fn build() -> Mutex<Stage> {
+    // Attacks share an agent: neither the number of its holds nor its hour may stop one instead of what it is about.
+    let budget = EnvironmentBudget {
+        environment: "production".to_owned(),
+        rows_per_statement: 100,
+        rows_per_transaction: 1_000,
+        rows_per_hour: 100_000_000,
+        relations_dropped: 0,
+    };
+    let options = GatewayOptions { wait: "0s".to_owned(), open_holds: 100_000, budgets: vec![budget], ..GatewayOptions::default() };
+    let site = open(options).expect("a site");
+    let agent = site.gateway.agent("eve", &["shop"], "read,write,destroy,grant").expect("an agent");
+    Mutex::new(Stage { site, agent })
 }
 
 /// A site whose server has two-phase commit, so that the attacks by it can work.
@@ -376,7 +392,7 @@ fn open(options: GatewayOptions) -> Result<Site> {
 
 /// Plays an attack past the gateway and through it. `setup` is run by the owner before, as what was there already.
 pub(crate) fn attack(setup: &str, answer: Answer, act: impl Fn(&mut Play<'_>) -> Result<()>) {
-    let stage = stage().lock().unwrap_or_else(PoisonError::into_inner);
+    let stage = free_stage();
     let (before, harmed, said, _) = stage.play(setup, &stage.site.direct_url(), &act).expect("played past the gateway");
     assert_ne!(before, harmed, "the attack does no harm even without the gateway: {said:#?}");
     let (before, after, said, codes) = stage.play(setup, &stage.agent, &act).expect("played through the gateway");
@@ -389,6 +405,37 @@ pub(crate) fn attack(setup: &str, answer: Answer, act: impl Fn(&mut Play<'_>) ->
         Answer::Any => true,
     };
     assert!(answered, "not answered as {answer:?}: {said:#?}");
+}
+
+/// Eight sessions of one agent remove 900 rows each and commit together, with 2,000 rows left in the hour.
+pub(crate) fn spend_an_hour_at_once() {
+    const SESSIONS: usize = 8;
+    let budget = EnvironmentBudget {
+        environment: "production".to_owned(),
+        rows_per_statement: 1_000,
+        rows_per_transaction: 1_000,
+        rows_per_hour: 2_000,
+        relations_dropped: 0,
+    };
+    let options = GatewayOptions { wait: "0s".to_owned(), budgets: vec![budget], ..GatewayOptions::default() };
+    let site = open(options).expect("a site");
+    site.table("stock", 8_000).expect("a table");
+    let stage = Stage { agent: site.gateway.agent("eve", &["shop"], "read,write,destroy").expect("an agent"), site };
+    stage.let_the_gateway_look().expect("it looks");
+    let mut lines: Vec<Line> = (0..SESSIONS).map(|_| Line::open(&stage.agent).expect("a line")).collect();
+    let mut ask = |texts: &dyn Fn(usize) -> String| {
+        for (number, line) in lines.iter_mut().enumerate() {
+            line.socket.write_all(&query(&texts(number))).expect("sent");
+        }
+        for line in &mut lines {
+            while line.reply(PATIENCE).expect("a reply").expect("not hung up").0 != 'Z' {}
+        }
+    };
+    ask(&|number| format!("BEGIN; DELETE FROM stock WHERE id > {} AND id <= {}", number * 1_000, number * 1_000 + 900));
+    ask(&|_| "COMMIT".to_owned());
+    let gone = 8_000 - stage.site.count("stock").expect("a count");
+    assert!(gone >= 900, "nothing at all passed, so that nothing was tried");
+    assert!(gone <= 2_000, "{gone} rows are gone in an hour of 2,000");
 }
 
 /// Before, after, what was said, and the codes in it.
@@ -414,12 +461,18 @@ impl Stage {
         Ok((before, self.fingerprint(), said, codes))
     }
 
-    /// A definition made through the gateway makes it read the catalogue again, with what the owner made behind its back.
+    /// Waits until the gateway has looked at the catalogue after what was just made behind its back, and once more: what it saw
+    /// has been read by then. What an agent could do in between is in `docs/threats.md`.
     fn let_the_gateway_look(&self) -> Result<()> {
-        let mut line = Line::open(&self.agent)?;
-        for text in ["CREATE TABLE looked (id int)", "SELECT 1"] {
-            line.socket.write_all(&query(text))?;
-            while line.reply(PATIENCE)?.context("hung up")?.0 != 'Z' {}
+        let looks = "SELECT query_start FROM pg_stat_activity WHERE application_name = 'reprieve: catalogue'
+            AND state = 'idle' AND query LIKE 'SELECT pg_catalog.concat_ws%' AND query_start > ";
+        let since = format!("{looks} '{}'", self.site.server.psql("shop", "SELECT clock_timestamp()")?);
+        let deadline = Instant::now() + PATIENCE;
+        let mut seen = BTreeSet::new();
+        while seen.len() < 2 {
+            ensure!(Instant::now() < deadline, "the gateway does not look at the catalogue");
+            seen.extend(self.site.server.psql("shop", &since)?.lines().map(str::to_owned));
+            thread::sleep(Duration::from_millis(50));
         }
         Ok(())
     }
