@@ -25,6 +25,9 @@ use crate::{
 /// Bytes of a batch that are kept back. A larger one runs as it comes, and can't wait for an approval.
 const KEPT_BATCH: usize = 8 * 1024 * 1024;
 
+/// A statement that may change something, with its parameters.
+type Change = (Arc<Known>, Option<Parameters>);
+
 /// What came since the last Sync.
 #[derive(Default)]
 pub(crate) struct Batch {
@@ -34,7 +37,7 @@ pub(crate) struct Batch {
     statements: HashMap<String, Arc<Known>>,
     portals: HashMap<String, (Arc<Known>, Option<Parameters>)>,
     /// What the kept back part runs, with its parameters.
-    changes: Vec<(Arc<Known>, Option<Parameters>)>,
+    changes: Vec<Change>,
     /// Messages are kept back until the Sync.
     deferred: bool,
     /// An implicit transaction runs as it comes; `block`: we made it an explicit one.
@@ -421,7 +424,7 @@ impl Session {
             return self.run_batch().await;
         }
         if let Some(streaming) = self.batch.streaming.take() {
-            self.ends.wire.settle().await?;
+            self.ends.wire.settle_sent().await?;
             if self.ends.wire.code.is_none() {
                 self.commit(CommitBy::Sync { block: streaming.block }).await?;
             } else {
@@ -465,7 +468,7 @@ impl Session {
 
     /// Runs the kept back batch as one operation.
     async fn run_batch(&mut self) -> Result<(), Gone> {
-        let changes = std::mem::take(&mut self.batch.changes);
+        let mut changes = std::mem::take(&mut self.batch.changes);
         let messages = std::mem::take(&mut self.batch.messages);
         if messages.iter().any(|message| message.sent) {
             // What was sent has begun an implicit transaction; nothing of ours may wait inside it.
@@ -476,6 +479,9 @@ impl Session {
         if self.ends.wire.code.is_some() {
             // Something before it failed: the server ignores the rest of the batch.
             return self.end_batch(false);
+        }
+        if changes.len() > 1 {
+            changes = self.without_syntax_errors(changes).await?;
         }
         let Some((first, parameters)) = changes.first().cloned() else { return Err(Gone::Protocol) };
         let known = if changes.len() == 1 {
@@ -514,6 +520,18 @@ impl Session {
         }
         self.answer(&result)?;
         self.end_batch(false)
+    }
+
+    /// Leaves out what the server can't parse either: it fails the batch there, as it would without us.
+    async fn without_syntax_errors(&mut self, changes: Vec<Change>) -> Result<Vec<Change>, Gone> {
+        let mut left = Vec::with_capacity(changes.len());
+        for change in changes {
+            let wrong = change.0.is_unreadable() && self.ends.syntax_error(&change.0.text).await?.is_some();
+            if !wrong || left.is_empty() {
+                left.push(change);
+            }
+        }
+        Ok(left)
     }
 
     /// `ready`: the server's own ReadyForQuery went to the client.

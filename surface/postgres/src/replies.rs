@@ -57,6 +57,8 @@ pub(crate) struct Expected {
 #[derive(Debug, Default)]
 pub(crate) struct Replies {
     queue: VecDeque<Expected>,
+    /// An error came and no Sync was sent since: the server ignores everything up to one.
+    skipping: bool,
 }
 
 /// What a reply means for the queue's owner.
@@ -71,7 +73,12 @@ pub(crate) struct Routed {
 
 impl Replies {
     pub(crate) fn push(&mut self, asked: Asked, route: Route) {
-        self.queue.push_back(Expected { asked, route });
+        if matches!(asked, Asked::Sync) {
+            self.skipping = false;
+        }
+        if !self.skipping {
+            self.queue.push_back(Expected { asked, route });
+        }
     }
 
     pub(crate) fn is_empty(&self) -> bool {
@@ -93,6 +100,7 @@ impl Replies {
                 while self.queue.front().is_some_and(|next| !matches!(next.asked, Asked::Sync)) {
                     self.queue.pop_front();
                 }
+                self.skipping = self.queue.is_empty();
             }
             (Asked::Query { seen, .. }, b'C' | b'I') => *seen += 1,
             (Asked::Query { .. } | Asked::FunctionCall | Asked::Sync, b'Z')
@@ -142,6 +150,19 @@ mod tests {
         assert_eq!(replies.take(b'E').route, Some(Route::Client));
         assert_eq!(replies.take(b'Z').route, Some(Route::Client));
         assert!(replies.is_empty());
+    }
+
+    #[test]
+    fn after_an_error_nothing_is_owed_before_a_sync() {
+        let mut replies = Replies::default();
+        replies.push(Asked::Parse(None), Route::Capture);
+        replies.take(b'E');
+        replies.push(Asked::Bind(None), Route::Capture);
+        assert!(replies.is_empty());
+        replies.push(Asked::Sync, Route::Client);
+        replies.push(Asked::Parse(None), Route::Capture);
+        assert_eq!(replies.take(b'Z').route, Some(Route::Client));
+        assert!(!replies.is_empty());
     }
 
     #[test]

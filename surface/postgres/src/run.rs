@@ -627,7 +627,8 @@ impl Ends {
         self.wire.captured = Captured::default();
         self.wire.hide_ready = hidden;
         self.carry_over = true;
-        Ok(error)
+        // Any other error may be gone the next moment.
+        Ok(error.filter(|error| error.code() == Some("42601")))
     }
 
     /// A name for a statement of ours that is used once and can't be guessed before.
