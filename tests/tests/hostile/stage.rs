@@ -172,11 +172,6 @@ impl Play<'_> {
         self.read(1)
     }
 
-    /// Hangs up.
-    pub(crate) fn hang_up(&mut self) {
-        self.lines.clear();
-    }
-
     /// Does something that the application does: as the owner, past the gateway.
     pub(crate) fn application(&self, sql: &str) {
         // It may fail because of what the attack did, which the fingerprint shows as well.
