@@ -141,7 +141,6 @@ impl Gate {
 
     /// Decides on text alone, without recording: for reads, which share one record, and for what the client's own transaction
     /// can still take back.
-    #[must_use]
     pub fn consider(&self, operation: &Operation) -> Considered {
         match self.decide(operation, 0) {
             Decision::Allow(_) => Considered::Pass,

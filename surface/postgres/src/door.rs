@@ -131,7 +131,7 @@ fn identify(gate: &Gate, agent: &AgentName, proof: &reprieve_pgwire::scram::Proo
 /// The SCRAM exchange (RFC 5802), the same for agents that exist and that do not.
 async fn authenticate(client: &mut Duplex, salt: &[u8], binding: Option<Vec<u8>>) -> Option<reprieve_pgwire::scram::Proof> {
     let mut scram = ScramServer::new(salt, SCRAM_ITERATIONS, crate::nonce(), binding);
-    write::authentication_sasl(&mut client.output, &scram.mechanisms()).ok()?;
+    write::authentication_sasl(&mut client.output, scram.mechanisms()).ok()?;
     let mut frames = ClientScanner::new(Limits::default());
     let first = password_message(client, &mut frames).await?;
     let initial = SaslInitial::parse(&first).ok()?;

@@ -298,10 +298,12 @@ impl Session {
         }
         self.batch.deferred = true;
         self.batch.changes.push((known, parameters));
-        self.take(frame.bytes.clone(), Asked::Execute, None);
-        if self.batch.bytes > KEPT_BATCH {
-            return self.stream().await;
+        if self.batch.bytes > KEPT_BATCH
+            && let Err(refusal) = self.stream().await?
+        {
+            return Ok(Err(refusal));
         }
+        self.take(frame.bytes.clone(), Asked::Execute, None);
         Ok(Ok(()))
     }
 
@@ -391,10 +393,11 @@ impl Session {
 
     /// Starts a COPY whose rows come before the Sync of its batch.
     pub(crate) async fn start_copy(&mut self) -> Result<(), Gone> {
-        if self.batch.deferred && self.batch.changes.iter().any(|(known, _)| known.copies_in()) {
-            if let Err(refusal) = self.stream().await? {
-                return self.fail_batch(&refusal).await;
-            }
+        if self.batch.deferred
+            && self.batch.changes.iter().any(|(known, _)| known.copies_in())
+            && let Err(refusal) = self.stream().await?
+        {
+            return self.fail_batch(&refusal).await;
         }
         if !self.ends.wire.replies.is_empty() {
             write::flush(&mut self.ends.wire.server.output);

@@ -261,10 +261,10 @@ impl Snapshot {
         for row in &relations.rows {
             let field = |index: usize| row.get(index).and_then(Option::as_deref).unwrap_or_default();
             let Some(known) = self.relations.get(&field(0).parse().ok()?) else { continue };
-            if !field(5).starts_with(&known.columns) && !reach.rewritten.contains(&known.name) {
+            if !continues(field(5), &known.columns) && !reach.rewritten.contains(&known.name) {
                 reach.rewritten.push(known.name.clone());
             }
-            rules_changed += u64::from(!field(6).starts_with(&known.column_rules) || field(7) != known.rules);
+            rules_changed += u64::from(!continues(field(6), &known.column_rules) || field(7) != known.rules);
         }
         let code_types: u64 = types.rows.first()?.get(3)?.as_deref()?.parse().ok()?;
         rules_changed += u64::from(code_types != self.code_types);
@@ -273,6 +273,12 @@ impl Snapshot {
         }
         Some(())
     }
+}
+
+/// Whether a list of columns still begins with the columns it had, each as it was.
+fn continues(now: &str, before: &str) -> bool {
+    let mut now = now.split('|');
+    before.is_empty() || before.split('|').all(|column| now.next() == Some(column))
 }
 
 /// The name under which a reach counts changes of rights, and of code and rules that others' statements run into.
@@ -356,6 +362,18 @@ pub(crate) fn raised_counters(error: &reprieve_pgwire::backend::ServerError) -> 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn only_additions_continue_a_list_of_columns() {
+        for (now, before, expected) in [
+            ("1,id|2,name|3,new", "1,id|2,name", true),
+            ("1,id|2,name,{=w/app}", "1,id|2,name", false),
+            ("1,id", "1,id|2,name", false),
+            ("1,id", "", true),
+        ] {
+            assert_eq!(continues(now, before), expected, "{now} {before}");
+        }
+    }
 
     #[test]
     fn counters_are_read_by_name() {

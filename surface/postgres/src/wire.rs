@@ -175,7 +175,8 @@ impl Wire {
                 if self.client.ended && idle {
                     return Poll::Ready(Err(Gone::Client));
                 }
-                if self.client.input.len() < HIGH_WATER
+                // A client's next message is read whole, however long it may be; only what comes ahead of its turn waits.
+                if (idle || self.client.input.len() < HIGH_WATER)
                     && self.server.output.len() < HIGH_WATER
                     && self.client.poll_fill(context).is_ready()
                 {
@@ -312,12 +313,12 @@ impl Wire {
                     }
                     _ => {}
                 }
-                self.to_client(tag, bytes);
+                self.tell_client(tag, bytes);
             }
         }
     }
 
-    fn to_client(&mut self, tag: u8, bytes: &Bytes) {
+    fn tell_client(&mut self, tag: u8, bytes: &Bytes) {
         let shifted = (tag == b'E' && self.offset > 0).then(|| shift_position(bytes, self.offset)).flatten();
         let bytes: &[u8] = shifted.as_deref().unwrap_or(bytes);
         let ends = matches!(tag, b'C' | b'Z' | b'E' | b'I');
