@@ -4,7 +4,7 @@
 //! every system catalog; the latter show definitions, privileges and TRUNCATE by whatever route. Everything is addressed by oid
 //! and every function and operator by schema, so that an agent's search path can't replace it.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 
 use reprieve_operation::{Reach, TableReach};
 
@@ -45,6 +45,8 @@ pub(crate) struct Snapshot {
     pub(crate) user_code: bool,
     /// Types whose values run code when they are read: domains and ranges.
     pub(crate) code_types: u64,
+    /// Names of relations that are not safe to read unmeasured; see [`LOUD`].
+    pub(crate) loud: HashSet<String>,
 }
 
 /// Reads the relations of the database: oid, schema.name, relkind, relpersistence, relfilenode, columns, column rules, rules, rows.
@@ -66,6 +68,21 @@ SELECT c.oid, pg_catalog.concat(n.nspname, '.', c.relname), c.relkind, c.relpers
  GREATEST(c.reltuples, 0)::pg_catalog.int8
 FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid OPERATOR(pg_catalog.=) c.relnamespace
 WHERE c.relkind OPERATOR(pg_catalog.<>) 't' AND (c.oid OPERATOR(pg_catalog.>=) 16384::pg_catalog.oid)";
+
+/// Reads the names of relations that run code of users' making when they are only read: planning folds constant calls in their indexes
+/// and checks, and reading a constant for a column of a domain, composite or range type runs that type's checks.
+pub(crate) const LOUD: &str = "
+SELECT DISTINCT c.relname FROM pg_catalog.pg_class c WHERE c.oid IN (
+ SELECT i.indrelid FROM pg_catalog.pg_depend d JOIN pg_catalog.pg_index i ON d.objid OPERATOR(pg_catalog.=) i.indexrelid
+  WHERE d.classid OPERATOR(pg_catalog.=) 'pg_catalog.pg_class'::pg_catalog.regclass::pg_catalog.oid
+   AND d.refclassid OPERATOR(pg_catalog.=) 'pg_catalog.pg_proc'::pg_catalog.regclass::pg_catalog.oid AND d.refobjid OPERATOR(pg_catalog.>=) 16384::pg_catalog.oid
+ UNION SELECT k.conrelid FROM pg_catalog.pg_depend d JOIN pg_catalog.pg_constraint k ON d.objid OPERATOR(pg_catalog.=) k.oid
+  WHERE d.classid OPERATOR(pg_catalog.=) 'pg_catalog.pg_constraint'::pg_catalog.regclass::pg_catalog.oid
+   AND d.refclassid OPERATOR(pg_catalog.=) 'pg_catalog.pg_proc'::pg_catalog.regclass::pg_catalog.oid AND d.refobjid OPERATOR(pg_catalog.>=) 16384::pg_catalog.oid
+ UNION SELECT a.attrelid FROM pg_catalog.pg_attribute a JOIN pg_catalog.pg_type t ON t.oid OPERATOR(pg_catalog.=) a.atttypid
+  LEFT JOIN pg_catalog.pg_type e ON e.oid OPERATOR(pg_catalog.=) t.typelem
+  WHERE a.attrelid OPERATOR(pg_catalog.>=) 16384::pg_catalog.oid AND t.oid OPERATOR(pg_catalog.>=) 16384::pg_catalog.oid
+   AND (t.typtype OPERATOR(pg_catalog.=) ANY ('{d,c,r,m}') OR e.typtype OPERATOR(pg_catalog.=) ANY ('{d,c,r,m}')))";
 
 /// Reads the system catalogs: oid, name.
 pub(crate) const CATALOGS: &str = "
@@ -90,8 +107,12 @@ const MARK: &str = "reprieve:";
 
 impl Snapshot {
     /// Builds a snapshot from the answers to [`RELATIONS`], [`CATALOGS`] and [`TRIGGERS`]. `None`: an answer is not as expected.
-    pub(crate) fn read(relations: &Captured, catalogs: &Captured, triggers: &Captured) -> Option<Self> {
+    pub(crate) fn read(relations: &Captured, catalogs: &Captured, triggers: &Captured, loud: &Captured) -> Option<Self> {
         let mut snapshot = Self::default();
+        if [relations, catalogs, triggers, loud].iter().any(|captured| captured.error.is_some()) {
+            return None;
+        }
+        snapshot.loud = loud.rows.iter().filter_map(|row| row.first()?.clone()).collect();
         for row in &relations.rows {
             let field = |index: usize| row.get(index)?.as_deref();
             let relation = Relation {

@@ -90,7 +90,9 @@ impl Known {
             return seen & 1 == 1;
         }
         let statements = &self.analysis.statements;
-        let proven = statements.iter().all(|statement| statement.class == Class::Read && view.catalog.proves_read(statement));
+        let loud = |effect: &Effect| effect.relation().is_some_and(|name| view.snapshot.loud.contains(&name.name));
+        let proves = |statement: &Statement| statement.class == Class::Read && view.catalog.proves_read(statement);
+        let proven = statements.iter().all(proves) && !self.effects.iter().any(loud);
         self.proof.store(view.version << 1 | u64::from(proven), Ordering::Relaxed);
         proven
     }

@@ -359,7 +359,7 @@ impl Ends {
         self.send_batch(messages, again);
         self.flush_extended().await?;
         if let Some(code) = self.wire.code.clone() {
-            self.end_failed_batch().await?;
+            self.roll_back_whatever_is_open().await.map_err(lost)?;
             return Ok(Ran::Failed { code });
         }
         let measured = self.measure().await?;
@@ -378,7 +378,7 @@ impl Ends {
         self.wire.settle().await.map_err(lost)?;
         let captured = std::mem::take(&mut self.wire.captured);
         if self.wire.status != b'I' {
-            self.end_failed_batch().await?;
+            self.roll_back_whatever_is_open().await.map_err(lost)?;
         }
         let measured = measured.ok_or_else(unmeasured)?;
         match (cleared, captured.error) {
@@ -386,19 +386,6 @@ impl Ends {
             (true, Some(error)) => Ok(self.failed(&error)),
             (true, None) => Ok(Ran::Final(Done { tag: self.wire.tag.clone(), reach: measured.reach, xid: measured.xid, kept: None })),
         }
-    }
-
-    /// After an error inside a block of ours: nothing of it stays.
-    async fn end_failed_batch(&mut self) -> Result<()> {
-        if !self.wire.replies.is_empty() || self.wire.status != b'I' {
-            self.wire.send_sync(Route::Client);
-            let name = self.fresh_name();
-            self.wire.send_extended(&name, "ROLLBACK");
-            self.wire.send_sync(Route::Client);
-            self.wire.settle().await.map_err(lost)?;
-            self.wire.captured = Captured::default();
-        }
-        Ok(())
     }
 
     fn send_batch(&mut self, messages: &mut [Message], again: bool) {

@@ -17,7 +17,7 @@ use tokio::sync::Notify;
 use crate::{
     connect::{ConnectError, connect},
     duplex::{Duplex, Stream},
-    guard::{CATALOGS, RELATIONS, Snapshot, TRIGGERS},
+    guard::{CATALOGS, LOUD, RELATIONS, Snapshot, TRIGGERS},
     target::Target,
     wire::{Gone, Wire},
 };
@@ -152,12 +152,13 @@ impl System {
         let relations = wire.ask(RELATIONS).await?;
         let catalogs = wire.ask(CATALOGS).await?;
         let triggers = wire.ask(TRIGGERS).await?;
+        let loud = wire.ask(LOUD).await?;
         let rows = wire.ask(CATALOG_QUERY).await?;
         if rows.error.is_some() {
             return Ok(None);
         }
         let rows = rows.rows.into_iter().filter_map(|row| <[Option<String>; 4]>::try_from(row).ok());
         let catalog = Catalog::from_rows(rows);
-        Ok(Snapshot::read(&relations, &catalogs, &triggers).map(|snapshot| View { version, catalog, snapshot }))
+        Ok(Snapshot::read(&relations, &catalogs, &triggers, &loud).map(|snapshot| View { version, catalog, snapshot }))
     }
 }
