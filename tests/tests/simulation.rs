@@ -33,16 +33,7 @@ const SEEDS: u64 = 3_000;
 const STEPS: usize = 220;
 
 /// What is known to be wrong and not mended yet. This list only gets shorter.
-///
-/// The first two need a task that is dropped half-way, as by a bug that ends one session; the third a full queue and a start.
-const STANDING: &[&str] = &[
-    // What was cleared and then dropped is recorded as `abandoned`, though it may be final.
-    "wrong-outcome",
-    // Dropped while its release becomes durable: the hold waits for the next start to be finished.
-    "release-not-finished",
-    // An intent that found the queue full, but whose outcome did not, gives its number to another one at the next start.
-    "effect-after-outcome",
-];
+const STANDING: &[&str] = &[];
 
 /// A rule that tells tables apart and asks two people.
 const FOUR_EYES: &str = r#"
