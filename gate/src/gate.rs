@@ -119,7 +119,11 @@ impl Gate {
             let ran = upstream.run(permit).await; // spends the permit
             if let Some(release) = release {
                 let done = if let Ok(Ran::Final(done)) = &ran { Some(done) } else { None };
-                release.finish(done.is_some(), done.and_then(|done| done.kept.clone()));
+                let finished = release.finish(done.is_some(), done.and_then(|done| done.kept.clone()));
+                if done.is_none() {
+                    // The next look must not take this release for one that still runs. A ledger that failed says so there.
+                    let _answer = finished.await;
+                }
             }
             match ran? {
                 Ran::Beyond(reach) => operation.reach = Some(reach),

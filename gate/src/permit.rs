@@ -55,21 +55,21 @@ impl Release {
         &self.approved
     }
 
-    /// Records how the run ended, with its result where nobody waited for it.
-    pub fn finish(mut self, succeeded: bool, kept: Option<String>) {
-        self.record(succeeded, kept);
+    /// Records how the run ended, with its result where nobody waited for it. Resolves when everybody can know it.
+    pub fn finish(mut self, succeeded: bool, kept: Option<String>) -> Pending {
+        self.record(succeeded, kept)
     }
 
-    fn record(&mut self, succeeded: bool, kept: Option<String>) {
+    fn record(&mut self, succeeded: bool, kept: Option<String>) -> Pending {
         self.finished = true;
-        drop(self.audit.append(Event::HoldFinished { hold: self.approved.hold, intent: self.intent, succeeded, kept }));
+        self.audit.append(Event::HoldFinished { hold: self.approved.hold, intent: self.intent, succeeded, kept })
     }
 }
 
 impl Drop for Release {
     fn drop(&mut self) {
         if !self.finished {
-            self.record(false, None);
+            drop(self.record(false, None));
         }
     }
 }

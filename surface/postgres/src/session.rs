@@ -380,7 +380,7 @@ impl Session {
         let gate = run.ends.gate.clone();
         let result = gate.carry(transaction.intent, operation, &mut run).await;
         for release in releases {
-            release.finish(matches!(result, Ok(Ran::Final(_))), None);
+            drop(release.finish(matches!(result, Ok(Ran::Final(_))), None));
         }
         if result.is_err() {
             self.ends.roll_back_whatever_is_open().await?;
