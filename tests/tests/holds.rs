@@ -489,6 +489,7 @@ async fn nothing_acknowledged_is_lost_when_the_gateway_is_killed() -> Result<()>
 #[test]
 fn the_ledger_of_all_this_verifies() -> Result<()> {
     let site = site();
+    site.agent("verified")?;
     let report = site.gateway.verify()?;
     assert_eq!(report["verified"], true, "{report}");
     assert!(report["events"].as_u64().is_some_and(|events| events > 3), "{report}");
