@@ -93,12 +93,6 @@ impl Permit<'_> {
         if self.approved.is_some() || self.operation.reach.is_some() { None } else { self.terms.ceiling }
     }
 
-    /// Whether a person approved something that can't run inside a transaction, or that couldn't be measured.
-    #[must_use]
-    pub fn approved_unmeasured(&self) -> bool {
-        self.approved.as_ref().is_some_and(|approved| approved.reach.is_none())
-    }
-
     /// Waits until the intent is durable, for a system that enforces [`Permit::ceiling`] by itself.
     pub async fn within_ceiling(&mut self) -> Result<Clearance, Refusal> {
         self.intent.durable().await?;

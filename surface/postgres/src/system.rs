@@ -149,12 +149,15 @@ impl System {
     }
 
     async fn read(&self, wire: &mut Wire, version: u64) -> Result<Option<View>, Gone> {
+        // One look at all of it: what is known of a table in one list must be in the others.
+        let begun = wire.ask("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY").await?;
         let relations = wire.ask(RELATIONS).await?;
         let catalogs = wire.ask(CATALOGS).await?;
         let triggers = wire.ask(TRIGGERS).await?;
         let loud = wire.ask(LOUD).await?;
         let rows = wire.ask(CATALOG_QUERY).await?;
-        if rows.error.is_some() {
+        let ended = wire.ask("COMMIT").await?;
+        if [&begun, &rows, &ended].iter().any(|captured| captured.error.is_some()) {
             return Ok(None);
         }
         let rows = rows.rows.into_iter().filter_map(|row| <[Option<String>; 4]>::try_from(row).ok());
