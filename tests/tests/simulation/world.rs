@@ -653,7 +653,7 @@ impl Worker {
         let mut client = self.client(session, Some(id), Form::Commit(reaches, approved, plain), false);
         let result = self.gate.carry(intent, operation, &mut client).await;
         for release in releases {
-            release.finish(matches!(result, Ok(Ran::Final(_))), None);
+            drop(release.finish(matches!(result, Ok(Ran::Final(_))), None));
         }
         (Some(id), result)
     }
