@@ -176,7 +176,7 @@ impl Session {
     fn note_unproven(&mut self, known: &Known) {
         if !known.is_harmless(self.ends.system.view().as_deref()) {
             self.batch.unproven = true;
-            self.suspect |= self.ends.wire.status != b'I';
+            self.suspect = true; // also when a BEGIN stands in this batch; the end of the transaction clears it
         }
     }
 
