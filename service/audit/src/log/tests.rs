@@ -83,7 +83,11 @@ fn what_nobody_waits_for_rides_along_with_what_somebody_does() {
     // So long that nothing below can be its end.
     let options = AuditOptions { linger: Duration::from_secs(86_400), ..AuditOptions::new(signer()) };
     let log = AuditLog::open(Box::new(store.clone()), options, clock()).expect("an empty store");
-    let unheard = |what| log.enqueue(alarm(what), Pending::channel().0);
+    let unheard = |what| {
+        let (answer, pending) = Pending::channel();
+        drop(pending); // before the writer can look whether anybody listens
+        log.enqueue(alarm(what), answer);
+    };
     let batches = || store.checkpoints(0, 10).expect("readable").into_iter().map(|(size, _)| size).collect::<Vec<_>>();
     unheard("one");
     unheard("two");
