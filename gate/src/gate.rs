@@ -232,7 +232,7 @@ impl Gate {
             frozen: false,
             approvals,
             delayed: Duration::ZERO,
-            undoable: Undoability::None,
+            undoable: undoability(operation.reach.as_ref()),
             budget: self.options.budgets.get(&operation.environment).copied().unwrap_or_default(),
             rows_this_hour: self.spending.rows(agent, now, || state.rows_this_hour(agent, now)),
         };
@@ -332,6 +332,15 @@ impl Gate {
                 Err(tokio::sync::broadcast::error::RecvError::Closed) => return,
             }
         }
+    }
+}
+
+/// Whether there is a way back, as far as that was measured.
+fn undoability(reach: Option<&Reach>) -> Undoability {
+    match reach {
+        Some(reach) if reach.is_undoable() => Undoability::Secured,
+        Some(reach) if !reach.estimated => Undoability::Impossible,
+        _ => Undoability::None,
     }
 }
 

@@ -14,7 +14,7 @@ use std::{
 
 use reprieve_operation::{
     Action, Answer, Decision, Effect, Event, HeldReason, HoldId, HoldState, HoldStatus, Needs, Operation, Reach, Refusal, RefusalKind,
-    TableReach,
+    TableReach, Terms,
 };
 use tokio::{sync::watch, time::Instant};
 
@@ -101,6 +101,12 @@ impl Gate {
                     let needs = match self.decide(operation, 0) {
                         Decision::Allow(terms) => return Ok(Granted::Terms(terms, None)),
                         Decision::Refuse(refusal) => return Err(refusal),
+                        // Whether there is a way back shows when it is measured, before it is final.
+                        Decision::Needs(needs) if operation.reach.as_ref().is_none_or(|reach| reach.estimated) && asks_for_undo_only(&needs) => {
+                            operation.reach = None;
+                            let terms = Terms { ceiling: None, undoable_only: true, because: vec![needs.rule], would_have: None };
+                            return Ok(Granted::Terms(terms, None));
+                        }
                         Decision::Needs(needs) => needs,
                     };
                     if operation.reach.is_none() {
@@ -323,6 +329,10 @@ impl Gate {
     pub fn hold_link(&self, hold: HoldId) -> String {
         format!("{}{hold}", self.options.link)
     }
+}
+
+fn asks_for_undo_only(needs: &Needs) -> bool {
+    needs.undo && needs.approvals == 0 && needs.delay.is_zero()
 }
 
 fn denied(hold: &HoldState) -> Refusal {

@@ -93,6 +93,12 @@ impl Permit<'_> {
         if self.approved.is_some() || self.operation.reach.is_some() { None } else { self.terms.ceiling }
     }
 
+    /// Whether [`Permit::ceiling`] holds for what can be brought back only: the system has to enforce that too.
+    #[must_use]
+    pub fn undoable_only(&self) -> bool {
+        self.terms.undoable_only
+    }
+
     /// Waits until the intent is durable, for a system that enforces [`Permit::ceiling`] by itself.
     pub async fn within_ceiling(&mut self) -> Result<Clearance, Refusal> {
         self.intent.durable().await?;

@@ -10,11 +10,13 @@ use crate::{Reach, Timestamp};
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, Default)]
 #[serde(rename_all = "lowercase")]
 pub enum Undoability {
-    /// There is none.
+    /// None yet; what it reaches isn't measured.
     #[default]
     None,
     /// Its before-image is durable before the change is final.
     Secured,
+    /// It was measured to reach something that can't be brought back here.
+    Impossible,
 }
 
 /// How much may change without a person being asked.
@@ -29,11 +31,13 @@ pub struct Budget {
     pub rows_per_hour: u64,
     /// Relations one transaction may drop or empty.
     pub relations_dropped: u64,
+    /// Rows one transaction may change although they can't be brought back: an operator's standing approval, none by default.
+    pub rows_without_undo: u64,
 }
 
 impl Default for Budget {
     fn default() -> Self {
-        Self { rows_per_statement: 100, rows_per_transaction: 1_000, rows_per_hour: 10_000, relations_dropped: 0 }
+        Self { rows_per_statement: 100, rows_per_transaction: 1_000, rows_per_hour: 10_000, relations_dropped: 0, rows_without_undo: 0 }
     }
 }
 
@@ -74,6 +78,8 @@ pub struct Terms {
     /// Rows up to which the policy is known to allow the change without being asked again. `None`: the policy has to see
     /// the exact measurement. Says nothing about definitions, privileges or escapes: these are always looked at.
     pub ceiling: Option<u64>,
+    /// Whether the ceiling holds for what can be brought back only.
+    pub undoable_only: bool,
     /// The policies that allowed it, by id.
     pub because: Vec<String>,
     /// What a stricter profile would have answered; only `observe` says so.

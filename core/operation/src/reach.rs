@@ -49,6 +49,9 @@ pub struct Reach {
     /// What would happen outside the measurement, e.g. a cursor that runs inside COMMIT.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub escapes: Vec<String>,
+    /// What of this can't be brought back, and why.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub lasting: Vec<String>,
     /// Whether these are the planner's or the catalogue's numbers, because the change was not run to find out.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub estimated: bool,
@@ -85,7 +88,14 @@ impl Reach {
     /// catalog, unless the approval was given on an estimate of named objects: catalog rows can't be estimated.
     #[must_use]
     pub fn is_within(&self, approved: &Self) -> bool {
-        self.beyond(approved).is_empty()
+        let beyond = self.beyond(approved);
+        beyond.is_empty() && (approved.estimated || beyond.lasting.is_empty())
+    }
+
+    /// Whether there is a way back from all of it.
+    #[must_use]
+    pub fn is_undoable(&self) -> bool {
+        !self.estimated && self.lasting.is_empty()
     }
 }
 
@@ -110,6 +120,7 @@ impl Reach {
             rewritten: without(&self.rewritten, &approved.rewritten),
             catalogs: catalogs.filter(|(_, rows)| *rows > 0).collect(),
             escapes: without(&self.escapes, &approved.escapes),
+            lasting: without(&self.lasting, &approved.lasting),
             estimated: self.estimated,
         }
     }
@@ -129,6 +140,7 @@ impl Reach {
         self.dropped.extend_from_slice(&other.dropped);
         self.rewritten.extend_from_slice(&other.rewritten);
         self.escapes.extend_from_slice(&other.escapes);
+        self.lasting.extend(other.lasting.iter().filter(|lasting| !self.lasting.contains(lasting)).cloned().collect::<Vec<_>>());
         self.estimated |= other.estimated;
     }
 }
@@ -151,6 +163,7 @@ impl fmt::Display for Reach {
             parts.push(format!("changes definitions or privileges ({catalogs} rows of {})", names.join(", ")));
         }
         parts.extend(self.escapes.iter().cloned());
+        parts.extend(self.lasting.iter().map(|lasting| format!("can't be undone: {lasting}")));
         if parts.is_empty() {
             parts.push("reaches nothing".to_owned());
         }

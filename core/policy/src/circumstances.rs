@@ -77,6 +77,8 @@ pub(crate) struct Circumstances {
     pub(crate) approvals: u32,
     pub(crate) delay: Duration,
     pub(crate) undoable: bool,
+    /// It can't be made so either.
+    pub(crate) lasting: bool,
     pub(crate) measured: bool,
     pub(crate) estimated: bool,
     pub(crate) unbounded: bool,
@@ -112,8 +114,12 @@ impl Circumstances {
             approvals: facts.approvals,
             delay: facts.delayed,
             undoable: match facts.undoable {
-                Undoability::None => false,
+                Undoability::None | Undoability::Impossible => false,
                 Undoability::Secured => true,
+            },
+            lasting: match facts.undoable {
+                Undoability::None | Undoability::Secured => false,
+                Undoability::Impossible => true,
             },
             measured: reach.is_some_and(|reach| !reach.estimated),
             estimated: reach.is_some_and(|reach| reach.estimated),
@@ -149,8 +155,8 @@ impl Circumstances {
     }
 
     /// The same, had it been measured to change `rows` rows, all of them removed.
-    pub(crate) fn assuming(&self, rows: u64, out_of_scope: Option<String>) -> Self {
-        Self { out_of_scope, rows, deleted: rows, measured: true, estimated: false, ..self.clone() }
+    pub(crate) fn assuming(&self, rows: u64, undoable: bool, out_of_scope: Option<String>) -> Self {
+        Self { out_of_scope, rows, deleted: rows, measured: true, estimated: false, undoable, lasting: !undoable, ..self.clone() }
     }
 
     fn rows_hour(&self) -> u64 {
@@ -171,7 +177,7 @@ impl Circumstances {
             }
         }
         if mentions.has(BUDGET) {
-            let budget = ["statement", "transaction", "hour", "dropped"]
+            let budget = ["statement", "transaction", "hour", "dropped", "without_undo"]
                 .map(|name| (name.to_owned(), Value::Number(self.budget(name).unwrap_or(0)).expression()));
             pairs.push((BUDGET.to_owned(), RestrictedExpression::new_record(budget).map_err(|error| error.to_string())?));
         }
@@ -213,6 +219,7 @@ impl Circumstances {
             "transaction" => Some(self.budget.rows_per_transaction),
             "hour" => Some(self.budget.rows_per_hour),
             "dropped" => Some(self.budget.relations_dropped),
+            "without_undo" => Some(self.budget.rows_without_undo),
             _ => None,
         }
     }
@@ -278,6 +285,7 @@ mod tests {
             approvals: 1,
             delay: Duration::from_millis(1_999),
             undoable: true,
+            lasting: false,
             measured: true,
             estimated: false,
             unbounded: false,

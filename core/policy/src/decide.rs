@@ -47,7 +47,10 @@ impl Case<'_> {
         let forbids = match rules.ask(self.operation, self.touches, &self.circumstances) {
             Answer::Permitted(by) => {
                 let because = by.iter().filter_map(|place| rules.rule(*place)).map(|rule| rule.id.clone()).collect();
-                return Decision::Allow(Terms { ceiling: self.ceiling(rules), because, would_have: None });
+                let lasting = self.ceiling(rules, false);
+                let undoable_only = lasting.is_none() && rules.mentions.has("undoable");
+                let ceiling = if undoable_only { self.ceiling(rules, true) } else { lasting };
+                return Decision::Allow(Terms { ceiling, undoable_only, because, would_have: None });
             }
             Answer::Forbidden(by) => by,
             Answer::Broken(error) => return self.broken(&error),
@@ -73,7 +76,7 @@ impl Case<'_> {
         }
         let mut delays = vec![now.delay];
         delays.extend(rules.delays_s.iter().map(|seconds| Duration::from_secs(*seconds)).filter(|delay| *delay > now.delay));
-        let undoable: &[bool] = if rules.mentions.has("undoable") && !now.undoable { &[false, true] } else { &[now.undoable] };
+        let undoable: &[bool] = if rules.mentions.has("undoable") && !now.undoable && !now.lasting { &[false, true] } else { &[now.undoable] };
         let mut candidates = Vec::new();
         for approvals in &approvals {
             for delay in &delays {
@@ -121,13 +124,13 @@ impl Case<'_> {
     ///
     /// A trigger or a cascade may change any table and remove rows, whatever the text says. So the number only holds when
     /// the token covers that, when no rule tells tables apart, and when no rule of a user weighs rows.
-    fn ceiling(&self, rules: &RuleSet) -> Option<u64> {
+    fn ceiling(&self, rules: &RuleSet, undoable: bool) -> Option<u64> {
         let rows = self.circumstances.rows_left();
         if self.circumstances.measured || rows == 0 || !rules.is_uniform || rules.weighs_rows || !self.operation.may_change() {
             return None;
         }
         let touches = self.touches.with_any_change();
-        let assumed = self.circumstances.assuming(rows, touches.out_of_scope(self.operation));
+        let assumed = self.circumstances.assuming(rows, undoable, touches.out_of_scope(self.operation));
         match rules.ask(self.operation, &touches, &assumed) {
             Answer::Permitted(_) => Some(rows),
             Answer::Forbidden(_) | Answer::Broken(_) => None,

@@ -193,10 +193,12 @@ fn the_cheapest_facts_that_lift_a_rule_are_asked_for() {
         ("context.commit", "refuse (x)"),
         ("context.hour_utc == 12 && context.weekday == 1", "allow"),
     ] {
-        check(&of(condition), &read, &facts(), expected);
+        check(&of(condition), &read, &Facts { undoable: Undoability::None, ..facts() }, expected);
     }
+    let needs_both = of("context.approvals >= 1 && context.undoable");
+    check(&needs_both, &read, &Facts { undoable: Undoability::Impossible, ..facts() }, "refuse (x)");
     check(&of("context.approvals >= 2"), &read, &Facts { approvals: 1, ..facts() }, "hold: 2 approvals (x)");
-    check(&of("context.approvals >= 1 && context.undoable"), &read, &Facts { approvals: 1, ..facts() }, "hold: undo (x)");
+    check(&needs_both, &read, &Facts { approvals: 1, undoable: Undoability::None, ..facts() }, "hold: undo (x)");
     // A rule that nothing lifts is the reason given, whichever other rules apply too.
     let never = r#"@id("never") forbid (principal is Agent, action == Action::"destroy", resource);"#;
     check(&policy(Profile::Guard, &[never]), &operation("production", vec![delete("a", false)], None), &facts(), "refuse (never)");
@@ -221,7 +223,7 @@ fn users_rules_narrow_by_agent_environment_and_table() {
         ("production", vec![delete("payments", true)], None, facts(), "hold: 2 approvals (payments-four-eyes)"),
         ("production", vec![call()], rows("public.payments", 1), facts(), "hold: 2 approvals (payments-four-eyes)"),
         ("production", vec![delete("b", true)], rows("public.b", 10), facts(), "allow"),
-        ("production", vec![delete("b", true)], rows("public.b", 11), facts(), "hold: undo (deletes-can-be-undone)"),
+        ("production", vec![delete("b", true)], rows("public.b", 11), Facts { undoable: Undoability::None, ..facts() }, "hold: undo (deletes-can-be-undone)"),
         ("production", vec![update("b", true)], None, night.clone(), "hold: 3600 s (night)"),
         ("staging", vec![update("b", true)], None, night, "allow"),
         ("production", vec![grant()], None, facts(), "refuse (not-cursor)"),

@@ -65,7 +65,7 @@ fn tries() -> Vec<(&'static str, Vec<Effect>, Option<Reach>, Action)> {
 
 fn table_of_decisions() -> String {
     let mut text = String::from(
-        "# profile / environment / scope / what: no approval | 1 approval | 2 approvals | way back secured\n\
+        "# profile / environment / scope / what: no approval | 1 approval | 2 approvals | way back secured | no way back\n\
          # Written by `UPDATE_GOLDEN=1 cargo test -p reprieve-policy --test golden`.\n",
     );
     let scopes = [("everything", full_scope()), ("read, write `public.a`", scope(&[Kind::Read, Kind::Write], &["public.a"]))];
@@ -82,6 +82,7 @@ fn table_of_decisions() -> String {
                         under(1, Undoability::None),
                         under(2, Undoability::None),
                         under(0, Undoability::Secured),
+                        under(0, Undoability::Impossible),
                     ];
                     let _ = writeln!(text, "  {what:<34} {}", answers.join(" | "));
                 }

@@ -43,7 +43,7 @@ fn some_reach() -> impl Strategy<Value = Reach> {
     let catalogs = proptest::collection::btree_map(select(vec!["pg_class", "pg_authid"]).prop_map(str::to_owned), 0_u64..3, 0..2);
     let escapes = vec(Just("a cursor".to_owned()), 0..2);
     (proptest::collection::btree_map(name(), rows, 0..3), few(), few(), catalogs, escapes, any::<bool>()).prop_map(
-        |(tables, dropped, rewritten, catalogs, escapes, estimated)| Reach { tables, dropped, rewritten, catalogs, escapes, estimated },
+        |(tables, dropped, rewritten, catalogs, escapes, estimated)| Reach { tables, dropped, rewritten, catalogs, escapes, lasting: Vec::new(), estimated },
     )
 }
 
@@ -64,16 +64,17 @@ fn some_operation() -> impl Strategy<Value = Operation> {
 }
 
 fn some_facts() -> impl Strategy<Value = Facts> {
-    let budget = (some_rows(), some_rows(), some_rows(), 0_u64..3).prop_map(
-        |(rows_per_statement, rows_per_transaction, rows_per_hour, relations_dropped)| Budget {
+    let budget = (some_rows(), some_rows(), some_rows(), 0_u64..3, some_rows()).prop_map(
+        |(rows_per_statement, rows_per_transaction, rows_per_hour, relations_dropped, rows_without_undo)| Budget {
             rows_per_statement,
             rows_per_transaction,
             rows_per_hour,
             relations_dropped,
+            rows_without_undo,
         },
     );
     let budget = prop_oneof![Just(Budget::default()), budget];
-    let undoable = select(vec![Undoability::None, Undoability::Secured]);
+    let undoable = select(vec![Undoability::None, Undoability::Secured, Undoability::Impossible]);
     (any::<u64>(), prop::bool::weighted(0.1), 0_u32..4, 0_u64..9_000, undoable, budget, some_rows()).prop_map(
         |(now, frozen, approvals, delay, undoable, budget, rows_this_hour)| Facts {
             now: Timestamp(now),
@@ -154,7 +155,9 @@ proptest! {
         let own_escapes = operation.effects.to_vec();
         operation.reach = None;
         for (policy, _, _) in POLICIES.iter() {
-            let Decision::Allow(Terms { ceiling: Some(ceiling), .. }) = decide(policy, &operation, &facts) else { continue };
+            let Decision::Allow(Terms { ceiling: Some(ceiling), undoable_only, .. }) = decide(policy, &operation, &facts) else { continue };
+            let undoable = if undoable_only { Undoability::Secured } else { Undoability::Impossible };
+            let facts = Facts { undoable, ..facts.clone() };
             let rows = if share == 100 { ceiling } else { ceiling / 100 * share };
             let rows = if is_deleted { TableReach { deleted: rows, ..TableReach::default() } } else { TableReach { updated: rows, ..TableReach::default() } };
             let mut measured = operation.clone();

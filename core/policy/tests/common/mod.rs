@@ -63,7 +63,7 @@ pub fn facts() -> Facts {
         frozen: false,
         approvals: 0,
         delayed: Duration::ZERO,
-        undoable: Undoability::None,
+        undoable: Undoability::Secured,
         budget: Budget::default(),
         rows_this_hour: 0,
     }
