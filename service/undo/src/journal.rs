@@ -1,0 +1,194 @@
+//! The journal: what each statement did to rows, written down by triggers in the same transaction.
+//!
+//! Statement triggers with transition tables see every row that a statement changed, by whatever route it came: cascades, functions,
+//! COPY, MERGE (PostgreSQL 15, chapter 39.1). They write row images as text, so that no table's type is tied to the journal, and in
+//! one spelling whatever the session's settings. They run as their owner, out of the agents' reach, and also where
+//! `session_replication_role` leaves other triggers out.
+
+use tokio_postgres::Client;
+
+use crate::UndoError;
+
+/// One step of setting the journal up.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Step {
+    /// What it is for, in words.
+    pub purpose: String,
+    /// The statement.
+    pub sql: String,
+}
+
+/// Settings that change how values are spelled, and the values under which the journal spells them.
+const SPELLING: [(&str, &str); 5] =
+    [("DateStyle", "ISO, MDY"), ("IntervalStyle", "postgres"), ("TimeZone", "UTC"), ("extra_float_digits", "1"), ("bytea_output", "hex")];
+
+/// The triggers: name, event, transition tables, function.
+const TRIGGERS: [(&str, &str, &str, &str); 4] = [
+    ("reprieve_keeps_inserts", "AFTER INSERT", "REFERENCING NEW TABLE AS reprieve_new", "keep_inserted"),
+    ("reprieve_keeps_updates", "AFTER UPDATE", "REFERENCING OLD TABLE AS reprieve_old NEW TABLE AS reprieve_new", "keep_updated"),
+    ("reprieve_keeps_deletes", "AFTER DELETE", "REFERENCING OLD TABLE AS reprieve_old", "keep_deleted"),
+    ("reprieve_keeps_truncates", "BEFORE TRUNCATE", "", "keep_truncated"),
+];
+
+/// Tables that the journal can cover: ordinary and partitioned ones that live in the database's WAL, but for those whose rows another
+/// table's statements change in another form (inheritance), and those with columns whose spelling depends on the search path.
+const COVERABLE: &str = "
+ c.relkind IN ('r', 'p') AND c.relpersistence <> 't' AND c.oid >= 16384 AND n.nspname NOT IN ('reprieve', 'reprieve_aside', 'information_schema') AND n.nspname NOT LIKE 'pg\\_%'
+ AND NOT EXISTS (SELECT FROM pg_catalog.pg_inherits h JOIN pg_catalog.pg_class p ON p.oid = h.inhparent WHERE (h.inhrelid = c.oid OR h.inhparent = c.oid) AND p.relkind = 'r')
+ AND NOT EXISTS (SELECT FROM pg_catalog.pg_attribute a WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped
+  AND a.atttypid IN ('pg_catalog.regclass'::pg_catalog.regtype, 'pg_catalog.regproc'::pg_catalog.regtype, 'pg_catalog.regprocedure'::pg_catalog.regtype,
+   'pg_catalog.regoper'::pg_catalog.regtype, 'pg_catalog.regoperator'::pg_catalog.regtype, 'pg_catalog.regtype'::pg_catalog.regtype, 'pg_catalog.regconfig'::pg_catalog.regtype,
+   'pg_catalog.regdictionary'::pg_catalog.regtype, 'pg_catalog.regcollation'::pg_catalog.regtype))";
+
+/// Whether a table's triggers are all there, as they have to be, with the functions of this version.
+fn covered() -> String {
+    let functions: Vec<String> =
+        TRIGGERS.iter().map(|(_, _, _, function)| format!("('{function}', pg_catalog.md5($md5${}$md5$))", body(function))).collect();
+    let kinds: Vec<String> = [("keep_inserted", 4), ("keep_updated", 16), ("keep_deleted", 8), ("keep_truncated", 34)]
+        .iter()
+        .map(|(function, kind)| format!("('{function}', {kind})"))
+        .collect();
+    format!(
+        "(SELECT pg_catalog.count(DISTINCT f.proname) FROM pg_catalog.pg_trigger t JOIN pg_catalog.pg_proc f ON f.oid = t.tgfoid \
+         JOIN pg_catalog.pg_namespace s ON s.oid = f.pronamespace \
+         WHERE t.tgrelid = c.oid AND s.nspname = 'reprieve' AND t.tgenabled = 'A' AND t.tgqual IS NULL AND t.tgattr = ''::pg_catalog.int2vector AND f.prosecdef \
+         AND (f.proname::pg_catalog.text, pg_catalog.md5(f.prosrc)) IN ({}) AND (f.proname::pg_catalog.text, t.tgtype::pg_catalog.int4) IN ({})) = 4",
+        functions.join(", "),
+        kinds.join(", ")
+    )
+}
+
+/// A query for the oids of tables whose every row change is in the journal. A partition counts where its whole tree does.
+#[must_use]
+pub fn covered_tables() -> String {
+    let covered = covered();
+    format!(
+        "WITH t AS (SELECT c.oid, {covered} AS is_covered FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace WHERE {COVERABLE}) \
+         SELECT t.oid FROM t WHERE t.is_covered AND NOT EXISTS (SELECT FROM pg_catalog.pg_partition_ancestors(t.oid) a WHERE a.relid <> t.oid \
+          AND NOT EXISTS (SELECT FROM t o WHERE o.oid = a.relid AND o.is_covered)) ORDER BY 1"
+    )
+}
+
+/// What is missing for every table that can be covered to be covered.
+pub async fn plan(client: &Client) -> Result<Vec<Step>, UndoError> {
+    let mut steps = Vec::new();
+    let mut step = |purpose: &str, sql: String| steps.push(Step { purpose: purpose.to_owned(), sql });
+    let there: bool = client.query_one("SELECT pg_catalog.to_regclass('reprieve.journal') IS NOT NULL", &[]).await?.get(0);
+    if !there {
+        step("number statements", "CREATE SEQUENCE reprieve.journal_statement".to_owned());
+        step(
+            "make the journal of row changes",
+            "CREATE TABLE reprieve.journal (xid pg_catalog.xid8 NOT NULL, statement pg_catalog.int8 NOT NULL, relation pg_catalog.oid NOT NULL, old pg_catalog.text, new pg_catalog.text)".to_owned(),
+        );
+        step("find changes in it by their transaction", "CREATE INDEX journal_xid ON reprieve.journal (xid)".to_owned());
+    }
+    for (_, _, _, function) in TRIGGERS {
+        let current = client
+            .query_opt(
+                "SELECT f.prosrc FROM pg_catalog.pg_proc f JOIN pg_catalog.pg_namespace s ON s.oid = f.pronamespace \
+                 WHERE s.nspname = 'reprieve' AND f.proname = $1 AND f.prosecdef",
+                &[&function],
+            )
+            .await?;
+        if current.is_none_or(|row| row.get::<_, String>(0) != body(function)) {
+            let sql = format!(
+                "CREATE OR REPLACE FUNCTION reprieve.{function}() RETURNS trigger LANGUAGE plpgsql VOLATILE SECURITY DEFINER AS $keep${}$keep$",
+                body(function)
+            );
+            step(&format!("write {} rows down", function.trim_start_matches("keep_")), sql);
+            step("nobody calls it but the triggers", format!("REVOKE ALL ON FUNCTION reprieve.{function}() FROM PUBLIC"));
+        }
+    }
+    let uncovered = format!(
+        "SELECT pg_catalog.format('%I.%I', n.nspname, c.relname) FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace \
+         WHERE {COVERABLE} AND NOT {} ORDER BY 1",
+        covered()
+    );
+    for row in client.query(&uncovered, &[]).await? {
+        let table: String = row.get(0);
+        for (name, event, transition, function) in TRIGGERS {
+            let sql = format!(
+                "CREATE OR REPLACE TRIGGER {name} {event} ON {table} {transition} FOR EACH STATEMENT EXECUTE FUNCTION reprieve.{function}()"
+            );
+            step(&format!("keep {}s of {table}", event.rsplit(' ').next().unwrap_or_default().to_lowercase()), sql);
+            step("always, also where other triggers are left out", format!("ALTER TABLE {table} ENABLE ALWAYS TRIGGER {name}"));
+        }
+    }
+    Ok(steps)
+}
+
+/// Takes the journal and its triggers away; what it holds is lost.
+pub async fn removal(client: &Client) -> Result<Vec<Step>, UndoError> {
+    let triggers = "SELECT pg_catalog.format('DROP TRIGGER %I ON %I.%I', t.tgname, n.nspname, c.relname), pg_catalog.format('%I.%I', n.nspname, c.relname) \
+        FROM pg_catalog.pg_trigger t JOIN pg_catalog.pg_proc f ON f.oid = t.tgfoid JOIN pg_catalog.pg_namespace s ON s.oid = f.pronamespace \
+        JOIN pg_catalog.pg_class c ON c.oid = t.tgrelid JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace \
+        WHERE s.nspname = 'reprieve' AND f.proname LIKE 'keep\\_%' AND t.tgparentid = 0 ORDER BY 2, 1";
+    let mut steps: Vec<Step> = client
+        .query(triggers, &[])
+        .await?
+        .iter()
+        .map(|row| Step { purpose: format!("stop keeping changes of {}", row.get::<_, String>(1)), sql: row.get(0) })
+        .collect();
+    for (kind, name) in [
+        ("FUNCTION", "keep_inserted()"),
+        ("FUNCTION", "keep_updated()"),
+        ("FUNCTION", "keep_deleted()"),
+        ("FUNCTION", "keep_truncated()"),
+        ("TABLE", "journal"),
+        ("SEQUENCE", "journal_statement"),
+    ] {
+        steps.push(Step { purpose: format!("take away {name}"), sql: format!("DROP {kind} IF EXISTS reprieve.{name}") });
+    }
+    Ok(steps)
+}
+
+/// A trigger function's body. Every name and operator is qualified: it runs in the agent's session, under the agent's search path.
+fn body(function: &str) -> String {
+    let image = |row: &str| format!("pg_catalog.textin(pg_catalog.record_out({row}))");
+    let numbered = |table: &str| format!("(SELECT pg_catalog.row_number() OVER () AS place, {} AS image FROM {table} r)", image("r"));
+    // Evaluated once a statement, and not at all where no row was changed: reading assigns no transaction id.
+    let head = "pg_catalog.pg_current_xact_id(), (SELECT pg_catalog.nextval('reprieve.journal_statement'::pg_catalog.regclass)), TG_RELID";
+    let insert = "INSERT INTO reprieve.journal (xid, statement, relation, old, new)";
+    let keep = match function {
+        "keep_inserted" => format!("{insert} SELECT {head}, NULL, {} FROM reprieve_new r;", image("r")),
+        "keep_deleted" => format!("{insert} SELECT {head}, {}, NULL FROM reprieve_old r;", image("r")),
+        // Both tables list the changed rows in one order: each is filled row by row, together.
+        "keep_updated" => format!(
+            "{insert} SELECT {head}, o.image, n.image FROM {} o JOIN {} n ON o.place OPERATOR(pg_catalog.=) n.place;",
+            numbered("reprieve_old"),
+            numbered("reprieve_new")
+        ),
+        _ => format!(
+            "EXECUTE pg_catalog.format('{insert} SELECT pg_catalog.pg_current_xact_id(), (SELECT pg_catalog.nextval(''reprieve.journal_statement''::pg_catalog.regclass)), %s, {}, NULL FROM ONLY %I.%I r', TG_RELID, TG_TABLE_SCHEMA, TG_TABLE_NAME);",
+            image("r")
+        ),
+    };
+    let differs: Vec<String> =
+        SPELLING.iter().map(|(name, value)| format!("pg_catalog.current_setting('{name}') OPERATOR(pg_catalog.<>) '{value}'")).collect();
+    let names: Vec<String> = SPELLING.iter().map(|(name, _)| format!("pg_catalog.current_setting('{name}')")).collect();
+    let set: String =
+        SPELLING.iter().map(|(name, value)| format!("    PERFORM pg_catalog.set_config('{name}', '{value}', true);\n")).collect();
+    let set_back: String = SPELLING
+        .iter()
+        .enumerate()
+        .map(|(place, (name, _))| format!("    PERFORM pg_catalog.set_config('{name}', spelling[{}], true);\n", place + 1))
+        .collect();
+    format!(
+        "
+-- Installed by `reprieve protect --apply`; `--remove` takes it away.
+DECLARE
+  spelling pg_catalog.text[];
+BEGIN
+  IF {} THEN
+    spelling := ARRAY[{}];
+{set}  END IF;
+  {keep}
+  IF spelling IS NOT NULL THEN
+{set_back}  END IF;
+  RETURN NULL;
+END;
+",
+        differs.join("\n   OR "),
+        names.join(", ")
+    )
+}

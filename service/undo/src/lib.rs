@@ -1,0 +1,77 @@
+//! Undo: what an agent changed is put back, in one transaction, without overwriting what others did since.
+//!
+//! Rows come from the journal that the database keeps by triggers (`surface/postgres/src/journal.rs` installs them). What several
+//! changes of a row come to is in `chain.rs`; what must be known of a table in `table.rs`; how rows are put back and checked in
+//! `rows.rs`. Which changes there are is read from the ledger (`change.rs`), and an operator's request is carried out by [`Undo`].
+
+mod chain;
+mod connect;
+pub mod journal;
+mod rows;
+mod table;
+
+pub use chain::{Edge, net};
+pub use connect::Login;
+pub use rows::{Choice, Conflict, ConflictKind, Report, TableReport, revert};
+
+/// Why something was not undone. Nothing was changed.
+#[derive(Debug, thiserror::Error)]
+pub enum UndoError {
+    /// The database can't be reached, or refused a statement.
+    #[error("the database refused: {}", in_words(.0))]
+    Database(#[from] tokio_postgres::Error),
+    /// The journal doesn't have what was measured.
+    #[error("the journal holds {found} of the {measured} rows that were measured")]
+    Missing {
+        /// Rows in the journal.
+        found: u64,
+        /// Rows that were measured.
+        measured: u64,
+    },
+    /// The table is gone.
+    #[error("the table that was `{name}` is not there any more; undo what dropped it first")]
+    Gone {
+        /// Its oid, or its name where that is known.
+        name: String,
+    },
+    /// The table has other columns now.
+    #[error("`{table}` has other columns than it had: undo the change of its definition first")]
+    Shape {
+        /// Which table.
+        table: String,
+    },
+    /// Rows were changed since.
+    #[error("{} rows were changed since by somebody else; choose what is to happen with them", .0.conflicts_found)]
+    Conflicts(Box<Report>),
+    /// What was put back is not what was to be put back.
+    #[error("putting rows back into `{table}` changed something else too, so it was rolled back: {what}")]
+    Surprise {
+        /// Which table.
+        table: String,
+        /// What.
+        what: String,
+    },
+    /// A foreign key would be broken.
+    #[error("{rows} rows of `{table}` would break its foreign key `{constraint}`: undo later changes of the table it refers to first")]
+    ForeignKey {
+        /// Which table.
+        table: String,
+        /// Which constraint.
+        constraint: String,
+        /// How many rows.
+        rows: i64,
+    },
+    /// Too much for one plan.
+    #[error("{0}")]
+    Limit(String),
+}
+
+fn in_words(error: &tokio_postgres::Error) -> String {
+    match error.as_db_error() {
+        Some(error) => match error.detail() {
+            Some(detail) => format!("{} ({detail})", error.message()),
+            None => error.message().to_owned(),
+        },
+        None => error.to_string(),
+    }
+}
