@@ -5,7 +5,7 @@
 
 use std::{future::Future, pin::Pin};
 
-use reprieve_operation::{AgentName, Answer, Digest, HoldId, Kind, OperatorName, Pattern, SystemName};
+use reprieve_operation::{AgentName, Answer, Digest, HoldId, Kind, OperatorName, Pattern, SystemName, UndoId};
 use serde::{Deserialize, Serialize};
 
 /// What an operator may ask for.
@@ -72,6 +72,13 @@ pub enum Command {
         /// What the person saw and signs: [`reprieve_operation::HoldState::digest_to_sign`].
         signed: Digest,
     },
+    /// Takes changes back. Answers what was done, table by table.
+    Undo {
+        /// Which, and what is to happen with rows that others changed since.
+        request: UndoRequest,
+        /// Why.
+        reason: String,
+    },
     /// Freezes an agent, or all.
     Freeze {
         /// The agent; all if missing.
@@ -86,6 +93,47 @@ pub enum Command {
         /// Why.
         reason: String,
     },
+}
+
+/// What is to be taken back.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct UndoRequest {
+    /// The changes, of one system; they are taken back as one, newest first.
+    pub changes: Vec<UndoId>,
+    /// What is to happen with rows that others changed since.
+    #[serde(default)]
+    pub choice: UndoChoice,
+}
+
+/// What is to happen with rows that somebody changed since.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum UndoChoice {
+    /// Nothing is undone.
+    #[default]
+    Stop,
+    /// They stay as they are; the rest is undone.
+    Theirs,
+    /// They are overwritten.
+    Ours,
+}
+
+impl UndoChoice {
+    /// The choice in one word.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Stop => "stop",
+            Self::Theirs => "theirs",
+            Self::Ours => "ours",
+        }
+    }
+}
+
+/// Takes changes back, for an operator who was authenticated.
+pub trait Revert: Send + Sync {
+    /// Puts back what the changes replaced, in one recorded transaction. Answers what was done.
+    fn revert(&self, request: UndoRequest, by: OperatorName, reason: String) -> DeskAnswer<'_>;
 }
 
 /// A command as it comes over the wire. `signature` is Ed25519 over [`SignedCommand::message`].

@@ -244,7 +244,7 @@ impl Gate {
         if let Some(reason) = self.audit.state().frozen_because(&operation.principal.agent) {
             return Err(Refusal::frozen(reason));
         }
-        let id = IntentId(self.next_intent.fetch_add(1, Ordering::Relaxed));
+        let id = self.number_intent();
         let principal = &operation.principal;
         let event = Event::Intent {
             intent: id,
@@ -277,6 +277,11 @@ impl Gate {
         };
         self.audit.append(event).await.map_err(|error| Refusal::unavailable("ledger", error.to_string()))?;
         Ok(session)
+    }
+
+    /// A number for an intent of an operator's.
+    pub fn number_intent(&self) -> IntentId {
+        IntentId(self.next_intent.fetch_add(1, Ordering::Relaxed))
     }
 
     /// Records something that nobody waits for.

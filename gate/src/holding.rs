@@ -102,7 +102,9 @@ impl Gate {
                         Decision::Allow(terms) => return Ok(Granted::Terms(terms, None)),
                         Decision::Refuse(refusal) => return Err(refusal),
                         // Whether there is a way back shows when it is measured, before it is final.
-                        Decision::Needs(needs) if operation.reach.as_ref().is_none_or(|reach| reach.estimated) && asks_for_undo_only(&needs) => {
+                        Decision::Needs(needs)
+                            if operation.reach.as_ref().is_none_or(|reach| reach.estimated) && asks_for_undo_only(&needs) =>
+                        {
                             operation.reach = None;
                             let terms = Terms { ceiling: None, undoable_only: true, because: vec![needs.rule], would_have: None };
                             return Ok(Granted::Terms(terms, None));

@@ -12,7 +12,7 @@ mod spending;
 mod upstream;
 
 pub use audit::{Audit, AuditError, Clock, Pending};
-pub use desk::{Command, Desk, DeskAnswer, DeskError, SignedCommand};
+pub use desk::{Command, Desk, DeskAnswer, DeskError, Revert, SignedCommand, UndoChoice, UndoRequest};
 pub use gate::{Considered, Gate, GateOptions};
 pub use permit::{Approved, Clearance, OpenIntent, Permit, Release};
 pub use upstream::{Done, Ran, Running, Upstream};

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
-use reprieve_operation::{AgentName, HoldId, Kind, OperatorName, Pattern, SystemName};
+use reprieve_operation::{AgentName, HoldId, Kind, OperatorName, Pattern, SessionId, SystemName, UndoId};
 
 /// Stands between AI agents and production: every change an agent makes is undoable or approved.
 #[derive(Debug, Parser)]
@@ -49,6 +49,9 @@ pub(crate) enum Command {
     /// Operations that wait for a person.
     #[command(subcommand)]
     Hold(Hold),
+    /// What agents changed, and the way back.
+    #[command(subcommand)]
+    Undo(Undo),
     /// Stop an agent, or all, at once. Needs no second factor.
     #[command(after_help = "Example: reprieve freeze --all")]
     Freeze(Freeze),
@@ -207,6 +210,65 @@ pub(crate) enum Hold {
         #[command(flatten)]
         by: As,
     },
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Undo {
+    /// What was changed, newest first, and whether it can be undone.
+    #[command(after_help = "Example: reprieve undo list --agent cursor-staging --since 2h")]
+    List {
+        #[command(flatten)]
+        which: Which,
+        #[arg(long, default_value_t = 20)]
+        limit: usize,
+    },
+    /// One change: what undoing it would do, and what is in the way.
+    #[command(after_help = "Example: reprieve undo show U-17 --diff")]
+    Show {
+        id: UndoId,
+        /// The rows, before and after.
+        #[arg(long)]
+        diff: bool,
+    },
+    /// Put back what was changed, in one transaction that can be undone itself. Nothing that others changed since is overwritten.
+    #[command(
+        after_help = "Example: reprieve undo apply U-17\nExample: reprieve undo apply --session S-4 --theirs --reason 'the whole session'"
+    )]
+    Apply {
+        ids: Vec<UndoId>,
+        #[command(flatten)]
+        which: Which,
+        /// Only say what it would do.
+        #[arg(long)]
+        dry_run: bool,
+        /// Leave rows that others changed since as they are, and undo the rest.
+        #[arg(long, conflicts_with = "ours")]
+        theirs: bool,
+        /// Overwrite rows that others changed since.
+        #[arg(long)]
+        ours: bool,
+        #[arg(long, default_value = "")]
+        reason: String,
+        #[command(flatten)]
+        by: As,
+    },
+}
+
+/// Which changes.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct Which {
+    /// Of one agent.
+    #[arg(long)]
+    pub(crate) agent: Option<AgentName>,
+    /// Of one connection.
+    #[arg(long)]
+    pub(crate) session: Option<SessionId>,
+    /// In one system.
+    #[arg(long)]
+    pub(crate) system: Option<SystemName>,
+    /// Not older than this, e.g. 2h.
+    #[arg(long)]
+    pub(crate) since: Option<String>,
 }
 
 #[derive(Debug, Args)]

@@ -70,7 +70,7 @@ fn first_operator(cli: &Cli, init: &Init, settings: &Settings, keys: &Keys, audi
     if !audit.state().operators.is_empty() {
         bail!("there are operators already; another one is added by `reprieve operator add`");
     }
-    let desk = wire::open_desk(settings, keys, audit.clone(), Arc::new(SystemClock))?;
+    let desk = wire::open_desk(settings, keys, audit.clone(), Arc::new(SystemClock), None)?;
     let (public_key, totp) = enrol(keys, &init.operator)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(desk.bootstrap_operator(init.operator.clone(), public_key, totp.base32().to_string()))?;

@@ -19,6 +19,7 @@ mod operator;
 mod people;
 mod serve;
 mod settings;
+mod undo;
 mod wire;
 
 use std::process::ExitCode;
@@ -69,6 +70,7 @@ fn run(cli: &Cli) -> anyhow::Result<u8> {
         Command::Serve => serve::serve(cli, settings),
         Command::Check => serve::check(cli, &settings),
         Command::Protect(protect) => people::protect(cli, &settings, protect),
+        Command::Undo(command) => undo::undo(cli, &settings, command),
         Command::Secret(secret) => people::secret(cli, &settings, secret),
         Command::Agent(agent) => people::agent(cli, &settings, agent),
         Command::Operator(operator) => people::operator(cli, &settings, operator),

@@ -25,6 +25,8 @@ pub(crate) struct Settings {
     #[serde(default)]
     pub(crate) hold: Hold,
     #[serde(default)]
+    pub(crate) undo: Undo,
+    #[serde(default)]
     pub(crate) keys: Keys,
     /// Budgets by environment.
     #[serde(default)]
@@ -104,6 +106,21 @@ impl Default for Hold {
     fn default() -> Self {
         let hours = |hours: u64| Duration::from_secs(hours * 3600);
         Self { wait: Duration::from_secs(60), expire: hours(72), open: 20, link: "reprieve hold show ".to_owned() }
+    }
+}
+
+/// How changes can be taken back.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct Undo {
+    /// How long a change can be undone.
+    #[serde(deserialize_with = "duration")]
+    pub(crate) window: Duration,
+}
+
+impl Default for Undo {
+    fn default() -> Self {
+        Self { window: Duration::from_secs(72 * 3600) }
     }
 }
 

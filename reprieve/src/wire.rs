@@ -6,14 +6,15 @@ use anyhow::Context as _;
 use arc_swap::ArcSwap;
 use reprieve_approvals::{ApprovalsDesk, DeskOptions};
 use reprieve_audit::{AuditLog, AuditOptions, SystemClock};
-use reprieve_gate::{Audit as _, Clock, Gate, GateOptions};
+use reprieve_gate::{Audit as _, Clock, Gate, GateOptions, Revert};
 use reprieve_operation::Event;
 use reprieve_policy::{Policy, Source};
 use reprieve_secrets::resolve;
 use reprieve_store::SqliteStore;
-use reprieve_surface_postgres::{Options, Surface, System, Target};
+use reprieve_surface_postgres::{Options, Surface, System, Target, TlsMode};
+use reprieve_undo::{Login, Undo, UndoOptions};
 
-use crate::{keys::Keys, settings::Settings};
+use crate::{keys::Keys, settings::Settings, undo::LedgerHistory};
 
 /// Everything that runs.
 pub(crate) struct Parts {
@@ -37,7 +38,10 @@ pub(crate) fn build(settings: &Settings, keys: &Keys) -> anyhow::Result<Parts> {
         link: settings.hold.link.clone(),
     };
     let gate = Arc::new(Gate::new(audit.clone(), clock.clone(), policy.clone(), options));
-    let desk = Arc::new(open_desk(settings, keys, audit.clone(), clock)?);
+    let logins = settings.system.iter().map(|system| Ok((system.name.clone(), login(system, keys)?))).collect::<anyhow::Result<_>>()?;
+    let history = Arc::new(LedgerHistory::open(&settings.ledger_file()?)?);
+    let undo = Arc::new(Undo::new(gate.clone(), history, UndoOptions { logins, window: settings.undo.window }));
+    let desk = Arc::new(open_desk(settings, keys, audit.clone(), clock, Some(undo))?);
     let systems = settings.system.iter().map(|system| open_system(system, keys)).collect::<anyhow::Result<Vec<_>>>()?;
     let options = Options {
         tls: Some(keys.tls()?),
@@ -58,7 +62,13 @@ pub(crate) fn open_ledger(settings: &Settings, keys: &Keys, clock: Arc<dyn Clock
 }
 
 /// The operators' desk.
-pub(crate) fn open_desk(settings: &Settings, keys: &Keys, audit: Arc<AuditLog>, clock: Arc<dyn Clock>) -> anyhow::Result<ApprovalsDesk> {
+pub(crate) fn open_desk(
+    settings: &Settings,
+    keys: &Keys,
+    audit: Arc<AuditLog>,
+    clock: Arc<dyn Clock>,
+    revert: Option<Arc<dyn Revert>>,
+) -> anyhow::Result<ApprovalsDesk> {
     let (sealing, unsealing) = (keys.master()?, keys.master()?);
     let options = DeskOptions {
         seal: Arc::new(move |bytes| sealing.seal(bytes).ok()),
@@ -66,6 +76,7 @@ pub(crate) fn open_desk(settings: &Settings, keys: &Keys, audit: Arc<AuditLog>, 
         scram_salt: keys.scram_salt()?,
         systems: settings.system.iter().map(|system| (system.name.clone(), system.environment.clone())).collect(),
         freeze_key: keys.freeze_key()?,
+        revert,
     };
     Ok(ApprovalsDesk::new(audit, clock, options)?)
 }
@@ -75,6 +86,18 @@ pub(crate) fn target(system: &crate::settings::System, keys: &Keys) -> anyhow::R
     let secrets = keys.secrets()?;
     let url = resolve(&system.url, Some(&secrets)).with_context(|| format!("cannot find the URL of `{}`", system.name))?;
     Target::parse(url.reveal()).with_context(|| format!("the URL of `{}` is not right", system.name))
+}
+
+/// The login by which Reprieve itself works in a system.
+pub(crate) fn login(system: &crate::settings::System, keys: &Keys) -> anyhow::Result<Login> {
+    let target = target(system, keys)?;
+    let (mode, config) = target.tls();
+    let encrypted = match mode {
+        TlsMode::Off => Some(false),
+        TlsMode::Prefer => None,
+        TlsMode::Require | TlsMode::Verify => Some(true),
+    };
+    Ok(Login::new(target.host(), target.port(), target.user(), target.password(), target.database(), encrypted, config))
 }
 
 fn open_system(system: &crate::settings::System, keys: &Keys) -> anyhow::Result<Arc<System>> {

@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     Action, AgentName, Answer, Digest, Effect, Environment, HoldId, IntentId, Kind, Needs, OperatorName, Parameters, Protocol, Reach,
-    Refusal, Scope, ScramVerifier, SessionId, SystemName, Timestamp, TokenId,
+    Refusal, Scope, ScramVerifier, SessionId, SystemName, Timestamp, TokenId, UndoId,
 };
 
 /// An event with its place in the ledger.
@@ -150,6 +150,20 @@ pub enum Event {
         text: String,
         kinds: Vec<Kind>,
     },
+    /// An operator wants changes taken back. Durable before anything is put back, and concluded as any intent.
+    UndoStarted {
+        intent: IntentId,
+        /// The changes, newest first.
+        reverts: Vec<UndoId>,
+        /// The agent that made the newest of them.
+        agent: AgentName,
+        system: SystemName,
+        environment: Environment,
+        operator: OperatorName,
+        /// What is to happen with rows that others changed since.
+        choice: String,
+        reason: String,
+    },
     /// How it ended.
     Concluded {
         intent: IntentId,
@@ -242,6 +256,7 @@ impl Event {
             Self::SessionRefused { .. } => "session_refused",
             Self::Reads { .. } => "reads",
             Self::Intent { .. } => "intent",
+            Self::UndoStarted { .. } => "undo_started",
             Self::Concluded { .. } => "concluded",
             Self::HoldOpened { .. } => "hold_opened",
             Self::HoldAnswered { .. } => "hold_answered",
@@ -263,6 +278,7 @@ impl Event {
             Self::HoldExpired { hold } => Some(format!("expired:{hold}")),
             Self::CodeSpent { operator, step } => Some(format!("code:{operator}:{step}")),
             Self::Concluded { intent, .. } => Some(format!("concluded:{intent}")),
+            Self::UndoStarted { intent, .. } => Some(format!("undo:{intent}")),
             Self::TokenIssued { token, .. } => Some(format!("token:{token}")),
             Self::OperatorAdded { operator, .. } => Some(format!("operator:{operator}")),
             Self::Started { .. }
@@ -294,6 +310,7 @@ impl Event {
             | Self::Reads { agent, .. }
             | Self::Intent { agent, .. }
             | Self::Concluded { agent, .. }
+            | Self::UndoStarted { agent, .. }
             | Self::HoldOpened { agent, .. }
             | Self::DecoyPresented { claimed: agent, .. } => Some(agent),
             Self::Frozen { agent, .. } | Self::Thawed { agent, .. } | Self::Alarm { agent, .. } => agent.as_ref(),

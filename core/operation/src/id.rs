@@ -138,6 +138,11 @@ number!(
     "I-"
 );
 number!(
+    /// A change that can be undone, shown as `U-17`: the number of the intent that made it.
+    UndoId,
+    "U-"
+);
+number!(
     /// One client connection, unique in one ledger: shown as `S-17`.
     SessionId,
     "S-"
@@ -147,6 +152,12 @@ number!(
     TokenId,
     "T-"
 );
+
+impl From<IntentId> for UndoId {
+    fn from(intent: IntentId) -> Self {
+        Self(intent.0)
+    }
+}
 
 /// A SHA-256 digest, shown as 64 hexadecimal digits.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]

@@ -16,7 +16,7 @@ mod token;
 pub use decision::{Answer, Budget, Decision, Facts, Needs, Refusal, RefusalKind, Terms, Undoability};
 pub use effect::{Effect, Kind, ObjectKind, ObjectName, Rewrite};
 pub use event::{Event, HeldReason, Outcome, ReadTally, Recorded};
-pub use id::{AgentName, Digest, Environment, HoldId, IntentId, OperatorName, SessionId, SystemName, Timestamp, TokenId};
+pub use id::{AgentName, Digest, Environment, HoldId, IntentId, OperatorName, SessionId, SystemName, Timestamp, TokenId, UndoId};
 pub use operation::{Action, Operation, Parameters, Principal, Protocol};
 pub use reach::{Reach, TableReach};
 pub use scope::{Pattern, Scope, ScopeError};

@@ -225,6 +225,11 @@ impl State {
                 self.open_intents.insert(*intent, (agent.clone(), at));
                 self.next.intent = self.next.intent.max(intent.0 + 1);
             }
+            Event::UndoStarted { intent, agent, .. } => {
+                self.open_intents.insert(*intent, (agent.clone(), at));
+                self.approved_intents.insert(*intent);
+                self.next.intent = self.next.intent.max(intent.0 + 1);
+            }
             Event::Concluded { intent, agent, outcome, statements: _ } => {
                 self.open_intents.remove(intent);
                 // Its intent may have been refused by a full queue: the number is used all the same.

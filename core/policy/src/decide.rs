@@ -76,7 +76,8 @@ impl Case<'_> {
         }
         let mut delays = vec![now.delay];
         delays.extend(rules.delays_s.iter().map(|seconds| Duration::from_secs(*seconds)).filter(|delay| *delay > now.delay));
-        let undoable: &[bool] = if rules.mentions.has("undoable") && !now.undoable && !now.lasting { &[false, true] } else { &[now.undoable] };
+        let undoable: &[bool] =
+            if rules.mentions.has("undoable") && !now.undoable && !now.lasting { &[false, true] } else { &[now.undoable] };
         let mut candidates = Vec::new();
         for approvals in &approvals {
             for delay in &delays {

@@ -43,7 +43,15 @@ fn some_reach() -> impl Strategy<Value = Reach> {
     let catalogs = proptest::collection::btree_map(select(vec!["pg_class", "pg_authid"]).prop_map(str::to_owned), 0_u64..3, 0..2);
     let escapes = vec(Just("a cursor".to_owned()), 0..2);
     (proptest::collection::btree_map(name(), rows, 0..3), few(), few(), catalogs, escapes, any::<bool>()).prop_map(
-        |(tables, dropped, rewritten, catalogs, escapes, estimated)| Reach { tables, dropped, rewritten, catalogs, escapes, lasting: Vec::new(), estimated },
+        |(tables, dropped, rewritten, catalogs, escapes, estimated)| Reach {
+            tables,
+            dropped,
+            rewritten,
+            catalogs,
+            escapes,
+            lasting: Vec::new(),
+            estimated,
+        },
     )
 }
 

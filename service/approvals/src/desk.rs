@@ -9,7 +9,7 @@ use std::{
 
 use base64::{Engine as _, engine::general_purpose::STANDARD as BASE64};
 use rand::{RngCore as _, rngs::OsRng};
-use reprieve_gate::{Audit, AuditError, Clock, Command, Desk, DeskAnswer, DeskError, SignedCommand};
+use reprieve_gate::{Audit, AuditError, Clock, Command, Desk, DeskAnswer, DeskError, Revert, SignedCommand};
 use reprieve_operation::{AgentName, Environment, Event, OperatorName, OperatorState, SystemName};
 use serde_json::Value;
 use thiserror::Error;
@@ -37,6 +37,8 @@ pub struct DeskOptions {
     pub systems: Vec<(SystemName, Environment)>,
     /// Whoever shows this may freeze, and do nothing else: at least 16 characters, or empty to have none.
     pub freeze_key: String,
+    /// Takes changes back; none where nothing can be undone.
+    pub revert: Option<Arc<dyn Revert>>,
 }
 
 /// Why a desk can't work with its options.
@@ -62,6 +64,7 @@ pub struct ApprovalsDesk {
     pub(crate) scram_salt: Vec<u8>,
     pub(crate) systems: BTreeMap<SystemName, Environment>,
     pub(crate) freeze_key: Option<FreezeKey>,
+    revert: Option<Arc<dyn Revert>>,
     /// Checked in place of an operator who doesn't exist, so that the time taken doesn't tell.
     pub(crate) stand_in: OperatorState,
     attempts: Mutex<Attempts>,
@@ -72,7 +75,7 @@ pub struct ApprovalsDesk {
 impl ApprovalsDesk {
     /// A desk over a ledger.
     pub fn new(audit: Arc<dyn Audit>, clock: Arc<dyn Clock>, options: DeskOptions) -> Result<Self, OptionsError> {
-        let DeskOptions { seal, unseal, scram_salt, systems, freeze_key } = options;
+        let DeskOptions { seal, unseal, scram_salt, systems, freeze_key, revert } = options;
         if scram_salt.len() < 16 {
             return Err(OptionsError::ShortSalt);
         }
@@ -91,6 +94,7 @@ impl ApprovalsDesk {
             scram_salt,
             systems: systems.into_iter().collect(),
             freeze_key,
+            revert,
             stand_in,
             attempts: Mutex::default(),
             turn: tokio::sync::Mutex::default(),
@@ -104,6 +108,11 @@ impl ApprovalsDesk {
         // Freezing waits for nobody.
         if let Command::Freeze { agent, reason } = command {
             return self.record_freeze(agent, by.to_string(), &reason).await;
+        }
+        // Putting back may take minutes; nobody else has to wait for that.
+        if let Command::Undo { request, reason } = command {
+            let revert = self.revert.as_ref().ok_or_else(|| DeskError::Invalid("nothing can be undone here".to_owned()))?;
+            return revert.revert(request, by, checked_reason(&reason)?).await;
         }
         let _turn = self.turn().await?;
         match command {
@@ -120,7 +129,7 @@ impl ApprovalsDesk {
             Command::Answer { hold, answer, confirm, reason, signed } => {
                 self.answer(GivenAnswer { hold, answer, confirm, reason, signed }, by, evidence).await
             }
-            Command::Freeze { agent, reason } => self.record_freeze(agent, by.to_string(), &reason).await,
+            Command::Undo { .. } | Command::Freeze { .. } => Err(DeskError::Invalid("not carried out in turn".to_owned())),
             Command::Thaw { agent, reason } => self.thaw(agent, by, &reason).await,
         }
     }
@@ -213,6 +222,7 @@ fn name_of(command: &Command) -> &'static str {
         Command::Narrow { .. } => "narrow",
         Command::Revoke { .. } => "revoke",
         Command::Answer { .. } => "answer",
+        Command::Undo { .. } => "undo",
         Command::Freeze { .. } => "freeze",
         Command::Thaw { .. } => "thaw",
     }

@@ -47,6 +47,7 @@ pub(crate) fn named<T: std::str::FromStr<Err: std::fmt::Debug>>(text: &str) -> T
 
 pub(crate) fn options() -> DeskOptions {
     DeskOptions {
+        revert: None,
         seal: Arc::new(|bytes| Some(BASE64.encode(bytes))),
         unseal: Arc::new(|text| BASE64.decode(text).ok()),
         scram_salt: b"sixteen bytes ok".to_vec(),

@@ -5,14 +5,19 @@
 //! `rows.rs`. Which changes there are is read from the ledger (`change.rs`), and an operator's request is carried out by [`Undo`].
 
 mod chain;
+mod change;
 mod connect;
 pub mod journal;
 mod rows;
 mod table;
+mod undo;
 
 pub use chain::{Edge, net};
+pub use change::{Change, History, Standing, changes};
 pub use connect::Login;
-pub use rows::{Choice, Conflict, ConflictKind, Report, TableReport, revert};
+pub use reprieve_gate::UndoChoice as Choice;
+pub use rows::{Conflict, ConflictKind, Report, TableReport, revert};
+pub use undo::{RowChange, Undo, UndoOptions, preview, row_changes};
 
 /// Why something was not undone. Nothing was changed.
 #[derive(Debug, thiserror::Error)]
@@ -61,6 +66,12 @@ pub enum UndoError {
         /// How many rows.
         rows: i64,
     },
+    /// There is no such change, or it can't be undone.
+    #[error("{0}")]
+    NotUndoable(String),
+    /// The ledger is not there.
+    #[error("the ledger: {0}")]
+    Ledger(String),
     /// Too much for one plan.
     #[error("{0}")]
     Limit(String),

@@ -9,6 +9,7 @@ use std::collections::BTreeMap;
 
 use bytes::Bytes;
 use futures_util::SinkExt as _;
+use reprieve_gate::UndoChoice as Choice;
 use serde::{Deserialize, Serialize};
 use tokio_postgres::{Transaction, error::SqlState};
 
@@ -23,19 +24,6 @@ const MOST_CHAINED: i64 = 5_000_000;
 
 /// Conflicts that are listed; the others are counted.
 const LISTED_CONFLICTS: usize = 1_000;
-
-/// What is to happen with rows that somebody changed since.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Choice {
-    /// Nothing is undone.
-    #[default]
-    Stop,
-    /// They stay as they are; the rest is undone.
-    Theirs,
-    /// They are overwritten.
-    Ours,
-}
 
 /// How a row conflicts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]

@@ -72,6 +72,36 @@ impl Target {
         if target.host.is_empty() || target.user.is_empty() || target.database.is_empty() { Err(TargetError::Shape) } else { Ok(target) }
     }
 
+    /// The name or address of the server.
+    #[must_use]
+    pub fn host(&self) -> &str {
+        &self.host
+    }
+
+    /// The server's port.
+    #[must_use]
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+
+    /// The database's name.
+    #[must_use]
+    pub fn database(&self) -> &str {
+        &self.database
+    }
+
+    /// The role's password. Never to be printed.
+    #[must_use]
+    pub fn password(&self) -> &str {
+        &self.password
+    }
+
+    /// How the connection is encrypted.
+    #[must_use]
+    pub fn tls(&self) -> (TlsMode, Arc<rustls::ClientConfig>) {
+        (self.tls, Arc::clone(&self.tls_config))
+    }
+
     /// `host:port/database`, for people.
     #[must_use]
     pub fn address(&self) -> String {

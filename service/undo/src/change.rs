@@ -1,0 +1,148 @@
+//! Changes: what agents did that can be undone, read from the ledger.
+//!
+//! A change is an intent that was concluded with rows in a transaction. Nothing about it is kept anywhere else: the ledger is the
+//! database. It is read backwards, page by page, as far as the window goes.
+
+use std::{collections::HashMap, time::Duration};
+
+use reprieve_operation::{
+    AgentName, Environment, Event, IntentId, OperatorName, Outcome, Reach, Recorded, SessionId, SystemName, Timestamp, UndoId,
+};
+use serde::Serialize;
+
+use crate::UndoError;
+
+/// Events read at a time.
+const PAGE: usize = 1_000;
+
+/// The ledger, read backwards.
+pub trait History: Send + Sync {
+    /// At most `limit` events before the one with index `before`, newest first.
+    fn before(&self, before: u64, limit: usize) -> Result<Vec<Recorded>, String>;
+}
+
+/// How a change stands.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(tag = "standing", rename_all = "lowercase")]
+pub enum Standing {
+    /// It can be undone.
+    Undoable,
+    /// It was undone.
+    Undone {
+        /// By this.
+        by: UndoId,
+    },
+    /// Its window is over.
+    Expired,
+    /// Something of it can't be brought back.
+    Lasting {
+        /// What, and why.
+        because: Vec<String>,
+    },
+    /// Whether it took place is not known; what of it is in the journal can be undone.
+    Unknown,
+}
+
+/// Something that was changed.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Change {
+    /// Its number.
+    pub undo: UndoId,
+    /// When it became final.
+    pub at: Timestamp,
+    /// Who.
+    pub agent: AgentName,
+    /// The operator, where it was an undo itself.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub operator: Option<OperatorName>,
+    /// On which connection; none for an undo.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub session: Option<SessionId>,
+    /// Where.
+    pub system: SystemName,
+    /// In what environment.
+    pub environment: Environment,
+    /// The statements, literals redacted.
+    pub text: String,
+    /// What it was measured to reach.
+    pub reach: Reach,
+    /// Its transaction.
+    pub xid: Option<u64>,
+    /// When it can't be undone any more.
+    pub expires: Timestamp,
+    /// How it stands.
+    #[serde(flatten)]
+    pub standing: Standing,
+}
+
+struct Ended {
+    at: Timestamp,
+    outcome: Outcome,
+    statements: Vec<String>,
+}
+
+/// The changes that `wanted` accepts, newest first, at most `limit`, none older than `window`.
+pub fn changes(
+    history: &dyn History,
+    now: Timestamp,
+    window: Duration,
+    limit: usize,
+    mut wanted: impl FnMut(&Change) -> bool,
+) -> Result<Vec<Change>, UndoError> {
+    let mut ended: HashMap<IntentId, Ended> = HashMap::new();
+    let mut undone: HashMap<UndoId, UndoId> = HashMap::new();
+    let mut found: Vec<Change> = Vec::new();
+    let mut before = u64::MAX;
+    while found.len() < limit {
+        let page = history.before(before, PAGE).map_err(UndoError::Ledger)?;
+        let Some(last) = page.last() else { break };
+        before = last.index;
+        let is_old = now.since(last.at) > window.saturating_mul(2);
+        for Recorded { at, event, .. } in page {
+            let (intent, change) = match event {
+                Event::Concluded { intent, outcome, statements, agent: _ } => {
+                    ended.insert(intent, Ended { at, outcome, statements });
+                    continue;
+                }
+                Event::Intent { intent, session, agent, system, environment, text, .. } => {
+                    (intent, (agent, None, Some(session), system, environment, text))
+                }
+                Event::UndoStarted { intent, reverts, agent, system, environment, operator, choice: _, reason: _ } => {
+                    if ended.get(&intent).is_some_and(|ended| matches!(ended.outcome, Outcome::Done { .. })) {
+                        for reverted in reverts.iter().filter(|_| !undone.contains_key(&intent.into())).copied().collect::<Vec<_>>() {
+                            undone.entry(reverted).or_insert(intent.into());
+                        }
+                    }
+                    let names: Vec<String> = reverts.iter().map(ToString::to_string).collect();
+                    (intent, (agent, Some(operator), None, system, environment, format!("undo of {}", names.join(", "))))
+                }
+                _ => continue,
+            };
+            let Some(ended) = ended.remove(&intent) else { continue };
+            let (reach, xid, is_known) = match ended.outcome {
+                Outcome::Done { reach, xid, .. } if !reach.is_empty() => (reach, xid, true),
+                Outcome::Unknown => (Reach::default(), None, false),
+                Outcome::Done { .. } | Outcome::Failed { .. } | Outcome::Refused { .. } | Outcome::Abandoned => continue,
+            };
+            let undo = UndoId::from(intent);
+            let expires = ended.at.plus(window);
+            let standing = match (undone.get(&undo), is_known) {
+                (Some(by), _) => Standing::Undone { by: *by },
+                (None, _) if expires <= now => Standing::Expired,
+                (None, false) => Standing::Unknown,
+                (None, true) if reach.lasting.is_empty() && xid.is_some() => Standing::Undoable,
+                (None, true) => Standing::Lasting { because: reach.lasting.clone() },
+            };
+            let (agent, operator, session, system, environment, mut text) = change;
+            ended.statements.iter().for_each(|statement| text.push_str(&format!(";\n{statement}")));
+            let change = Change { undo, at: ended.at, agent, operator, session, system, environment, text, reach, xid, expires, standing };
+            if found.len() < limit && wanted(&change) {
+                found.push(change);
+            }
+        }
+        if is_old {
+            break;
+        }
+    }
+    Ok(found)
+}

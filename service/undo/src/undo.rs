@@ -1,0 +1,195 @@
+//! Carrying out an operator's request: recorded, measured, undoable itself.
+
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
+
+use reprieve_gate::{DeskAnswer, DeskError, Gate, Revert, UndoChoice, UndoRequest};
+use reprieve_operation::{Event, OperatorName, Outcome, Reach, Refusal, SystemName, TableReach, Timestamp, UndoId};
+use serde_json::{Value, json};
+
+use crate::{
+    UndoError,
+    change::{Change, History, Standing, changes},
+    connect::Login,
+    rows::{Report, revert},
+};
+
+/// Changes in one request.
+const MOST_CHANGES: usize = 1_000;
+
+/// What undo has to be told.
+pub struct UndoOptions {
+    /// The administrator's login of each system.
+    pub logins: BTreeMap<SystemName, Login>,
+    /// How long a change can be undone.
+    pub window: Duration,
+}
+
+/// Takes changes back.
+pub struct Undo {
+    gate: Arc<Gate>,
+    history: Arc<dyn History>,
+    options: UndoOptions,
+}
+
+/// What taking `changes` back would do. Nothing stays of it.
+pub async fn preview(login: &Login, changes: &[Change], choice: UndoChoice) -> Result<Report, UndoError> {
+    let mut client = login.connect().await?;
+    let work = client.transaction().await?;
+    let report = take_back(&work, changes, choice).await;
+    work.rollback().await?;
+    report
+}
+
+/// One row's change, as PostgreSQL spells rows.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
+pub struct RowChange {
+    /// `schema.table`.
+    pub table: String,
+    /// `None`: it was added.
+    pub before: Option<String>,
+    /// `None`: it was removed.
+    pub after: Option<String>,
+}
+
+/// The first `limit` row changes of a change, as they were made.
+pub async fn row_changes(login: &Login, change: &Change, limit: u32) -> Result<Vec<RowChange>, UndoError> {
+    let Some(xid) = change.xid else { return Ok(Vec::new()) };
+    let client = login.connect().await?;
+    let text = "SELECT pg_catalog.concat(n.nspname, '.', c.relname), j.old, j.new FROM reprieve.journal j \
+        LEFT JOIN pg_catalog.pg_class c ON c.oid = j.relation LEFT JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace \
+        WHERE j.xid = ($1::pg_catalog.text)::pg_catalog.xid8 ORDER BY j.statement LIMIT $2";
+    let rows = client.query(text, &[&xid.to_string(), &i64::from(limit)]).await?;
+    Ok(rows.iter().map(|row| RowChange { table: row.get(0), before: row.get(1), after: row.get(2) }).collect())
+}
+
+async fn take_back(work: &tokio_postgres::Transaction<'_>, changes: &[Change], choice: UndoChoice) -> Result<Report, UndoError> {
+    let mut xids = Vec::new();
+    for change in changes {
+        let xid = change.xid.ok_or_else(|| UndoError::NotUndoable(format!("{} has no transaction", change.undo)))?;
+        xids.push(xid);
+        let text = xid.to_string();
+        let row = work
+            .query_one(
+                "SELECT pg_catalog.count(*) FILTER (WHERE j.old IS NULL OR j.new IS NOT NULL OR $2), pg_catalog.count(*) FROM reprieve.journal j \
+                 WHERE j.xid = ($1::pg_catalog.text)::pg_catalog.xid8",
+                &[&text, &change.reach.rewritten.is_empty()],
+            )
+            .await?;
+        let found = u64::try_from(row.get::<_, i64>(1)).unwrap_or(0);
+        let counted = u64::try_from(row.get::<_, i64>(0)).unwrap_or(0);
+        let measured = change.reach.rows();
+        // Savepoints that were rolled back count as measured, but are not in the journal; more than was measured was never changed.
+        if counted > measured || (found == 0 && measured > 0) {
+            return Err(UndoError::Missing { found, measured });
+        }
+    }
+    revert(work, &xids, choice).await
+}
+
+/// What an undo reached: the way back seen from the other side.
+fn reach(report: &Report) -> Reach {
+    let tables = report
+        .tables
+        .iter()
+        .map(|(name, table)| (name.clone(), TableReach { inserted: table.restored, updated: table.reverted, deleted: table.removed }));
+    Reach { tables: tables.filter(|(_, rows)| rows.rows() > 0).collect(), ..Reach::default() }
+}
+
+impl Undo {
+    /// Undo over a gate's ledger.
+    #[must_use]
+    pub fn new(gate: Arc<Gate>, history: Arc<dyn History>, options: UndoOptions) -> Self {
+        Self { gate, history, options }
+    }
+
+    fn find(&self, ids: &[UndoId], now: Timestamp) -> Result<Vec<Change>, UndoError> {
+        if ids.is_empty() || ids.len() > MOST_CHANGES {
+            return Err(UndoError::NotUndoable(format!("1 to {MOST_CHANGES} changes can be undone at a time")));
+        }
+        let found = changes(self.history.as_ref(), now, self.options.window, ids.len(), |change| ids.contains(&change.undo))?;
+        if let Some(missing) = ids.iter().find(|id| !found.iter().any(|change| change.undo == **id)) {
+            return Err(UndoError::NotUndoable(format!(
+                "{missing} is not a change of the last {} hours",
+                self.options.window.as_secs() / 3600
+            )));
+        }
+        for change in &found {
+            let reason = match &change.standing {
+                Standing::Undoable => continue,
+                Standing::Undone { by } => format!("{} was undone already, by {by}", change.undo),
+                Standing::Expired => format!("the window of {} is over", change.undo),
+                Standing::Lasting { because } => format!("{} can't be undone: {}", change.undo, because.join("; ")),
+                Standing::Unknown => format!("whether {} took place is not known", change.undo),
+            };
+            return Err(UndoError::NotUndoable(reason));
+        }
+        match found.iter().find(|change| change.system != found[0].system) {
+            Some(other) => Err(UndoError::NotUndoable(format!("{} is of another system than {}", other.undo, found[0].undo))),
+            None => Ok(found),
+        }
+    }
+
+    async fn carry_out(&self, request: UndoRequest, by: OperatorName, reason: String) -> Result<Value, DeskError> {
+        let now = self.gate.now();
+        let found = self.find(&request.changes, now).map_err(|error| DeskError::Invalid(error.to_string()))?;
+        let newest = &found[0];
+        let no_login = || DeskError::Invalid(format!("no login for undo is known for `{}`", newest.system));
+        let login = self.options.logins.get(&newest.system).ok_or_else(no_login)?;
+        let intent = self.gate.number_intent();
+        let agent = newest.agent.clone();
+        let started = Event::UndoStarted {
+            intent,
+            reverts: found.iter().map(|change| change.undo).collect(),
+            agent: agent.clone(),
+            system: newest.system.clone(),
+            environment: newest.environment.clone(),
+            operator: by,
+            choice: request.choice.as_str().to_owned(),
+            reason,
+        };
+        let unavailable = |error: reprieve_gate::AuditError| DeskError::Unavailable(error.to_string());
+        self.gate.audit().append(started).await.map_err(unavailable)?;
+        let (outcome, answer) = match self.run(login, &found, request.choice).await {
+            Ok(report) => {
+                let outcome = Outcome::Done { tag: "UNDO".to_owned(), reach: reach(&report), xid: report.xid };
+                (outcome, Ok(json!({ "undo": UndoId::from(intent), "report": report })))
+            }
+            Err(Failed::Before(error)) => {
+                let refusal = Refusal::refused("undo", error.to_string(), "look at `reprieve undo show`");
+                let conflicts = if let UndoError::Conflicts(report) = &error { report.conflicts.len() } else { 0 };
+                tracing::info!(%intent, conflicts, "an undo was not carried out");
+                (Outcome::Refused { refusal }, Err(DeskError::Invalid(error.to_string())))
+            }
+            Err(Failed::AtCommit(error)) => {
+                let reason = format!("whether it was undone is not known: {error}; look at `reprieve undo show`");
+                (Outcome::Unknown, Err(DeskError::Unavailable(reason)))
+            }
+        };
+        let concluded = Event::Concluded { intent, agent, outcome, statements: Vec::new() };
+        self.gate.audit().append(concluded).await.map_err(unavailable)?;
+        answer
+    }
+
+    async fn run(&self, login: &Login, found: &[Change], choice: UndoChoice) -> Result<Report, Failed> {
+        let mut client = login.connect().await.map_err(Failed::Before)?;
+        let before = |error: tokio_postgres::Error| Failed::Before(error.into());
+        let work = client.transaction().await.map_err(before)?;
+        let report = take_back(&work, found, choice).await.map_err(Failed::Before)?;
+        work.commit().await.map_err(|error| {
+            // Deferred constraints fail at COMMIT, and nothing is changed then.
+            if error.as_db_error().is_some() { Failed::Before(error.into()) } else { Failed::AtCommit(error.into()) }
+        })?;
+        Ok(report)
+    }
+}
+
+enum Failed {
+    Before(UndoError),
+    AtCommit(UndoError),
+}
+
+impl Revert for Undo {
+    fn revert(&self, request: UndoRequest, by: OperatorName, reason: String) -> DeskAnswer<'_> {
+        Box::pin(self.carry_out(request, by, reason))
+    }
+}
