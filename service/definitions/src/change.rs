@@ -48,7 +48,7 @@ impl Change {
             let old = entry.identity.and_then(|identity| identities.get(&identity));
             let what = match (before.find(&entry.key), old) {
                 (Some(same), _) if same.kind == "TABLE" && same.identity != entry.identity => What::Replaced,
-                (Some(same), _) if same.is_same(entry, true) => continue,
+                (Some(same), _) if same.is_same(entry, true) && before.replaced_columns(same, after).is_empty() => continue,
                 (Some(_), _) => What::Altered,
                 (None, Some(old)) => {
                     renamed.insert(old.key.clone());

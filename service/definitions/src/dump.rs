@@ -127,6 +127,15 @@ impl Definitions {
         self.columns.get(&entry.identity?.1)
     }
 
+    /// Columns of a table in `self` that were dropped in `other`, and whose names another column has taken there: the values are gone.
+    pub(crate) fn replaced_columns(&self, table: &Entry, other: &Definitions) -> Vec<String> {
+        let same = other.entries.iter().find(|entry| entry.identity.is_some() && entry.identity == table.identity);
+        let numbers = self.column_numbers(table).zip(same.and_then(|same| other.column_numbers(same)));
+        let Some((were, are)) = numbers else { return Vec::new() };
+        let gone = were.iter().filter(|(number, name)| !are.contains_key(number) && are.values().any(|other| other == *name));
+        gone.map(|(_, name)| name.clone()).collect()
+    }
+
     /// Where the two differ, in words; column order counts only if `ordered`.
     #[must_use]
     pub fn differences(&self, other: &Definitions, ordered: bool) -> Vec<String> {

@@ -123,6 +123,9 @@ impl<'a> Plan<'a> {
                 continue;
             }
             let (before, after, now) = (self.before.find(key), self.after.find(key), self.now.find(key));
+            if let (Some(before), Some(now)) = (before, now) {
+                self.replaced_columns(before, now);
+            }
             if is_same(before, after) {
                 continue;
             }
@@ -150,6 +153,23 @@ impl<'a> Plan<'a> {
                     self.drops.insert(key.to_owned());
                 }
                 (None, None) => {}
+            }
+        }
+    }
+
+    /// A column dropped and added again looks the same, without its values.
+    fn replaced_columns(&mut self, before: &Entry, now: &Entry) {
+        let (Some(was), Some(is)) = (&before.table, &now.table) else { return };
+        for name in self.before.replaced_columns(before, self.after) {
+            let kind = was.properties.get(&Property::Column(name.clone()));
+            let is_generated = was.properties.contains_key(&Property::Generated(name.clone()));
+            if let Some(kind) = kind.filter(|kind| !is_generated && is.properties.get(&Property::Column(name.clone())) == Some(*kind)) {
+                let key = primary_key(self.now, now).unwrap_or_default();
+                self.data.insert(Data::Column { table: is.sql_name(), column: name.clone(), kind: kind.clone(), key });
+                self.loses.insert(Loss::Column(is.sql_name(), name));
+            }
+            if was.columns != is.columns && !self.reordered.contains(&is.sql_name()) {
+                self.reordered.push(is.sql_name());
             }
         }
     }
@@ -347,7 +367,7 @@ impl<'a> Plan<'a> {
         }
         self.data.extend(data);
         self.loses.extend(loses);
-        if is_reordered {
+        if is_reordered && !self.reordered.contains(&is.sql_name()) {
             self.reordered.push(is.sql_name());
         }
         self.makes.insert(before.key.clone(), Make::Alter { before: first, after: last });

@@ -2,9 +2,12 @@
 
 #[path = "undo/bench.rs"]
 mod bench;
+#[path = "undo/random.rs"]
+mod random;
 
 use anyhow::Result;
 use bench::Bench;
+use random::Random;
 
 /// A database with something of most kinds.
 const START: &str = r#"
@@ -153,5 +156,34 @@ fn each_kind_of_change_is_taken_back() -> Result<()> {
         }
     }
     assert!(failures.is_empty(), "{} of {} failed:\n\n{}", failures.len(), CHANGES.len(), failures.join("\n\n"));
+    Ok(())
+}
+
+/// `CASES` random schemas (200 unless said otherwise), each with a few changes; `SEED` is the first one's.
+#[test]
+fn random_changes_are_taken_back() -> Result<()> {
+    let number = |name: &str, otherwise: u64| std::env::var(name).ok().and_then(|value| value.parse().ok()).unwrap_or(otherwise);
+    let (cases, first) = (number("CASES", 200), number("SEED", 1));
+    let bench = Bench::new()?;
+    let (mut failures, mut refused, mut undone) = (Vec::new(), Vec::new(), 0);
+    // A schema is used for four cases: making one takes longer than changing it.
+    for round in 0..cases.div_ceil(4) {
+        let start = bench.start(&Random::new(first + round * 4).start())?;
+        for seed in (first + round * 4)..(first + round * 4 + 4) {
+            let change = Random::new(seed + 1_000_000).changes();
+            match bench.undoes(&start, &change) {
+                Ok(script) => undone += u64::from(!script.statements.is_empty()),
+                // A refusal is an answer, as long as it is rare.
+                Err(error) if format!("{error:#}").contains("refused: ") => refused.push(format!("{error:#}")),
+                Err(error) => failures.push(format!("SEED={seed}: {error:#}")),
+            }
+        }
+        bench.drop(&start.database)?;
+    }
+    println!("{cases} cases, {undone} with something to undo, {} refused, {} failed", refused.len(), failures.len());
+    refused.iter().for_each(|refusal| println!("{refusal}"));
+    assert!(failures.is_empty(), "{} of {cases} failed:\n\n{}", failures.len(), failures.join("\n\n"));
+    assert!(undone * 3 > cases, "only {undone} of {cases} changed anything");
+    assert!(refused.len() * 20 <= cases.try_into()?, "{} of {cases} were refused", refused.len());
     Ok(())
 }

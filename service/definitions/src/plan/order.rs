@@ -116,6 +116,12 @@ impl Plan<'_> {
                 wait(Task::Make(key.clone()), Task::Make(need.key.clone()));
                 wait(Task::Finish(key.clone()), Task::Finish(need.key.clone()));
             }
+            if super::is_identity(entry) && entry.kind == "SEQUENCE" {
+                // An identity column has to be NOT NULL already.
+                for need in definitions.needs(entry) {
+                    wait(Task::Make(key.clone()), Task::Finish(need.key.clone()));
+                }
+            }
             if entry.kind == "TABLE ATTACH" {
                 self.wait_of_attach(key, entry, &mut wait);
             }

@@ -4,7 +4,7 @@ use std::process::Command;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use anyhow::{Context, Result, bail, ensure};
-use reprieve_definitions::{Definitions, Options, Scope, Tools, UndoScript, plan_undo, take};
+use reprieve_definitions::{Definitions, Options, Scope, Step, Tools, UndoScript, plan_undo, take};
 use reprieve_testkit::{Postgres, PostgresOptions, WalLevel};
 
 /// A server and what runs our futures.
@@ -60,7 +60,15 @@ impl Bench {
 
     /// Runs a plan in one transaction.
     pub(crate) fn run(&self, database: &str, script: &UndoScript) -> Result<()> {
-        self.server.psql(database, &format!("BEGIN;\n{}COMMIT;\n", script.to_sql()))?;
+        let step = |step: &Step| match &step.or_else {
+            None => format!("{};\n", step.sql),
+            Some(otherwise) => format!(
+                "\\set ON_ERROR_STOP off\nSAVEPOINT step;\n{};\n\\if :ERROR\nROLLBACK TO step;\n\\set ON_ERROR_STOP on\n{otherwise};\n\\endif\n\\set ON_ERROR_STOP on\n",
+                step.sql
+            ),
+        };
+        let text: String = script.statements.iter().map(step).collect();
+        self.server.psql(database, &format!("BEGIN;\n{text}COMMIT;\n"))?;
         Ok(())
     }
 
