@@ -113,6 +113,16 @@ by_sql! {
     cursor_with_hold_declared_by_code: Refused, "", ["DO $$ BEGIN EXECUTE 'DECLARE c CURSOR WITH HOLD FOR SELECT public.wipe()'; END $$"];
     cursor_with_hold_in_a_transaction: Either, "", [
         "BEGIN", "DO $$ BEGIN EXECUTE 'DECLARE c CURSOR WITH HOLD FOR SELECT public.wipe()'; END $$", "COMMIT"];
+    cursor_with_hold_in_the_place_of_a_harmless_one: Refused, "", [
+        "BEGIN", "DECLARE c CURSOR WITH HOLD FOR SELECT count(*) FROM notes",
+        "DO $$ BEGIN EXECUTE 'CLOSE c'; EXECUTE 'DECLARE c CURSOR WITH HOLD FOR SELECT public.wipe()'; END $$", "COMMIT"];
+    cursor_with_hold_whose_text_means_something_else: Either, "", [
+        "DECLARE c CURSOR WITH HOLD FOR SELECT count(*) FROM notes", "CLOSE c", "BEGIN",
+        "CREATE TEMPORARY VIEW notes AS SELECT public.wipe()",
+        "DO $$ BEGIN EXECUTE 'DECLARE c CURSOR WITH HOLD FOR SELECT count(*) FROM notes'; END $$", "COMMIT"];
+    rollback_before_the_change: Held, "", ["SELECT 1; ROLLBACK; DELETE FROM orders WHERE id > 0"];
+    commit_after_a_rollback: Held, "", ["INSERT INTO notes VALUES (1); ROLLBACK; DELETE FROM orders WHERE id > 0; COMMIT"];
+    escape_in_a_text_that_rolls_back: Either, "", ["SELECT setval('tickets', 1); ROLLBACK"];
     deferred_trigger: Held,
         "CREATE CONSTRAINT TRIGGER late AFTER INSERT ON notes DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION wipe_row()",
         ["INSERT INTO notes VALUES (1)"];
@@ -166,6 +176,16 @@ by_sql! {
          ALTER TABLE notes ADD CHECK (lying(1))",
         ["SET my.go = 1", "SET constraint_exclusion = on", "SELECT * FROM notes WHERE id = 2"];
     quotes_read_in_another_way: Either, "", ["SET standard_conforming_strings = off; DELETE FROM orders WHERE id > 0"];
+    quotes_that_hide_a_change: Any, "", [
+        "DO $$ BEGIN PERFORM set_config('standard_conforming_strings', 'off', false); END $$",
+        r"SELECT '\', '; DELETE FROM orders WHERE id > 0; --'"];
+    quotes_that_hide_a_call: Either, "", [
+        "DO $$ BEGIN PERFORM set_config('standard_conforming_strings', 'off', false); END $$", r"SELECT '\', ' || wipe() -- '"];
+    quotes_that_hide_a_commit: Any, "", [
+        "DO $$ BEGIN PERFORM set_config('standard_conforming_strings', 'off', false); END $$", "BEGIN", "DELETE FROM orders WHERE id > 0",
+        r"SELECT '\', '; COMMIT; --'"];
+    bytes_that_hide_a_change: Either, "", [
+        "DO $$ BEGIN PERFORM set_config('client_encoding', 'SJIS', false); END $$", "DELETE FROM orders WHERE id > 0 /* é */"];
     quotes_changed_by_code: Any, "", [
         "DO $$ BEGIN PERFORM set_config('standard_conforming_strings', 'off', false); DELETE FROM orders; END $$"];
 }
@@ -324,6 +344,18 @@ by_wire! {
         let large = "x".repeat(9 << 20);
         let delete = run("DELETE FROM orders WHERE id > 0");
         play.batch(&[parse("", "SELECT length($1::text)"), bind("", "", &[&large]), execute("", 0), delete, sync()])
+    };
+    a_description_after_what_was_too_large: Held, "", |play: &mut Play<'_>| {
+        let large = format!("SELECT 1 /* {} */", "x".repeat(900_000));
+        play.batch(&[run("DELETE FROM orders WHERE id > 0"), parse("s", &large), describe("s"), sync()])
+    };
+    a_named_statement_after_the_change: Either, "", |play: &mut Play<'_>| {
+        play.batch(&[parse("s", "SELECT 1"), sync()])?;
+        play.sql("DO $$ BEGIN PERFORM 1; END $$")?;
+        play.batch(&[run("DELETE FROM orders WHERE id > 0"), bind("", "s", &[]), sync()])
+    };
+    prepared_before_a_query: Any, CHECKS, |play: &mut Play<'_>| {
+        play.batch(&[parse("s", "SELECT '(1)'::pair"), describe("s"), flush(), query("SELECT count(*) FROM orders"), sync()])
     };
     copy_of_what_is_deleted: Held, "", |play: &mut Play<'_>| play.batch(&[query("COPY (DELETE FROM orders WHERE id > 0 RETURNING id) TO STDOUT")]);
     change_with_a_stray_byte: Either, "", |play: &mut Play<'_>| {

@@ -13,7 +13,7 @@ use bytes::BytesMut;
 use postgres_protocol::IsNull;
 use postgres_protocol::authentication::sasl::{ChannelBinding, SCRAM_SHA_256, ScramSha256};
 use postgres_protocol::message::frontend;
-use reprieve_testkit::GatewayOptions;
+use reprieve_testkit::{Gateway, GatewayOptions, GuardedSystem};
 use reprieve_tests::{Site, connect, denied};
 
 fn site() -> &'static Site {
@@ -228,6 +228,23 @@ fn play(url: &str, more: &[(&str, &str)], script: &Script) -> Result<String> {
 
 /// The server and the gateway say the same, and leave the same behind.
 fn same(script: Script) -> Result<()> {
+    same_at(url(), script)
+}
+
+/// The same through a gateway that holds nothing back, on the same database.
+fn same_if_allowed(script: Script) -> Result<()> {
+    static ALLOWING: OnceLock<(Gateway, String)> = OnceLock::new();
+    let (_gateway, url) = ALLOWING.get_or_init(|| {
+        let systems = vec![GuardedSystem::new("shop", "staging", &site().direct_url())];
+        let options = GatewayOptions { systems, profile: "observe".to_owned(), ..GatewayOptions::default() };
+        let gateway = Gateway::start(options).expect("a gateway");
+        let url = gateway.agent("protocol", &["shop"], "read,write,destroy,grant").expect("an agent");
+        (gateway, url)
+    });
+    same_at(url, script)
+}
+
+fn same_at(url: &str, script: Script) -> Result<()> {
     static ONE_AT_A_TIME: std::sync::Mutex<()> = std::sync::Mutex::new(());
     let _turn = ONE_AT_A_TIME.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
     let site = site();
@@ -243,7 +260,7 @@ fn same(script: Script) -> Result<()> {
     let expected = play(&site.direct_url(), &[], &script).context("the server")?;
     let expected_rows = left()?;
     site.direct(reset)?;
-    let told = play(url(), &[], &script).context("the gateway")?;
+    let told = play(url, &[], &script).context("the gateway")?;
     if told != expected {
         bail!("the server said\n{expected}\nand the gateway said\n{told}");
     }
@@ -598,7 +615,6 @@ fn copy_in_and_out_by_both_protocols() -> Result<()> {
 }
 
 #[test]
-#[ignore = "DECLARE CURSOR outside a transaction succeeds, where the server refuses it; all else is as direct"]
 fn settings_notices_and_notifications() -> Result<()> {
     let mut script = Script::default();
     for text in [
@@ -620,6 +636,180 @@ fn settings_notices_and_notifications() -> Result<()> {
         script = script.query(text).ready(1);
     }
     same(script)
+}
+
+#[test]
+fn what_needs_a_transaction_is_the_servers_to_refuse() -> Result<()> {
+    let mut script = Script::default();
+    let texts =
+        ["LOCK TABLE probe", "DECLARE c CURSOR FOR SELECT * FROM probe", "SET CONSTRAINTS ALL IMMEDIATE", "SET LOCAL timezone = 'UTC'"];
+    for text in texts {
+        script = script.query(text).ready(1).run(text, &[]).sync().ready(1);
+    }
+    same(script)
+}
+
+#[test]
+fn cursors_that_outlive_their_transaction() -> Result<()> {
+    let mut script = Script::default();
+    for text in [
+        "DECLARE c CURSOR WITH HOLD FOR SELECT id, word FROM probe ORDER BY id",
+        "FETCH 3 FROM c",
+        "INSERT INTO made VALUES (1)",
+        "FETCH FORWARD 4 FROM c",
+        "BEGIN; INSERT INTO made VALUES (2); FETCH c; COMMIT",
+        "CREATE TEMPORARY TABLE beside (id int)",
+        "MOVE BACKWARD ALL IN c",
+        "CLOSE c",
+        "BEGIN",
+        "INSERT INTO made VALUES (3)",
+        "DECLARE d NO SCROLL CURSOR WITH HOLD FOR SELECT * FROM made ORDER BY id",
+        "COMMIT",
+        "FETCH ALL FROM d",
+        "CLOSE d",
+    ] {
+        script = script.query(text).ready(1);
+    }
+    script = script.run("DECLARE e CURSOR WITH HOLD FOR SELECT id FROM probe ORDER BY id", &[]).sync().ready(1);
+    script = script.run("FETCH 2 FROM e", &[]).run("INSERT INTO made VALUES (4)", &[]).sync().ready(1);
+    same(script.run("CLOSE e", &[]).sync().ready(1))
+}
+
+#[test]
+fn a_text_that_takes_back_what_it_did() -> Result<()> {
+    let mut script = Script::default();
+    for text in [
+        "INSERT INTO made VALUES (1); ROLLBACK; INSERT INTO made VALUES (2)",
+        "INSERT INTO made VALUES (3); COMMIT AND CHAIN",
+        "INSERT INTO made VALUES (4); ROLLBACK AND CHAIN; INSERT INTO made VALUES (5)",
+        "INSERT INTO made VALUES (6); SAVEPOINT a; INSERT INTO made VALUES (7)",
+        "BEGIN; INSERT INTO made VALUES (8); ROLLBACK; SELECT count(*) FROM made",
+    ] {
+        script = script.query(text).ready(1);
+    }
+    same(script)
+}
+
+#[test]
+fn several_copies_in_one_text() -> Result<()> {
+    let script = Script::default()
+        .query("COPY (SELECT 1) TO STDOUT; COPY (SELECT 2) TO STDOUT; SELECT 3; SELECT 4")
+        .ready(1)
+        .query("SELECT 0; COPY made FROM STDIN; COPY made FROM STDIN; SELECT 1")
+        .read('G', 1)
+        .copy_data("1\n")
+        .copy_done()
+        .read('G', 1)
+        .copy_data("2\n")
+        .copy_done()
+        .ready(1);
+    same(script)
+}
+
+#[test]
+fn batches_too_large_to_be_kept_back() -> Result<()> {
+    let large = "x".repeat(200_000);
+    let update = "UPDATE probe SET word = $1 WHERE id = $2";
+    let mut script = Script::default().parse("u", update).sync().ready(1);
+    for id in ["1", "2", "3", "4"] {
+        script = script.bind("", "u", &[Some(&large), Some(id)]).execute("", 0);
+    }
+    script = script.run("SELECT length(word) FROM probe WHERE id < 6 ORDER BY id", &[]).sync().ready(1);
+    script = script.run("SELECT length($1::text)", &[Some(&large.repeat(5))]).sync().ready(1);
+    // Taken back by the client itself, as a driver does that gives up in the middle.
+    for id in ["5", "6", "7"] {
+        script = script.bind("", "u", &[Some(&large), Some(id)]).execute("", 0);
+    }
+    script = script.run("ROLLBACK", &[]).sync().ready(1);
+    // The error of one in the middle comes before the Sync.
+    script = script.bind("", "u", &[Some(&large), Some("5")]).execute("", 0).bind("", "u", &[Some(&large), Some("6")]).execute("", 0);
+    script = script.bind("", "u", &[Some(&large), Some("no number")]).read('E', 1);
+    same(script.sync().query("SELECT id, length(word) FROM probe ORDER BY id").ready(2))
+}
+
+#[test]
+fn a_query_after_a_description() -> Result<()> {
+    let script = Script::default()
+        .query("CREATE TABLE fresh (id int)")
+        .ready(1)
+        .parse("s", "SELECT * FROM fresh")
+        .flush()
+        .read('1', 1)
+        .query("INSERT INTO fresh VALUES (1), (2)")
+        .ready(1)
+        .bind("", "s", &[])
+        .execute("", 0)
+        .sync()
+        .ready(1)
+        .query("DROP TABLE fresh")
+        .ready(1);
+    same_if_allowed(script)
+}
+
+#[test]
+fn other_settings_of_strings_and_encodings() -> Result<()> {
+    let mut script = Script::default();
+    for text in [
+        "SET standard_conforming_strings = off",
+        r"SELECT 'a\\b\'c' AS one, 'plain' AS two",
+        r"INSERT INTO probe (id, word) VALUES (50, 'tab\there')",
+        r"BEGIN; INSERT INTO made VALUES (1)",
+        r"UPDATE probe SET word = 'it\'s' WHERE id = 50",
+        "COMMIT",
+        r"SELECT U&'\0041'",
+        r"SELECT 'no end\'",
+        "SELECT word FROM probe WHERE id = 50",
+        "RESET standard_conforming_strings",
+        r"SELECT 'a\b'",
+        "SET client_encoding = 'LATIN1'",
+        "SELECT chr(233)",
+        "SELECT 'é'",
+        "INSERT INTO made VALUES (2) /* é */",
+        "RESET client_encoding",
+        "SELECT 'é'",
+    ] {
+        script = script.query(text).ready(1);
+    }
+    same_if_allowed(script)
+}
+
+#[test]
+fn deferred_triggers_are_heard_at_the_commit() -> Result<()> {
+    let mut script = Script::default();
+    for text in [
+        "CREATE OR REPLACE FUNCTION speak() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RAISE NOTICE ''heard %'', NEW.id; RETURN NULL; END'",
+        "CREATE TABLE loud (id int)",
+        "CREATE CONSTRAINT TRIGGER late AFTER INSERT ON loud DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION speak()",
+        "INSERT INTO loud VALUES (1)",
+        "BEGIN",
+        "INSERT INTO loud VALUES (2)",
+        "COMMIT",
+        "DROP TABLE loud",
+    ] {
+        script = script.query(text).ready(1);
+    }
+    same_if_allowed(script)
+}
+
+#[test]
+fn what_goes_part_by_part_runs_outside_a_transaction() -> Result<()> {
+    let mut script = Script::default();
+    for text in [
+        "CREATE TABLE parted (id int PRIMARY KEY) PARTITION BY RANGE (id)",
+        "CREATE TABLE parted_one PARTITION OF parted FOR VALUES FROM (0) TO (10)",
+        "REINDEX TABLE parted",
+        "REINDEX INDEX parted_pkey",
+        "BEGIN",
+        "REINDEX TABLE parted",
+        "ROLLBACK",
+        "REINDEX TABLE parted_one",
+        "VACUUM made",
+        "SELECT 1; VACUUM made",
+        "DROP TABLE parted",
+    ] {
+        script = script.query(text).ready(1);
+    }
+    same_if_allowed(script)
 }
 
 #[test]

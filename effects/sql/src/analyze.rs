@@ -28,14 +28,14 @@ const LONG_TEXT_STACK_BYTES: usize = 32 << 20;
 #[must_use]
 pub fn analyze(text: &str) -> Analysis {
     if text.len() > MAX_TEXT_BYTES {
-        return unreadable(text, "the text is longer than 1 MiB");
+        return unread(text, "the text is longer than 1 MiB");
     }
     if text.contains('\0') {
-        return unreadable(text, "the text holds a zero byte");
+        return unread(text, "the text holds a zero byte");
     }
     // A bug in here or in the parser ends as a text that is not understood, not as a process that stops.
     let read = on_stack(text.len() > LONG_TEXT_BYTES, || catch_unwind(AssertUnwindSafe(|| read(text))).ok());
-    read.flatten().unwrap_or_else(|| unreadable(text, "the text could not be analysed"))
+    read.flatten().unwrap_or_else(|| unread(text, "the text could not be analysed"))
 }
 
 /// Runs `work` here, or on a thread with a large stack; `None` if there is no thread to be had.
@@ -60,17 +60,17 @@ pub(crate) fn parse(text: &str) -> Result<ParseResult, String> {
 fn read(text: &str) -> Analysis {
     let tree = match parse(text) {
         Ok(tree) => tree,
-        Err(because) => return unreadable(text, &because),
+        Err(because) => return unread(text, &because),
     };
     if tree.len() > MAX_STATEMENTS {
-        return unreadable(text, "the text holds more statements than this version reads");
+        return unread(text, "the text holds more statements than this version reads");
     }
     Analysis { statements: tree.iter().map(|statement| read_statement(text, statement)).collect() }
 }
 
 fn read_statement(text: &str, raw: &nodes::RawStmt) -> Statement {
     let reading = Reading::of(raw.stmt());
-    let Reading { class, found, returns_rows, copy } = reading;
+    let Reading { class, found, returns_rows, copy, block_only, by_parts, holdable } = reading;
     let Found { effects, functions, operators, casts, attributes, in_session, .. } = found;
     let too_many = effects.has_overflowed()
         || functions.has_overflowed()
@@ -92,6 +92,9 @@ fn read_statement(text: &str, raw: &nodes::RawStmt) -> Statement {
         returns_rows,
         copy,
         in_session,
+        block_only,
+        holdable,
+        by_parts,
     }
 }
 
@@ -109,7 +112,9 @@ fn span(text: &str, raw: &nodes::RawStmt) -> Range<usize> {
     if lead == statement.len() { start..start } else { start + lead..end - trail }
 }
 
-fn unreadable(text: &str, because: &str) -> Analysis {
+/// A text that is not read, and why: one statement of [`Class::Unreadable`].
+#[must_use]
+pub fn unread(text: &str, because: &str) -> Analysis {
     let statement = Statement {
         span: 0..text.len(),
         class: Class::Unreadable,
@@ -121,6 +126,9 @@ fn unreadable(text: &str, because: &str) -> Analysis {
         returns_rows: false,
         copy: None,
         in_session: true,
+        block_only: false,
+        holdable: false,
+        by_parts: false,
     };
     Analysis { statements: vec![statement] }
 }

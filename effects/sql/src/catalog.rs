@@ -12,7 +12,7 @@ use reprieve_operation::{Effect, ObjectName};
 
 use crate::{
     builtins,
-    statement::{Class, Statement},
+    statement::{Class, HOLDABLE, Statement},
 };
 
 /// One statement for PostgreSQL 15 and later, whose rows [`Catalog::from_rows`] reads: `kind`, `schema`, `name`, `extra`.
@@ -179,6 +179,15 @@ impl Catalog {
             && statement.operators.iter().all(|operator| is_or_is_in_pg_catalog(operator, &self.operators))
             && statement.casts.iter().all(|cast| self.is_known_type(cast))
             && statement.attributes.iter().all(|name| !self.functions.contains(name) && !self.types.contains(name))
+    }
+
+    /// Whether `statement` declares a cursor WITH HOLD over a query that can do nothing but read: then it doesn't matter that the query runs
+    /// inside COMMIT.
+    #[must_use]
+    pub fn proves_cursor(&self, statement: &Statement) -> bool {
+        let is_hold = |effect: &Effect| matches!(effect, Effect::Escape { what } if what == HOLDABLE);
+        let effects = statement.effects.iter().filter(|effect| !is_hold(effect)).cloned().collect();
+        statement.holdable && self.proves_read(&Statement { effects, in_session: false, ..statement.clone() })
     }
 
     fn is_quiet(&self, name: &ObjectName) -> bool {

@@ -18,7 +18,7 @@ mod statement;
 mod utility;
 mod walk;
 
-pub use analyze::{MAX_STATEMENTS, MAX_TEXT_BYTES, analyze};
+pub use analyze::{MAX_STATEMENTS, MAX_TEXT_BYTES, analyze, unread};
 pub use catalog::{CATALOG_QUERY, Catalog, CatalogTable, DeleteAction, Reference};
 pub use redact::{redact, redact_readable};
-pub use statement::{Analysis, Class, Control, Copy, Statement};
+pub use statement::{Analysis, Class, Control, Copy, HOLDABLE, Statement};

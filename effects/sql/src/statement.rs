@@ -36,7 +36,16 @@ pub struct Statement {
     pub copy: Option<Copy>,
     /// Whether it depends on the session, or leaves something behind in it.
     pub in_session: bool,
+    /// Whether it does something only inside a transaction block. Alone, the server refuses it, or warns and forgets it.
+    pub block_only: bool,
+    /// Whether it declares a cursor WITH HOLD, whose query runs inside COMMIT; see [`HOLDABLE`].
+    pub holdable: bool,
+    /// Whether it goes over a partitioned relation part by part, each in a transaction of its own, outside any block.
+    pub by_parts: bool,
 }
+
+/// The escape that a cursor WITH HOLD is, unless [`Catalog::proves_cursor`](crate::Catalog::proves_cursor) says that its query only reads.
+pub const HOLDABLE: &str = "a cursor WITH HOLD runs inside COMMIT";
 
 /// How a statement has to be run and guarded.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]

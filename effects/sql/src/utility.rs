@@ -9,7 +9,7 @@ use crate::{
     define,
     hazards::blinds,
     names::{list_name, some_relation_name},
-    statement::{Class, Control, Copy},
+    statement::{Class, Control, Copy, HOLDABLE},
     walk::{Found, is_temporary, literal_text},
 };
 
@@ -23,12 +23,23 @@ pub(crate) struct Reading {
     pub(crate) found: Found,
     pub(crate) returns_rows: bool,
     pub(crate) copy: Option<Copy>,
+    pub(crate) block_only: bool,
+    pub(crate) by_parts: bool,
+    pub(crate) holdable: bool,
 }
 
 impl Reading {
     /// Reads a whole statement.
     pub(crate) fn of(statement: Node<'_>) -> Self {
-        let mut reading = Self { class: Class::Block, found: Found::default(), returns_rows: false, copy: None };
+        let mut reading = Self {
+            class: Class::Block,
+            found: Found::default(),
+            returns_rows: false,
+            copy: None,
+            block_only: false,
+            by_parts: false,
+            holdable: false,
+        };
         reading.read(statement, MAX_INNER);
         reading
     }
@@ -85,6 +96,7 @@ impl Reading {
             Node::ConstraintsSetStmt(_) => {
                 // IMMEDIATE runs what was deferred, so this is not session state only.
                 self.class = Class::Dml;
+                self.block_only = true;
                 self.found.effects.add(Effect::Session { what: "sets when constraints are checked".to_owned() });
             }
             Node::DiscardStmt(discard) => match discard.target {
@@ -96,7 +108,7 @@ impl Reading {
                     self.session_state("discards all session state", Class::Unwrapped);
                 }
             },
-            Node::LockStmt(_) => {}
+            Node::LockStmt(_) => self.block_only = true,
             Node::DoStmt(_) => self.call("DO", Class::Block),
             Node::CallStmt(call) => {
                 if let Some(call) = call.funccall() {
@@ -111,7 +123,10 @@ impl Reading {
             Node::VacuumStmt(vacuum) => self.vacuum(vacuum),
             Node::ReindexStmt(reindex) => self.reindex(reindex),
             Node::ClusterStmt(cluster) => match cluster.relation() {
-                Some(_) => self.define("table", some_relation_name(cluster.relation())),
+                Some(_) => {
+                    self.by_parts = true;
+                    self.define("table", some_relation_name(cluster.relation()));
+                }
                 None => self.unwrapped("CLUSTER of every table"),
             },
             Node::CheckPointStmt(_) => self.found.escape("CHECKPOINT acts on the whole server"),
@@ -196,6 +211,8 @@ impl Reading {
         let runs = explain.options().iter().any(|option| option.defname() == Some("analyze") && !is_off(option.arg()));
         self.read(explain.query(), depth);
         self.copy = None;
+        self.block_only = false;
+        self.holdable = false;
         self.returns_rows = true;
         if runs {
             return;
@@ -268,7 +285,10 @@ impl Reading {
         self.returns_rows = false;
         self.found.in_session = true;
         if declare.options & raw::CURSOR_OPT_HOLD.cast_signed() != 0 {
-            self.found.escape("a cursor WITH HOLD runs inside COMMIT");
+            self.found.escape(HOLDABLE);
+            self.holdable = true;
+        } else {
+            self.block_only = true;
         }
     }
 
@@ -302,6 +322,7 @@ impl Reading {
             None => ObjectName::bare(reindex.name().unwrap_or_default()),
         };
         self.define("index", name);
+        self.by_parts = true;
         let alone = !matches!(reindex.kind, raw::ReindexObjectType::REINDEX_OBJECT_INDEX | raw::ReindexObjectType::REINDEX_OBJECT_TABLE);
         if alone || concurrently {
             self.unwrapped(if concurrently { "REINDEX CONCURRENTLY" } else { "REINDEX of a schema, database or system" });

@@ -22,8 +22,9 @@ use crate::{
     wire::Gone,
 };
 
-/// Bytes of a batch that are kept back. A larger one runs as it comes, and can't wait for an approval.
-const KEPT_BATCH: usize = 8 * 1024 * 1024;
+/// Bytes of a batch that are kept back. A larger one runs as it comes, and can't wait for an approval: its client writes until the
+/// server takes no more, and listens for an error meanwhile.
+const KEPT_BATCH: usize = 256 * 1024;
 
 /// A statement that may change something, with its parameters.
 type Change = (Arc<Known>, Option<Parameters>);
@@ -82,6 +83,12 @@ impl Session {
         if self.batch.skipping && frame.tag != b'S' {
             return Ok(());
         }
+        if self.batch.deferred
+            && self.batch.bytes + frame.bytes.len() > KEPT_BATCH
+            && let Err(refusal) = self.stream().await?
+        {
+            return self.fail_batch(&refusal).await;
+        }
         let done = match frame.tag {
             b'P' => self.parse(&frame),
             b'B' => self.bind(&frame).await?,
@@ -122,15 +129,16 @@ impl Session {
     /// Passes a message on, or keeps it back with its batch.
     fn take(&mut self, bytes: Bytes, asked: Asked, parses: Option<String>) {
         let block = self.batch.block.unwrap_or(self.ends.wire.status != b'I');
-        let sent = (block && !self.batch.deferred) || self.batch.streaming.is_some() || self.batch.bytes > KEPT_BATCH;
+        self.batch.bytes += bytes.len();
+        // What changes something never goes out before it is run as a whole, or streamed.
+        let sent = !self.batch.deferred && (block || self.batch.streaming.is_some() || self.batch.bytes > KEPT_BATCH);
         if sent {
             self.send_kept();
             self.ends.wire.server.output.extend_from_slice(&bytes);
             self.ends.wire.replies.push(asked.clone(), Route::Client);
         }
-        self.batch.bytes += bytes.len();
         // What is replayed confirms nothing new, so that it names nothing either.
-        if self.batch.bytes <= KEPT_BATCH {
+        if !sent || self.batch.bytes <= KEPT_BATCH {
             self.batch.messages.push(Message { bytes, asked, parses, sent });
         }
     }
@@ -155,7 +163,7 @@ impl Session {
             return Ok(false); // as the server does: everything up to the Sync is ignored
         }
         let outside = self.ends.wire.status == b'I';
-        if outside && (self.batch.deferred || self.batch.streaming.is_some() || self.batch.unproven || self.batch.block.is_some()) {
+        if outside && (self.batch.deferred || self.batch.streaming.is_some() || self.batch.block.is_some()) {
             let refusal = Refusal::refused(
                 "query-in-batch",
                 "a Query came before the Sync of a batch that may change something",
@@ -167,9 +175,32 @@ impl Session {
             return Ok(false);
         }
         self.send_kept();
+        if outside && self.batch.unproven && !self.prepared_harmlessly().await? {
+            self.end_batch(false)?;
+            return Ok(false);
+        }
         self.ends.wire.settle_sent().await?;
+        if self.ends.wire.code.is_some() {
+            return Ok(false); // the server ignores everything up to the Sync, too
+        }
         self.batch.clear();
         Ok(true)
+    }
+
+    /// Whether what was only prepared or bound changed nothing. If not, or if that can't be known, the batch has failed.
+    async fn prepared_harmlessly(&mut self) -> Result<bool, Gone> {
+        self.ends.wire.hide_ready = true;
+        self.ends.wire.settle_sent().await?;
+        if self.ends.wire.code.is_some() {
+            return Ok(true);
+        }
+        let refusal = match self.ends.measure_nothing().await {
+            Ok(true) => return Ok(true),
+            Ok(false) => Refusal::refused("parse-side-effects", "preparing or binding this changes something", "run it as a statement"),
+            Err(refusal) => refusal,
+        };
+        self.fail_batch(&refusal).await?;
+        Ok(false)
     }
 
     /// Notes what preparing or binding a statement may run: its constants and parameters are read by code too.
@@ -183,7 +214,7 @@ impl Session {
     fn parse(&mut self, frame: &FrontendFrame) -> Result<(), Refusal> {
         let parse = Parse::parse(frame.body()).map_err(broken)?;
         let own_types = parse.parameter_types.iter().any(|oid| *oid >= FIRST_USER_OID);
-        let known = if own_types { Known::distrusted(parse.text) } else { self.texts.find(parse.text) };
+        let known = if own_types { Known::distrusted(parse.text) } else { self.find(parse.text) };
         self.note_unproven(&known);
         let name = parse.name.to_owned();
         self.batch.statements.insert(name.clone(), known.clone());
@@ -198,7 +229,10 @@ impl Session {
         };
         let known = match self.batch.statements.get(bind.statement) {
             Some(known) => known.clone(),
-            None => self.statement(bind.statement).await?,
+            None => match self.statement(bind.statement).await? {
+                Ok(known) => known,
+                Err(refusal) => return Ok(Err(refusal)),
+            },
         };
         let known = match self.believe(bind.statement, known) {
             Ok(known) => known,
@@ -216,12 +250,17 @@ impl Session {
     }
 
     /// The statement that the server has under this name. Behind our back it may have been replaced by SQL: then it is opaque.
-    async fn statement(&mut self, name: &str) -> Result<Arc<Known>, Gone> {
+    async fn statement(&mut self, name: &str) -> Result<Result<Arc<Known>, Refusal>, Gone> {
         if !name.is_empty() && self.tainted && self.ends.wire.status != b'E' {
+            if self.batch.deferred
+                && let Err(refusal) = self.stream().await?
+            {
+                return Ok(Err(refusal));
+            }
             self.send_kept();
             self.ends.wire.settle_sent().await?;
             if self.ends.wire.code.is_some() {
-                return Ok(Known::opaque(name)); // an error came: the server ignores the rest
+                return Ok(Ok(Known::opaque(name))); // an error came: the server ignores the rest
             }
             // Statements made by PREPARE say so (PostgreSQL 15, section 54.16); what the protocol prepared can't be changed, only
             // closed and made anew.
@@ -232,7 +271,7 @@ impl Session {
             self.ends.wire.settle().await?;
             let captured = std::mem::take(&mut self.ends.wire.captured);
             if captured.error.is_some() {
-                return Ok(Known::opaque(name));
+                return Ok(Ok(Known::opaque(name)));
             }
             for name in captured.rows.into_iter().flatten().flatten() {
                 self.ends.wire.statements.remove(&name);
@@ -240,7 +279,7 @@ impl Session {
             self.ends.wire.portals.retain(|portal, _| portal.is_empty());
             self.tainted = false;
         }
-        Ok(self.ends.wire.statements.get(name).cloned().unwrap_or_else(|| Known::opaque(name)))
+        Ok(Ok(self.ends.wire.statements.get(name).cloned().unwrap_or_else(|| Known::opaque(name))))
     }
 
     /// What is believed of a statement or portal with a name once code ran in this batch: it may have been replaced by any SELECT,
@@ -289,7 +328,12 @@ impl Session {
             self.take(frame.bytes.clone(), Asked::Execute, None);
             return Ok(admitted);
         }
-        if block || self.batch.streaming.is_some() {
+        let alone = !block && self.batch.streaming.is_none();
+        if alone && known.is_block_only() && self.ends.gate.consider(&self.operation(&known, None, Action::InSession)) == Considered::Pass {
+            self.take(frame.bytes.clone(), Asked::Execute, None);
+            return Ok(Ok(()));
+        }
+        if !alone {
             if let Err(refusal) = self.join(&known, parameters).await? {
                 return Ok(Err(refusal));
             }
@@ -448,22 +492,10 @@ impl Session {
 
     /// The Sync of a batch that only prepared or bound something: that too has to have changed nothing.
     async fn sync_unproven(&mut self) -> Result<(), Gone> {
-        self.ends.wire.hide_ready = true;
-        self.ends.wire.settle_sent().await?;
-        if self.ends.wire.code.is_none() {
-            match self.ends.measure_nothing().await {
-                Ok(true) => {}
-                Ok(false) => {
-                    let reason = "preparing or binding this changes something";
-                    self.fail_batch(&Refusal::refused("parse-side-effects", reason, "run it as a statement")).await?;
-                    return self.end_batch(false);
-                }
-                Err(refusal) => {
-                    self.fail_batch(&refusal).await?;
-                    return self.end_batch(false);
-                }
-            }
+        if !self.prepared_harmlessly().await? {
+            return self.end_batch(false);
         }
+        self.ends.wire.hide_ready = true;
         self.ends.wire.send_sync(Route::Client);
         self.ends.wire.settle().await?;
         self.end_batch(false)
@@ -511,7 +543,8 @@ impl Session {
             }
         }
         let operation = self.operation(&known, parameters, Action::InSession);
-        let form = Form::Batch { messages, plain: known.is_plain(), unwrapped: known.is_unwrapped(), sent_once: false };
+        self.note_quiet_cursor(&known);
+        let form = Form::Batch { messages, plain: known.is_plain(), unwrapped: self.is_unwrapped(&known).await, sent_once: false };
         let mut run = Run::new(&mut self.ends, form);
         let gate = run.ends.gate.clone();
         let result = gate.handle(operation, &mut run).await;

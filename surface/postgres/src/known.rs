@@ -10,10 +10,10 @@ use std::{
 };
 
 use lru::LruCache;
-use reprieve_effects_sql::{Analysis, Class, Control, Copy, Statement, analyze, redact, redact_readable};
+use reprieve_effects_sql::{Analysis, Class, Control, Copy, Statement, analyze, redact, redact_readable, unread};
 use reprieve_operation::Effect;
 
-use crate::system::View;
+use crate::{guard::Relation, system::View};
 
 /// Texts remembered. A verdict is about a kilobyte.
 const REMEMBERED: usize = 4096;
@@ -37,7 +37,10 @@ pub(crate) struct Known {
 
 impl Known {
     pub(crate) fn new(text: &str) -> Self {
-        let analysis = analyze(text);
+        Self::of(text, analyze(text))
+    }
+
+    fn of(text: &str, analysis: Analysis) -> Self {
         let mut effects: Vec<Effect> = Vec::new();
         for statement in &analysis.statements {
             for effect in &statement.effects {
@@ -61,6 +64,12 @@ impl Known {
         // EXECUTE of a name is analysed as a call that may do anything.
         let quoted = name.replace('"', "\"\"");
         Arc::new(Self::new(&format!("EXECUTE \"{quoted}\"")))
+    }
+
+    /// A text that the server reads in another way than we do.
+    pub(crate) fn unread(text: &str) -> Arc<Self> {
+        let analysis = unread(text, "the session's settings make the server read this text in another way");
+        Arc::new(Self::of(text, analysis))
     }
 
     /// The same text, of which nothing is believed: code ran since it was prepared, or its parameters run code.
@@ -90,11 +99,26 @@ impl Known {
             return seen & 1 == 1;
         }
         let statements = &self.analysis.statements;
-        let loud = |effect: &Effect| effect.relation().is_some_and(|name| view.snapshot.loud.contains(&name.name));
         let proves = |statement: &Statement| statement.class == Class::Read && view.catalog.proves_read(statement);
-        let proven = statements.iter().all(proves) && !self.effects.iter().any(loud);
+        let proven = statements.iter().all(proves) && !self.is_loud(view);
         self.proof.store(view.version << 1 | u64::from(proven), Ordering::Relaxed);
         proven
+    }
+
+    fn is_loud(&self, view: &View) -> bool {
+        let loud = |effect: &Effect| effect.relation().is_some_and(|name| view.snapshot.loud.contains(&name.name));
+        self.effects.iter().any(loud)
+    }
+
+    /// Whether it declares a cursor WITH HOLD.
+    pub(crate) fn is_holdable(&self) -> bool {
+        self.analysis.statements.iter().any(|statement| statement.holdable)
+    }
+
+    /// Whether it is nothing but a cursor WITH HOLD whose query is proven to write nothing.
+    pub(crate) fn is_quiet_cursor(&self, view: &View) -> bool {
+        let proves = |only: &Statement| only.holdable && view.catalog.proves_cursor(only);
+        !self.distrusted && matches!(self.analysis.statements.as_slice(), [only] if proves(only)) && !self.is_loud(view)
     }
 
     /// The one control statement that it is.
@@ -120,12 +144,29 @@ impl Known {
 
     /// Whether nothing but rows may change, so that it may run in an implicit transaction.
     pub(crate) fn is_plain(&self) -> bool {
-        self.analysis.statements.iter().all(|statement| matches!(statement.class, Class::Dml | Class::Read | Class::Session))
+        let plain = |statement: &Statement| matches!(statement.class, Class::Dml | Class::Read | Class::Session) && !statement.holdable;
+        self.analysis.statements.iter().all(plain)
     }
 
     /// Whether it can't run inside a transaction block.
     pub(crate) fn is_unwrapped(&self) -> bool {
         self.analysis.statements.iter().any(|statement| statement.class == Class::Unwrapped)
+    }
+
+    /// Whether it is one statement that goes over partitioned relations part by part.
+    pub(crate) fn goes_by_parts(&self) -> bool {
+        matches!(self.analysis.statements.as_slice(), [only] if only.by_parts)
+    }
+
+    /// Whether it can't run inside a transaction block because of what it names: REINDEX of something partitioned.
+    pub(crate) fn is_unwrapped_by(&self, view: &View) -> bool {
+        let partitioned = |name: &str| {
+            let named = |relation: &&Relation| relation.name.rsplit('.').next() == Some(name);
+            view.snapshot.relations.values().filter(named).any(|relation| matches!(relation.kind, 'p' | 'I'))
+        };
+        let names =
+            |statement: &Statement| statement.effects.iter().any(|effect| effect.relation().is_some_and(|name| partitioned(&name.name)));
+        matches!(self.analysis.statements.as_slice(), [only] if only.by_parts && names(only))
     }
 
     /// Whether it could not be read: the server may still say what is wrong with it.
@@ -136,6 +177,11 @@ impl Known {
     /// Whether the client sends rows for it.
     pub(crate) fn copies_in(&self) -> bool {
         self.analysis.statements.iter().any(|statement| statement.copy == Some(Copy::In))
+    }
+
+    /// Whether it is one statement that does nothing outside a transaction block: the server refuses it there, or only warns.
+    pub(crate) fn is_block_only(&self) -> bool {
+        !self.distrusted && matches!(self.analysis.statements.as_slice(), [only] if only.block_only)
     }
 
     /// Whether it depends on the session it runs in.

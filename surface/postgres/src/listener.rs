@@ -224,7 +224,8 @@ impl Surface {
         let agent = (entered.principal.agent.clone(), entered.principal.token);
         let cancelled = Arc::new(Notify::new());
         let entry = self.sessions.enter(id, agent, entered.system.clone(), client_key, connected.key, cancelled.clone());
-        let wire = Wire::new(client, connected.stream, Limits::default());
+        let mut wire = Wire::new(client, connected.stream, Limits::default());
+        wire.settings = connected.settings;
         let ends = Ends::new(wire, self.gate.clone(), entered.system, cancelled);
         Some((Session::new(ends, entered.principal, id, self.texts.clone()), entry))
     }

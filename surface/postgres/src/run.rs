@@ -17,7 +17,7 @@ use crate::{
     replies::{Asked, Route},
     session::Ends,
     system::View,
-    wire::{Captured, Gone},
+    wire::{Captured, Gone, Notices},
 };
 
 /// One recorded message of a batch.
@@ -241,9 +241,9 @@ impl Ends {
     /// A text by the simple protocol.
     async fn simple(&mut self, mut permit: Permit<'_>, text: &str, results: usize, plain: bool, copies_in: bool) -> Result<Ran> {
         let view = self.system.fresh_view().await.ok_or_else(no_catalogue)?;
-        if let Some(guard) =
-            plain.then(|| ceiling(&permit, &view)).flatten().and_then(|ceiling| view.snapshot.raising_guard(ceiling, !copies_in))
+        if let Some(guard) = plain.then(|| permit.ceiling()).flatten().and_then(|ceiling| view.snapshot.raising_guard(ceiling, !copies_in))
             && !view.snapshot.deferrable_triggers
+            && self.quiet_cursors.is_empty()
         {
             let _clearance = self.within_ceiling(&mut permit).await?;
             self.wire.hide_ready = true;
@@ -345,8 +345,8 @@ impl Ends {
                 None => Ran::Final(Done { tag: self.wire.tag.clone(), reach, xid: None, kept: None }),
             });
         }
-        let guard = plain.then(|| ceiling(&permit, &view)).flatten().and_then(|ceiling| view.snapshot.raising_guard(ceiling, true));
-        if let Some(guard) = guard.filter(|_| !view.snapshot.deferrable_triggers) {
+        let guard = plain.then(|| permit.ceiling()).flatten().and_then(|ceiling| view.snapshot.raising_guard(ceiling, true));
+        if let Some(guard) = guard.filter(|_| !view.snapshot.deferrable_triggers && self.quiet_cursors.is_empty()) {
             let _clearance = self.within_ceiling(&mut permit).await?;
             self.send_batch(messages, again);
             let name = self.fresh_name();
@@ -422,8 +422,8 @@ impl Ends {
             Effect::Call { .. } => false,
             _ => true,
         });
-        let fast = plain && counted && approved.is_none() && !view.snapshot.deferrable_triggers;
-        let ceiling = if fast { ceiling(&permit, &view) } else { None };
+        let fast = plain && self.quiet_cursors.is_empty() && counted && approved.is_none() && !view.snapshot.deferrable_triggers;
+        let ceiling = if fast { permit.ceiling() } else { None };
         if let Some(guard) = ceiling.and_then(|ceiling| view.snapshot.raising_guard(ceiling, false)) {
             let _clearance = self.within_ceiling(&mut permit).await?;
             return self.commit_guarded(by, &guard, &view).await;
@@ -512,6 +512,11 @@ impl Ends {
             }
             measured = last;
         }
+        if measured.holds_cursors {
+            self.overlook_quiet_cursors(&mut measured.reach).await?;
+        } else {
+            self.quiet_cursors.clear();
+        }
         if measured.definitions_may_have_changed {
             let relations = self.ask_within(crate::guard::RELATIONS).await?;
             let types = self.ask_within(crate::guard::TRIGGERS).await?;
@@ -522,16 +527,38 @@ impl Ends {
         Ok(Some(measured))
     }
 
+    /// Takes cursors WITH HOLD off the reach whose queries do nothing but read, or have been run inside an earlier COMMIT.
+    async fn overlook_quiet_cursors(&mut self, reach: &mut Reach) -> Result<()> {
+        let cursors = self.ask_within(crate::guard::CURSORS).await?;
+        // A definition that is not final yet may make the same text mean something else.
+        let redefined = reach.touches_catalogs();
+        let quiet = |row: &Vec<Option<String>>| match row.as_slice() {
+            [Some(text), Some(older)] => self.quiet_cursors.iter().any(|known| **known == **text) && (older == "t" || !redefined),
+            _ => false,
+        };
+        if cursors.error.is_none() && !cursors.rows.is_empty() && cursors.rows.iter().all(quiet) {
+            reach.escapes.retain(|escape| escape != crate::guard::HELD_CURSOR);
+        }
+        Ok(())
+    }
+
     /// Whether the open implicit transaction changed nothing at all.
     pub(crate) async fn measure_nothing(&mut self) -> Result<bool> {
         let view = self.system.fresh_view().await.ok_or_else(no_catalogue)?;
         let captured = self.ask_within(&view.snapshot.measurement()).await?;
-        let measured = view.snapshot.reach_of_measurement(&captured).ok_or_else(unmeasured)?;
+        let mut measured = view.snapshot.reach_of_measurement(&captured).ok_or_else(unmeasured)?;
+        if measured.holds_cursors {
+            self.overlook_quiet_cursors(&mut measured.reach).await?;
+        }
         Ok(measured.reach.is_empty())
     }
 
     async fn measure_once(&mut self, view: &View) -> Result<Option<Measured>> {
-        let constraints = self.ask_within("SET CONSTRAINTS ALL IMMEDIATE").await?;
+        // What deferred triggers have to say, they would have said at the client's COMMIT.
+        self.wire.notices = if self.in_batch { Notices::Last } else { Notices::BeforeEnd };
+        let constraints = self.ask_within("SET CONSTRAINTS ALL IMMEDIATE").await;
+        self.wire.notices = Notices::Ours;
+        let constraints = constraints?;
         if let Some(error) = constraints.error {
             let _told = self.failed(&error);
             self.wire.code = error.code().map(str::to_owned);
@@ -617,6 +644,7 @@ impl Ends {
         reprieve_pgwire::write::flush(&mut self.wire.server.output);
         self.wire.settle().await?;
         let error = self.wire.captured.error.take();
+        let notices = std::mem::take(&mut self.wire.captured.notices);
         let poison = self.fresh_name();
         self.wire.send_extended(&poison, crate::POISON);
         self.wire.send_sync(Route::Client);
@@ -625,7 +653,11 @@ impl Ends {
         self.wire.hide_ready = hidden;
         self.carry_over = true;
         // Any other error may be gone the next moment.
-        Ok(error.filter(|error| error.code() == Some("42601")))
+        let error = error.filter(|error| error.code() == Some("42601"));
+        if error.is_some() {
+            notices.iter().for_each(|notice| self.wire.deliver(notice));
+        }
+        Ok(error)
     }
 
     /// A name for a statement of ours that is used once and can't be guessed before.
@@ -633,11 +665,6 @@ impl Ends {
         self.names += 1;
         format!("rpv_{:016x}_{}", rand::random::<u64>(), self.names)
     }
-}
-
-/// The ceiling that the guard alone can hold. It doesn't tell from which of the tables there is a way back.
-fn ceiling(permit: &Permit<'_>, view: &View) -> Option<u64> {
-    permit.ceiling().filter(|_| !permit.undoable_only() || view.snapshot.is_covered())
 }
 
 fn escapes(effects: &[Effect]) -> Reach {

@@ -9,9 +9,9 @@ use std::{
     sync::Arc,
 };
 
-use reprieve_effects_sql::{Class, Control, Statement};
+use reprieve_effects_sql::{Class, Control, HOLDABLE, Statement};
 use reprieve_gate::{Considered, Gate, Ran, Release};
-use reprieve_operation::{Action, Event, Operation, Parameters, Principal, Protocol, Refusal, SessionId, Timestamp};
+use reprieve_operation::{Action, Effect, Event, Operation, Parameters, Principal, Protocol, Refusal, SessionId, Timestamp};
 use reprieve_pgwire::frontend::{FrontendFrame, Query};
 
 use tokio::sync::Notify;
@@ -28,6 +28,9 @@ use crate::{
     wire::{Gone, Wire},
 };
 
+/// Texts of cursors WITH HOLD that are known again. Further ones are taken for what they may be.
+const MOST_QUIET_CURSORS: usize = 64;
+
 /// What running an operation needs of a session.
 pub(crate) struct Ends {
     pub(crate) wire: Wire,
@@ -38,6 +41,8 @@ pub(crate) struct Ends {
     /// An extended exchange is open: what we ask goes by the extended protocol too.
     pub(crate) in_batch: bool,
     pub(crate) names: u64,
+    /// Texts of cursors WITH HOLD that may be open, whose queries were proven to write nothing.
+    pub(crate) quiet_cursors: Vec<Arc<str>>,
     /// What runs was cleared to become final.
     pub(crate) cleared: bool,
     /// The client asked to cancel what runs, or what waits.
@@ -70,7 +75,7 @@ pub(crate) struct Session {
 
 impl Ends {
     pub(crate) fn new(wire: Wire, gate: Arc<Gate>, system: Arc<System>, cancelled: Arc<Notify>) -> Self {
-        Self { wire, gate, system, carry_over: false, in_batch: false, names: 0, cleared: false, cancelled }
+        Self { wire, gate, system, carry_over: false, in_batch: false, names: 0, quiet_cursors: Vec::new(), cleared: false, cancelled }
     }
 }
 
@@ -117,17 +122,6 @@ impl Session {
                 b'd' | b'c' | b'f' => self.copy_data(&frame).await?,
                 _ => self.extended(frame).await?,
             }
-            if self.ends.wire.unpinned {
-                // Texts would be read in another way than the server reads them.
-                let refusal = Refusal::refused(
-                    "pinned-setting",
-                    "`standard_conforming_strings` and `client_encoding` are pinned to `on` and `UTF8`; the session ends",
-                    "leave these settings alone",
-                );
-                self.refuse(&refusal);
-                self.ends.wire.client.drain().await;
-                return Err(Gone::Protocol);
-            }
         }
     }
 
@@ -160,14 +154,14 @@ impl Session {
             self.show_holds();
             return Ok(());
         }
-        let known = self.texts.find(&text);
+        let known = self.find(&text);
         self.start_text();
         let units = units(&known, self.ends.wire.status != b'I');
         if let [unit] = units.as_slice()
             && unit.span.is_none()
         {
             // One unit: positions in errors are those of the client's own text.
-            let passed_on = self.unit(&known, unit.control).await?;
+            let passed_on = self.unit(&known, unit.control, true).await?;
             self.finish_text(passed_on);
             return Ok(());
         }
@@ -175,10 +169,14 @@ impl Session {
         for unit in &units {
             let part = unit.span.clone().map_or(text.as_str(), |span| text.get(span).unwrap_or_default());
             self.ends.wire.offset = unit.span.as_ref().map_or(0, |span| text.get(..span.start).unwrap_or_default().chars().count());
-            let known = self.texts.find(part);
+            let known = self.find(part);
             self.ends.wire.code = None;
             self.ends.wire.hide_ready = true;
-            self.unit(&known, unit.control).await?;
+            if unit.doomed {
+                self.doomed(&known).await?;
+            } else {
+                self.unit(&known, unit.control, false).await?;
+            }
             if self.ends.wire.code.is_some() {
                 break; // as the server does: the rest of the text is not run
             }
@@ -206,16 +204,49 @@ impl Session {
         }
     }
 
-    /// One unit of a text. Answers whether the server's own ReadyForQuery went to the client.
-    async fn unit(&mut self, known: &Arc<Known>, control: Option<Control>) -> Result<bool, Gone> {
+    /// What a text says, or that it can't be read here as the server reads it.
+    pub(crate) fn find(&self, text: &str) -> Arc<Known> {
+        if self.ends.wire.reads_alike(text) { self.texts.find(text) } else { Known::unread(text) }
+    }
+
+    /// One unit of a text; `whole`: there is no other. Answers whether the server's own ReadyForQuery went to the client.
+    async fn unit(&mut self, known: &Arc<Known>, control: Option<Control>, whole: bool) -> Result<bool, Gone> {
         if let Some(control) = control {
             return self.control(known, control).await;
         }
-        if self.ends.wire.status == b'I' { self.alone(known).await } else { self.inside(known).await }
+        if self.ends.wire.status == b'I' { self.alone(known, whole).await } else { self.inside(known).await }
+    }
+
+    /// Statements outside a transaction and what takes them back in the same text: none of it can become final, so that there is
+    /// nothing to measure.
+    async fn doomed(&mut self, known: &Arc<Known>) -> Result<bool, Gone> {
+        if self.ends.wire.status != b'I' {
+            let refusal =
+                Refusal::refused("transaction", "this was read outside a transaction and came to run inside one", "send it alone");
+            return self.refused_inside(&refusal).await;
+        }
+        let operation = self.operation(known, None, Action::InSession);
+        match self.ends.gate.consider(&operation) {
+            Considered::Pass => {}
+            Considered::Hold(refusal) | Considered::Refuse(refusal) => {
+                self.ends.gate.note_refusal(&operation, &refusal);
+                return self.refused(&refusal);
+            }
+        }
+        let abandoned = match self.ends.gate.intend(&operation) {
+            Ok(intent) => intent,
+            Err(refusal) => return self.refused(&refusal),
+        };
+        self.ends.make_baseline().await?;
+        let passed_on = self.pass(known).await;
+        drop(abandoned);
+        self.ends.carry_over = true;
+        self.note_effects(known);
+        passed_on
     }
 
     /// A text outside a transaction.
-    async fn alone(&mut self, known: &Arc<Known>) -> Result<bool, Gone> {
+    async fn alone(&mut self, known: &Arc<Known>, whole: bool) -> Result<bool, Gone> {
         if known.analysis.statements.is_empty() {
             return self.pass(known).await;
         }
@@ -227,13 +258,19 @@ impl Session {
         if known.is_unreadable() && self.answered_by_server(known).await? {
             return Ok(false);
         }
+        if known.is_block_only() && self.ends.gate.consider(&self.operation(known, None, Action::InSession)) == Considered::Pass {
+            // In a block of ours it would take effect; alone, the server says what it thinks of it, and nothing is left of it.
+            return self.pass(known).await;
+        }
         let operation = self.operation(known, None, self.self_contained(known));
+        self.note_quiet_cursor(known);
         let results = known.analysis.statements.len();
         let form = Form::Simple {
             text: known.text.clone(),
             results,
             plain: known.is_plain(),
-            unwrapped: known.is_unwrapped(),
+            // As a part of a longer text the server refuses it, as in any transaction block.
+            unwrapped: whole && self.is_unwrapped(known).await,
             copies_in: known.copies_in(),
         };
         let mut run = Run::new(&mut self.ends, form);
@@ -254,7 +291,9 @@ impl Session {
         if self.ends.wire.status == b'E' {
             return self.pass(known).await; // the server refuses it: the transaction has failed
         }
-        if known.is_unreadable() && self.answered_by_server(known).await? {
+        // To ask the server costs the transaction, which has failed in any case if this may not be sent.
+        let may_be_sent = || self.ends.gate.consider(&self.operation(known, None, Action::InSession)) == Considered::Pass;
+        if known.is_unreadable() && !may_be_sent() && self.answered_by_server(known).await? {
             return Ok(false);
         }
         match self.join(known, None).await? {
@@ -290,9 +329,10 @@ impl Session {
                 Err(refusal) => return Ok(Err(refusal)),
             }
         }
+        self.note_quiet_cursor(known);
         if let Some(transaction) = &mut self.transaction {
             let shown = operation.parameters.as_ref().map(|parameters| serde_json::to_string(parameters).unwrap_or_default());
-            transaction.add(known, shown.as_deref());
+            transaction.add(known, &operation.effects, shown.as_deref());
             transaction.releases.extend(approved);
         }
         self.note_effects(known);
@@ -305,7 +345,7 @@ impl Session {
         let operation = self.operation(&known, None, Action::InSession);
         if let Ok(intent) = self.ends.gate.intend(&operation) {
             let mut transaction = Transaction::new(intent);
-            transaction.add(&known, None);
+            transaction.add(&known, &known.effects, None);
             self.transaction = Some(transaction);
         }
     }
@@ -511,12 +551,34 @@ impl Session {
         self.tainted |= !tame;
     }
 
+    /// Whether it can't run inside a transaction block, by its text or by what it names.
+    pub(crate) async fn is_unwrapped(&self, known: &Known) -> bool {
+        if known.is_unwrapped() || !known.goes_by_parts() {
+            return known.is_unwrapped();
+        }
+        self.ends.system.fresh_view().await.is_some_and(|view| known.is_unwrapped_by(&view))
+    }
+
     fn self_contained(&self, known: &Known) -> Action {
         let copies = known.analysis.statements.iter().any(|statement| statement.copy.is_some());
         if self.changed || known.in_session() || copies { Action::InSession } else { Action::SelfContained }
     }
 
+    /// Whether it is a cursor WITH HOLD that does nothing but read. Its text is remembered, so that the guard knows it again.
+    pub(crate) fn note_quiet_cursor(&mut self, known: &Known) {
+        if known.is_holdable() && self.is_quiet_cursor(known) && !self.ends.quiet_cursors.contains(&known.text) {
+            self.ends.quiet_cursors.push(known.text.clone());
+        }
+    }
+
+    fn is_quiet_cursor(&self, known: &Known) -> bool {
+        self.ends.quiet_cursors.len() < MOST_QUIET_CURSORS && self.ends.system.view().is_some_and(|view| known.is_quiet_cursor(&view))
+    }
+
     pub(crate) fn operation(&self, known: &Known, parameters: Option<Parameters>, action: Action) -> Operation {
+        let quiet = known.is_holdable() && self.is_quiet_cursor(known);
+        let is_hold = |effect: &&Effect| quiet && matches!(effect, Effect::Escape { what } if what == HOLDABLE);
+        let effects = if quiet { known.effects.iter().filter(|effect| !is_hold(effect)).cloned().collect() } else { known.effects.clone() };
         Operation {
             principal: self.principal.clone(),
             session: self.id,
@@ -527,7 +589,7 @@ impl Session {
             redacted: known.redacted(),
             parameters,
             action,
-            effects: known.effects.clone(),
+            effects,
             reach: None,
         }
     }
@@ -539,6 +601,8 @@ struct Unit {
     /// `None`: the whole text.
     span: Option<std::ops::Range<usize>>,
     control: Option<Control>,
+    /// Statements outside a transaction together with the control statement that takes them back.
+    doomed: bool,
 }
 
 /// Cuts a text at its transaction control. Statements before a BEGIN in the same text belong to its transaction (PostgreSQL 15, section
@@ -550,19 +614,23 @@ fn units(known: &Known, inside: bool) -> Vec<Unit> {
         _ => None,
     };
     if statements.iter().all(|statement| control(statement).is_none()) {
-        return vec![Unit { span: None, control: None }];
+        return vec![Unit { span: None, control: None, doomed: false }];
     }
     if let [only] = statements.as_slice() {
-        return vec![Unit { span: None, control: control(only) }];
+        return vec![Unit { span: None, control: control(only), doomed: false }];
     }
     let mut units: Vec<Unit> = Vec::new();
     let mut block = inside;
     let mut joins = false;
     for statement in statements {
         let control = control(statement);
-        let unit = Unit { span: Some(statement.span.clone()), control };
+        let unit = Unit { span: Some(statement.span.clone()), control, doomed: false };
         match (control, units.last_mut()) {
-            (None, Some(Unit { span: Some(span), control: None })) if joins => span.end = statement.span.end,
+            (None, Some(Unit { span: Some(span), control: None, .. })) if joins => span.end = statement.span.end,
+            (Some(control), Some(Unit { span: Some(span), control: None, doomed })) if !block && joins && takes_back(control) => {
+                span.end = statement.span.end;
+                *doomed = true;
+            }
             (Some(Control::Begin), Some(Unit { control: None, .. })) if !block => {
                 let at = units.len() - 1;
                 units.insert(at, unit);
@@ -577,6 +645,20 @@ fn units(known: &Known, inside: bool) -> Vec<Unit> {
         }
     }
     units
+}
+
+/// Whether it rolls back the statements before it in the same text, outside a transaction block. Everything but ROLLBACK does so by
+/// failing (PostgreSQL 15, section 55.2.2.1 and the commands' pages).
+fn takes_back(control: Control) -> bool {
+    match control {
+        Control::Rollback { .. } | Control::Commit { chain: true } | Control::Savepoint | Control::Release | Control::RollbackTo => true,
+        // PREPARE TRANSACTION only warns there, and COMMIT PREPARED fails, but is nothing to be sent along unasked.
+        Control::Begin
+        | Control::Commit { chain: false }
+        | Control::PrepareTransaction
+        | Control::CommitPrepared
+        | Control::RollbackPrepared => false,
+    }
 }
 
 fn is_show_holds(text: &str) -> bool {
@@ -611,6 +693,11 @@ mod tests {
             false,
             &[("begin", true), ("delete from t", false), ("delete from u", false), ("commit", true)],
         );
+        check("delete from t; rollback; select 1", false, &[("delete from t; rollback", false), ("select 1", false)]);
+        check("delete from t; rollback", true, &[("delete from t", false), ("rollback", true)]);
+        check("begin; delete from t; rollback", false, &[("begin", true), ("delete from t", false), ("rollback", true)]);
+        check("delete from t; commit and chain", false, &[("delete from t; commit and chain", false)]);
+        check("delete from t; savepoint a; delete from u", false, &[("delete from t; savepoint a", false), ("delete from u", false)]);
         check("delete from t; commit; delete from u", true, &[("delete from t", false), ("commit", true), ("delete from u", false)]);
     }
 }

@@ -29,8 +29,8 @@ impl Transaction {
         Self { intent, texts: Vec::new(), redacted: Vec::new(), effects: Vec::new(), left_out: 0, plain: true, releases: Vec::new() }
     }
 
-    /// Takes in a statement; `parameters` distinguishes retries with other values.
-    pub(crate) fn add(&mut self, known: &Known, parameters: Option<&str>) {
+    /// Takes in a statement and what it does; `parameters` distinguishes retries with other values.
+    pub(crate) fn add(&mut self, known: &Known, effects: &[Effect], parameters: Option<&str>) {
         self.plain &= known.is_plain();
         if self.texts.len() >= MOST_STATEMENTS {
             self.left_out += 1;
@@ -44,7 +44,7 @@ impl Transaction {
             }
             self.redacted.push(known.redacted());
         }
-        for effect in known.effects.iter() {
+        for effect in effects {
             if !self.effects.contains(effect) {
                 self.effects.push(effect.clone());
             }

@@ -22,6 +22,9 @@ use crate::{
 /// Bytes of withheld replies. A larger result is passed on while it comes, and its statement can't wait for an approval.
 const WITHHOLD: usize = 256 * 1024;
 
+/// Notices kept of what we ask.
+const CAPTURE_NOTICES: usize = 100;
+
 /// Rows kept of a captured result.
 const CAPTURE_ROWS: usize = 100_000;
 
@@ -43,8 +46,21 @@ pub(crate) enum Gone {
 #[derive(Debug, Default)]
 pub(crate) struct Withheld {
     bytes: BytesMut,
+    /// Where the last CommandComplete begins.
+    end: Option<usize>,
     /// Whether something was passed on already.
     pub(crate) passed: bool,
+}
+
+/// What becomes of notices that something of ours raises.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Notices {
+    /// The client doesn't hear them.
+    Ours,
+    /// The client hears them after what is withheld.
+    Last,
+    /// The client hears them before the end of the last result, as what a COMMIT within a simple query raises.
+    BeforeEnd,
 }
 
 /// What our own messages brought back.
@@ -52,6 +68,8 @@ pub(crate) struct Withheld {
 pub(crate) struct Captured {
     pub(crate) rows: Vec<Vec<Option<String>>>,
     pub(crate) error: Option<ServerError>,
+    /// Notices, as they came.
+    pub(crate) notices: Vec<Bytes>,
 }
 
 /// Both connections of a session.
@@ -72,14 +90,21 @@ pub(crate) struct Wire {
     /// Named and unnamed statements and portals, as the server confirmed them.
     pub(crate) statements: HashMap<String, Arc<Known>>,
     pub(crate) portals: HashMap<String, Arc<Known>>,
-    /// A pinned setting changed: the texts can't be read reliably any more.
-    pub(crate) unpinned: bool,
+    /// `standard_conforming_strings` is off: what a backslash does to a text is not ours to read.
+    pub(crate) lax_strings: bool,
+    /// `client_encoding` is not UTF-8: what a byte outside ASCII means is not ours to read.
+    pub(crate) other_encoding: bool,
+    /// What the client knows of the server's settings, and what has changed since.
+    pub(crate) settings: Vec<(String, String)>,
+    changed: Vec<(String, String)>,
     /// Bytes cut off the front of the text that runs, for the positions in its errors.
     pub(crate) offset: usize,
     /// Rows that went to the client.
     pub(crate) rows: u64,
     /// ReadyForQuery is ours to send.
     pub(crate) hide_ready: bool,
+    /// Where notices go that are raised by what we ask.
+    pub(crate) notices: Notices,
     scanner: BackendScanner,
     frames: ClientScanner,
 }
@@ -98,10 +123,14 @@ impl Wire {
             copying: false,
             statements: HashMap::new(),
             portals: HashMap::new(),
-            unpinned: false,
+            lax_strings: false,
+            other_encoding: false,
+            settings: Vec::new(),
+            changed: Vec::new(),
             offset: 0,
             rows: 0,
             hide_ready: false,
+            notices: Notices::Ours,
             scanner: BackendScanner::new(limits),
             frames: ClientScanner::new(limits),
         }
@@ -245,6 +274,7 @@ impl Wire {
                     }
                     Some(withheld) => {
                         withheld.passed = true;
+                        withheld.end = None;
                         self.client.output.extend_from_slice(&withheld.bytes.split());
                         self.client.output.extend_from_slice(bytes);
                     }
@@ -273,10 +303,15 @@ impl Wire {
     fn route_frame(&mut self, tag: u8, bytes: &Bytes) {
         let body = bytes.get(5..).unwrap_or_default();
         let routed = match tag {
-            b'N' if self.replies.route() != Route::Client => return,
+            b'N' if self.replies.route() != Route::Client && self.notices == Notices::Ours => {
+                if self.captured.notices.len() < CAPTURE_NOTICES {
+                    self.captured.notices.push(bytes.clone());
+                }
+                return;
+            }
             b'S' => {
                 self.watch_setting(body);
-                None
+                return;
             }
             b'N' | b'A' => None,
             _ => {
@@ -305,6 +340,9 @@ impl Wire {
             }
             Some(Route::Client) if tag == b'Z' && self.hide_ready => {}
             Some(Route::Client) | None => {
+                if tag == b'Z' {
+                    self.report_settings();
+                }
                 match tag {
                     b'C' => command_tag(body).clone_into(&mut self.tag),
                     b'E' => {
@@ -323,8 +361,23 @@ impl Wire {
         let bytes: &[u8] = shifted.as_deref().unwrap_or(bytes);
         let ends = matches!(tag, b'C' | b'Z' | b'E' | b'I');
         match &mut self.withheld {
-            Some(withheld) if !withheld.passed || ends => withheld.bytes.extend_from_slice(bytes),
-            Some(_) | None => self.client.output.extend_from_slice(bytes),
+            Some(Withheld { bytes: withheld, end: Some(end), .. }) if tag == b'N' && self.notices == Notices::BeforeEnd => {
+                let tail = withheld.split_off(*end);
+                withheld.extend_from_slice(bytes);
+                *end = withheld.len();
+                withheld.unsplit(tail);
+            }
+            Some(withheld) if !withheld.passed || ends => {
+                withheld.end = (tag == b'C').then_some(withheld.bytes.len()).or(withheld.end);
+                withheld.bytes.extend_from_slice(bytes);
+            }
+            Some(withheld) => {
+                withheld.end = None;
+                // The end of an earlier result of the same text comes before this.
+                self.client.output.extend_from_slice(&withheld.bytes.split());
+                self.client.output.extend_from_slice(bytes);
+            }
+            None => self.client.output.extend_from_slice(bytes),
         }
         if tag == b'G' || tag == b'W' || tag == b'H' {
             // A copy can't start while its client doesn't hear of it.
@@ -332,11 +385,37 @@ impl Wire {
         }
     }
 
+    /// Whether we read this text as the server does.
+    pub(crate) fn reads_alike(&self, text: &str) -> bool {
+        !(self.lax_strings && text.contains('\\') || self.other_encoding && !text.is_ascii())
+    }
+
     fn watch_setting(&mut self, body: &[u8]) {
-        match parameter_status(body) {
-            Some(("standard_conforming_strings", value)) => self.unpinned |= value != "on",
-            Some(("client_encoding", value)) => self.unpinned |= !value.eq_ignore_ascii_case("utf8"),
+        let Some((name, value)) = parameter_status(body) else { return };
+        match self.changed.iter_mut().find(|(known, _)| known == name) {
+            Some((_, last)) => value.clone_into(last),
+            None => self.changed.push((name.to_owned(), value.to_owned())),
+        }
+        match name {
+            "standard_conforming_strings" => self.lax_strings = value != "on",
+            "client_encoding" => self.other_encoding = !value.eq_ignore_ascii_case("utf8"),
             _ => {}
+        }
+    }
+
+    /// Tells the client which settings have another value than when it last heard of them. The server does so before each ReadyForQuery; a
+    /// text of the client's may be several queries of ours.
+    fn report_settings(&mut self) {
+        for (name, value) in std::mem::take(&mut self.changed) {
+            match self.settings.iter_mut().find(|(known, _)| *known == name) {
+                Some((_, told)) if *told == value => continue,
+                Some((_, told)) => told.clone_from(&value),
+                None => self.settings.push((name.clone(), value.clone())),
+            }
+            let mut frame = BytesMut::new();
+            if write::parameter_status(&mut frame, &name, &value).is_ok() {
+                self.deliver(&frame);
+            }
         }
     }
 
@@ -349,6 +428,7 @@ impl Wire {
     pub(crate) fn pass_on(&mut self) {
         if let Some(withheld) = &mut self.withheld {
             withheld.passed = true;
+            withheld.end = None;
             self.client.output.extend_from_slice(&withheld.bytes.split());
         }
     }
@@ -381,6 +461,7 @@ impl Wire {
     /// Tells the client that it may go on.
     pub(crate) fn ready(&mut self) {
         self.hide_ready = false;
+        self.report_settings();
         write::ready_for_query(&mut self.client.output, self.status);
     }
 
