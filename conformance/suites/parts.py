@@ -26,12 +26,16 @@ class Target:
         self.name, self.url, self.host, self.port = name, url, parts.hostname, parts.port or 5432
         self.user, self.password = unquote(parts.username or "postgres"), unquote(parts.password or "")
         self.database = unquote(parts.path.lstrip("/")) or self.user
+        # The same place under other names: a gateway knows no login but its agents'.
+        self.others = {}
 
     def environment(self, database=None):
         """libpq's variables."""
         names = {key: value for key, value in os.environ.items() if not key.startswith("PG")}
         return names | {"PGHOST": self.host, "PGPORT": str(self.port), "PGUSER": self.user, "PGPASSWORD": self.password,
-                        "PGDATABASE": database or self.database}
+                        "PGDATABASE": database or self.database,
+                        # Equal on both routes: the throw-away server has no TLS, and what a driver does with TLS is not compared here.
+                        "PGSSLMODE": "disable"}
 
     def psql(self, sql, database=None):
         """Runs SQL and returns what was printed."""

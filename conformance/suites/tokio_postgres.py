@@ -65,6 +65,9 @@ def rewrite(path, target):
     if target.host not in ("127.0.0.1", "localhost"):
         text = text.replace("host=localhost", f"host={target.host}").replace("invalid,localhost", f"invalid,{target.host}")
     text = text.replace("dbname=postgres", f"dbname={target.database}")
+    for role, agent in target.others.items():
+        # At a gateway a role of the suite is an agent, and its password the token.
+        text = re.sub(rf'"[^"]*user={role}\b[^"]*"', lambda found: found[0].replace("password=password", f"password={agent.password}"), text)
     text = re.sub(r"user=postgres\b", lambda _: f"user={target.user} password={target.password} dbname={target.database}", text)
     with open(path, "w", encoding="utf-8") as file:
         file.write(text)
