@@ -4,6 +4,7 @@
 //! ([`Clock`]) and the protected system ([`Upstream`]). Start reading in `gate.rs`.
 
 mod audit;
+mod coverage;
 mod desk;
 mod gate;
 mod holding;
@@ -12,6 +13,7 @@ mod spending;
 mod upstream;
 
 pub use audit::{Audit, AuditError, Clock, Pending};
+pub use coverage::Coverage;
 pub use desk::{Command, Desk, DeskAnswer, DeskError, Revert, SignedCommand, UndoChoice, UndoRequest};
 pub use gate::{Considered, Gate, GateOptions};
 pub use permit::{Approved, Clearance, OpenIntent, Permit, Release};

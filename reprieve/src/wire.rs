@@ -12,7 +12,7 @@ use reprieve_policy::{Policy, Source};
 use reprieve_secrets::resolve;
 use reprieve_store::SqliteStore;
 use reprieve_surface_postgres::{Options, Surface, System, Target, TlsMode};
-use reprieve_undo::{Login, Undo, UndoOptions};
+use reprieve_undo::{Journal, Login, Undo, UndoOptions};
 
 use crate::{keys::Keys, settings::Settings, undo::LedgerHistory};
 
@@ -102,7 +102,9 @@ pub(crate) fn login(system: &crate::settings::System, keys: &Keys) -> anyhow::Re
 
 fn open_system(system: &crate::settings::System, keys: &Keys) -> anyhow::Result<Arc<System>> {
     let crate::settings::SystemKind::Postgres = system.kind;
-    Ok(Arc::new(System::new(system.name.clone(), system.environment.clone(), target(system, keys)?, system.measure_limit)))
+    let journal = Journal::new(login(system, keys)?);
+    let open = System::new(system.name.clone(), system.environment.clone(), target(system, keys)?, system.measure_limit);
+    Ok(Arc::new(open.with_coverage(Arc::new(journal))))
 }
 
 /// The policy set in the settings' folder.

@@ -4,6 +4,7 @@
 //! [`crate::Postgres`], so that it ends with the process that started it, however that ends.
 //! Second factors are in `operators.rs`, the program is found in `program.rs`.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::io::Write;
 use std::os::unix::process::CommandExt;
@@ -92,6 +93,8 @@ pub struct GatewayOptions {
     pub profile: String,
     /// Budgets; environments that are not listed have the program's defaults.
     pub budgets: Vec<EnvironmentBudget>,
+    /// Rows that may change although they can't be brought back: plenty, because most tests are not about undo.
+    pub rows_without_undo: u64,
     /// Own policies, as file names ending in `.cedar` and texts.
     pub policies: Vec<(String, String)>,
 }
@@ -105,6 +108,7 @@ impl Default for GatewayOptions {
             open_holds: 20,
             profile: "guard".to_owned(),
             budgets: Vec::new(),
+            rows_without_undo: 1_000_000_000,
             policies: Vec::new(),
         }
     }
@@ -377,16 +381,21 @@ impl Gateway {
     fn write_settings(&mut self) -> Result<()> {
         self.ports = (free_port()?, free_port()?);
         let (agents, people) = self.ports;
-        let GatewayOptions { systems, wait, expire, open_holds, profile, budgets, policies: _ } = &self.options;
+        let GatewayOptions { systems, wait, expire, open_holds, profile, budgets, rows_without_undo, policies: _ } = &self.options;
         let mut text = format!(
             "[listen]\npostgres = \"127.0.0.1:{agents}\"\noperators = \"127.0.0.1:{people}\"\n\
              [policy]\nprofile = \"{profile}\"\n[hold]\nwait = \"{wait}\"\nexpire = \"{expire}\"\nopen = {open_holds}\n"
         );
-        for budget in budgets {
-            text += &format!(
-                "[budget.{}]\nrows_per_statement = {}\nrows_per_transaction = {}\nrows_per_hour = {}\nrelations_dropped = {}\n",
-                budget.environment, budget.rows_per_statement, budget.rows_per_transaction, budget.rows_per_hour, budget.relations_dropped
-            );
+        let environments: BTreeSet<&String> =
+            systems.iter().map(|system| &system.environment).chain(budgets.iter().map(|budget| &budget.environment)).collect();
+        for environment in environments {
+            text += &format!("[budget.{environment}]\nrows_without_undo = {rows_without_undo}\n");
+            if let Some(budget) = budgets.iter().find(|budget| budget.environment == *environment) {
+                text += &format!(
+                    "rows_per_statement = {}\nrows_per_transaction = {}\nrows_per_hour = {}\nrelations_dropped = {}\n",
+                    budget.rows_per_statement, budget.rows_per_transaction, budget.rows_per_hour, budget.relations_dropped
+                );
+            }
         }
         for (number, system) in systems.iter().enumerate() {
             let GuardedSystem { name, environment, url: _, measure_limit } = system;

@@ -5,9 +5,10 @@
 //! one spelling whatever the session's settings. They run as their owner, out of the agents' reach, and also where
 //! `session_replication_role` leaves other triggers out.
 
+use reprieve_gate::{Coverage, Running};
 use tokio_postgres::Client;
 
-use crate::UndoError;
+use crate::{Login, UndoError};
 
 /// One step of setting the journal up.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -58,14 +59,91 @@ fn covered() -> String {
     )
 }
 
-/// A query for the oids of tables whose every row change is in the journal. A partition counts where its whole tree does.
+/// The journal of one database.
+pub struct Journal {
+    login: Login,
+    query: String,
+}
+
+impl Journal {
+    /// The journal that this administrator's login sets up and keeps up.
+    #[must_use]
+    pub fn new(login: Login) -> Self {
+        Self { login, query: covered_tables() }
+    }
+
+    /// Covers tables that came since it was set up. Does nothing where it never was.
+    async fn cover_new_tables(&self) -> Result<(), UndoError> {
+        let client = self.login.connect().await?;
+        client.batch_execute("SET lock_timeout = '500ms'; SET client_min_messages = error").await?;
+        if !is_set_up(&client).await? {
+            return Ok(());
+        }
+        let uncovered = uncovered(&client).await?;
+        for table in &uncovered {
+            let steps: Vec<String> = triggers_of(table).map(|step| step.sql).collect();
+            // One at a time: a table that somebody has locked must not keep the others waiting.
+            if let Err(error) = client.batch_execute(&format!("BEGIN; {}; COMMIT", steps.join("; "))).await {
+                tracing::warn!(table, error = %UndoError::from(error), "changes of this table can't be kept yet, so they are held");
+                client.batch_execute("ROLLBACK").await?;
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Coverage for Journal {
+    fn query(&self) -> &str {
+        &self.query
+    }
+
+    fn keep_up(&self) -> Running<'_, Result<(), String>> {
+        Box::pin(async move { self.cover_new_tables().await.map_err(|error| error.to_string()) })
+    }
+}
+
+async fn is_set_up(client: &Client) -> Result<bool, UndoError> {
+    Ok(client.query_one("SELECT pg_catalog.to_regclass('reprieve.journal') IS NOT NULL", &[]).await?.get(0))
+}
+
+/// Tables that can be covered and are not.
+async fn uncovered(client: &Client) -> Result<Vec<String>, UndoError> {
+    let query = format!(
+        "SELECT pg_catalog.format('%I.%I', n.nspname, c.relname) FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace \
+         WHERE {COVERABLE} AND NOT {} ORDER BY 1",
+        covered()
+    );
+    Ok(client.query(&query, &[]).await?.iter().map(|row| row.get(0)).collect())
+}
+
+fn triggers_of(table: &str) -> impl Iterator<Item = Step> {
+    TRIGGERS.iter().flat_map(move |(name, event, transition, function)| {
+        let kept = event.rsplit(' ').next().unwrap_or_default().to_lowercase();
+        [
+            Step {
+                purpose: format!("keep {kept}s of {table}"),
+                sql: format!(
+                    "CREATE OR REPLACE TRIGGER {name} {event} ON {table} {transition} FOR EACH STATEMENT EXECUTE FUNCTION reprieve.{function}()"
+                ),
+            },
+            Step {
+                purpose: "always, also where other triggers are left out".to_owned(),
+                sql: format!("ALTER TABLE {table} ENABLE ALWAYS TRIGGER {name}"),
+            },
+        ]
+    })
+}
+
+/// A query for the oids of tables whose every row change is in the journal. A partition counts where its whole tree does, and none
+/// does where whoever asks could change the journal.
 #[must_use]
 pub fn covered_tables() -> String {
     let covered = covered();
     format!(
         "WITH t AS (SELECT c.oid, {covered} AS is_covered FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace WHERE {COVERABLE}) \
          SELECT t.oid FROM t WHERE t.is_covered AND NOT EXISTS (SELECT FROM pg_catalog.pg_partition_ancestors(t.oid) a WHERE a.relid <> t.oid \
-          AND NOT EXISTS (SELECT FROM t o WHERE o.oid = a.relid AND o.is_covered)) ORDER BY 1"
+          AND NOT EXISTS (SELECT FROM t o WHERE o.oid = a.relid AND o.is_covered)) \
+          AND NOT COALESCE(pg_catalog.has_table_privilege(pg_catalog.to_regclass('reprieve.journal'), 'INSERT, UPDATE, DELETE, TRUNCATE, TRIGGER'), true) ORDER BY 1"
     )
 }
 
@@ -73,8 +151,7 @@ pub fn covered_tables() -> String {
 pub async fn plan(client: &Client) -> Result<Vec<Step>, UndoError> {
     let mut steps = Vec::new();
     let mut step = |purpose: &str, sql: String| steps.push(Step { purpose: purpose.to_owned(), sql });
-    let there: bool = client.query_one("SELECT pg_catalog.to_regclass('reprieve.journal') IS NOT NULL", &[]).await?.get(0);
-    if !there {
+    if !is_set_up(client).await? {
         step("number statements", "CREATE SEQUENCE reprieve.journal_statement".to_owned());
         step(
             "make the journal of row changes",
@@ -99,20 +176,8 @@ pub async fn plan(client: &Client) -> Result<Vec<Step>, UndoError> {
             step("nobody calls it but the triggers", format!("REVOKE ALL ON FUNCTION reprieve.{function}() FROM PUBLIC"));
         }
     }
-    let uncovered = format!(
-        "SELECT pg_catalog.format('%I.%I', n.nspname, c.relname) FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace \
-         WHERE {COVERABLE} AND NOT {} ORDER BY 1",
-        covered()
-    );
-    for row in client.query(&uncovered, &[]).await? {
-        let table: String = row.get(0);
-        for (name, event, transition, function) in TRIGGERS {
-            let sql = format!(
-                "CREATE OR REPLACE TRIGGER {name} {event} ON {table} {transition} FOR EACH STATEMENT EXECUTE FUNCTION reprieve.{function}()"
-            );
-            step(&format!("keep {}s of {table}", event.rsplit(' ').next().unwrap_or_default().to_lowercase()), sql);
-            step("always, also where other triggers are left out", format!("ALTER TABLE {table} ENABLE ALWAYS TRIGGER {name}"));
-        }
+    for table in uncovered(client).await? {
+        steps.extend(triggers_of(&table));
     }
     Ok(steps)
 }

@@ -15,6 +15,7 @@ mod undo;
 pub use chain::{Edge, net};
 pub use change::{Change, History, Standing, changes};
 pub use connect::Login;
+pub use journal::Journal;
 pub use reprieve_gate::UndoChoice as Choice;
 pub use rows::{Conflict, ConflictKind, Report, TableReport, revert};
 pub use undo::{RowChange, Undo, UndoOptions, preview, row_changes};

@@ -47,6 +47,8 @@ pub(crate) struct Snapshot {
     pub(crate) code_types: u64,
     /// Names of relations that are not safe to read unmeasured; see [`LOUD`].
     pub(crate) loud: HashSet<String>,
+    /// Tables whose every row change is written down in the same transaction, so that it can be taken back.
+    covered: HashSet<u32>,
 }
 
 /// Reads the relations of the database: oid, schema.name, relkind, relpersistence, relfilenode, columns, column rules, rules, rows.
@@ -109,6 +111,9 @@ pub(crate) const HELD_CURSOR: &str = "leaves a cursor WITH HOLD, whose query run
 /// Above this many user tables the guard asks the backend's own locks which tables were touched.
 const LISTED_TABLES: usize = 200;
 
+/// What the names of our own tables start with.
+const OURS: &str = "reprieve.";
+
 /// The word that starts an error of ours.
 const MARK: &str = "reprieve:";
 
@@ -146,8 +151,15 @@ impl Snapshot {
     }
 
     fn counted(&self) -> impl Iterator<Item = u32> + '_ {
-        let tables = self.relations.iter().filter(|(_, relation)| matches!(relation.kind, 'r' | 'p' | 'm') && relation.persistence != 't');
-        tables.map(|(oid, _)| *oid)
+        let counts = |relation: &Relation| {
+            matches!(relation.kind, 'r' | 'p' | 'm') && relation.persistence != 't' && !relation.name.starts_with(OURS)
+        };
+        self.relations.iter().filter(move |(_, relation)| counts(relation)).map(|(oid, _)| *oid)
+    }
+
+    /// Counted tables from which there is no way back.
+    fn uncovered(&self) -> impl Iterator<Item = u32> + '_ {
+        self.counted().filter(|oid| !self.covered.contains(oid))
     }
 
     /// The guard that raises above `ceiling` rows, on any definition change, and on a cursor that would run inside COMMIT. It answers
@@ -182,6 +194,29 @@ impl Snapshot {
         ))
     }
 
+    /// The same with tables from which there is a way back.
+    pub(crate) fn with_covered(self, covered: HashSet<u32>) -> Self {
+        Self { covered, ..self }
+    }
+
+    /// Takes rows of one table into a reach, with what of them can't be taken back.
+    fn add_rows(&self, reach: &mut Reach, oid: u32, name: &str, rows: TableReach) {
+        if rows.rows() == 0 {
+            return;
+        }
+        if name.starts_with(OURS) {
+            // Only the journal's own triggers add to it, and nobody else may.
+            if rows.updated > 0 || rows.deleted > 0 {
+                reach.escapes.push(format!("changes `{name}`, which is Reprieve's own"));
+            }
+            return;
+        }
+        if !self.covered.contains(&oid) {
+            reach.lasting.push(format!("changes of `{name}` are not kept"));
+        }
+        reach.tables.insert(name.to_owned(), rows);
+    }
+
     /// The long way: every relation that the backend holds a lock on, and every catalog, with counters and what tells a replaced,
     /// altered or dropped relation from one that was only written to.
     pub(crate) fn measurement(&self) -> String {
@@ -207,9 +242,9 @@ impl Snapshot {
             let mut counts = counts.split(',').map(str::parse::<u64>);
             let rows = TableReach { inserted: counts.next()?.ok()?, updated: counts.next()?.ok()?, deleted: counts.next()?.ok()? };
             match (self.relations.get(&oid), self.catalogs.get(&oid)) {
-                (Some(relation), _) => drop(reach.tables.insert(relation.name.clone(), rows)),
+                (Some(relation), _) => self.add_rows(&mut reach, oid, &relation.name, rows),
                 (None, Some(catalog)) => drop(reach.catalogs.insert(catalog.clone(), rows.rows())),
-                (None, None) => drop(reach.tables.insert(format!("oid {oid}"), rows)),
+                (None, None) => self.add_rows(&mut reach, oid, &format!("oid {oid}"), rows),
             }
         }
         Some(reach)
@@ -252,8 +287,11 @@ impl Snapshot {
             if persistence == "t" || kind == "t" {
                 continue;
             }
-            if rows.rows() > 0 {
-                reach.tables.insert(name.to_owned(), rows);
+            match known {
+                Some(_) => self.add_rows(&mut reach, oid, name, rows),
+                // Whoever takes the table back takes its rows along.
+                None if rows.rows() > 0 => drop(reach.tables.insert(name.to_owned(), rows)),
+                None => {}
             }
             match known {
                 Some(known) if exclusive && matches!(kind, "r" | "p") => {
@@ -274,6 +312,7 @@ impl Snapshot {
         gone.retain(|relation| parts_only || !matches!(relation.kind, 'i' | 'I' | 'S' | 'c'));
         reach.dropped.extend(gone.iter().map(|relation| relation.name.clone()));
         read_catalogs(&mut reach, &counts);
+        self.add_lasting_definitions(&mut reach, counts.contains_key("pg_attribute") || counts.contains_key("pg_type"));
         let moved = |catalogs: &[&str]| catalogs.iter().any(|catalog| counts.contains_key(catalog));
         let definitions_may_have_changed =
             moved(&["pg_class", "pg_attribute", "pg_attrdef", "pg_constraint", "pg_trigger", "pg_rewrite", "pg_policy", "pg_type"]);
@@ -300,7 +339,29 @@ impl Snapshot {
         if rules_changed > 0 {
             *reach.catalogs.entry(RULES.to_owned()).or_default() += rules_changed;
         }
+        self.add_lasting_definitions(reach, true);
         Some(())
+    }
+
+    /// What of changed definitions can't be taken back: what is gone, rewritten in another form, or changes rights and code. What a
+    /// TRUNCATE empties is kept before it is gone.
+    fn add_lasting_definitions(&self, reach: &mut Reach, columns_moved: bool) {
+        let is_kept = |name: &String| {
+            !columns_moved && self.relations.iter().any(|(oid, relation)| relation.name == *name && self.covered.contains(oid))
+        };
+        let mut lasting: Vec<String> = reach.dropped.iter().map(|name| format!("`{name}` is dropped")).collect();
+        lasting.extend(reach.rewritten.iter().filter(|name| !is_kept(name)).map(|name| format!("`{name}` is rewritten")));
+        lasting.extend(reach.catalogs.contains_key(RULES).then(|| "privileges, rules or code are changed".to_owned()));
+        for reason in lasting {
+            if !reach.lasting.contains(&reason) {
+                reach.lasting.push(reason);
+            }
+        }
+    }
+
+    /// Whether there is a way back from every table that a plain statement may change.
+    pub(crate) fn is_covered(&self) -> bool {
+        self.uncovered().next().is_none()
     }
 }
 

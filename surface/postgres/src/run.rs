@@ -241,7 +241,8 @@ impl Ends {
     /// A text by the simple protocol.
     async fn simple(&mut self, mut permit: Permit<'_>, text: &str, results: usize, plain: bool, copies_in: bool) -> Result<Ran> {
         let view = self.system.fresh_view().await.ok_or_else(no_catalogue)?;
-        if let Some(guard) = plain.then(|| permit.ceiling()).flatten().and_then(|ceiling| view.snapshot.raising_guard(ceiling, !copies_in))
+        if let Some(guard) =
+            plain.then(|| ceiling(&permit, &view)).flatten().and_then(|ceiling| view.snapshot.raising_guard(ceiling, !copies_in))
             && !view.snapshot.deferrable_triggers
             && self.quiet_cursors.is_empty()
         {
@@ -345,7 +346,7 @@ impl Ends {
                 None => Ran::Final(Done { tag: self.wire.tag.clone(), reach, xid: None, kept: None }),
             });
         }
-        let guard = plain.then(|| permit.ceiling()).flatten().and_then(|ceiling| view.snapshot.raising_guard(ceiling, true));
+        let guard = plain.then(|| ceiling(&permit, &view)).flatten().and_then(|ceiling| view.snapshot.raising_guard(ceiling, true));
         if let Some(guard) = guard.filter(|_| !view.snapshot.deferrable_triggers && self.quiet_cursors.is_empty()) {
             let _clearance = self.within_ceiling(&mut permit).await?;
             self.send_batch(messages, again);
@@ -423,7 +424,7 @@ impl Ends {
             _ => true,
         });
         let fast = plain && self.quiet_cursors.is_empty() && counted && approved.is_none() && !view.snapshot.deferrable_triggers;
-        let ceiling = if fast { permit.ceiling() } else { None };
+        let ceiling = if fast { ceiling(&permit, &view) } else { None };
         if let Some(guard) = ceiling.and_then(|ceiling| view.snapshot.raising_guard(ceiling, false)) {
             let _clearance = self.within_ceiling(&mut permit).await?;
             return self.commit_guarded(by, &guard, &view).await;
@@ -665,6 +666,11 @@ impl Ends {
         self.names += 1;
         format!("rpv_{:016x}_{}", rand::random::<u64>(), self.names)
     }
+}
+
+/// The ceiling that the guard alone can hold. It doesn't tell from which of the tables there is a way back.
+fn ceiling(permit: &Permit<'_>, view: &View) -> Option<u64> {
+    permit.ceiling().filter(|_| !permit.undoable_only() || view.snapshot.is_covered())
 }
 
 fn escapes(effects: &[Effect]) -> Reach {

@@ -10,6 +10,7 @@ use std::{
 
 use arc_swap::ArcSwapOption;
 use reprieve_effects_sql::{CATALOG_QUERY, Catalog};
+use reprieve_gate::Coverage;
 use reprieve_operation::{Environment, SystemName};
 use reprieve_pgwire::Limits;
 use tokio::sync::Notify;
@@ -19,7 +20,7 @@ use crate::{
     duplex::{Duplex, Stream},
     guard::{CATALOGS, LOUD, RELATIONS, Snapshot, TRIGGERS},
     target::Target,
-    wire::{Gone, Wire},
+    wire::{Captured, Gone, Wire},
 };
 
 /// How often the catalogue is looked at for changes made by others.
@@ -48,6 +49,8 @@ pub struct System {
     pub target: Target,
     /// Rows up to which something wholesale is run to be measured exactly; above it the estimate is what people see.
     pub measure_limit: u64,
+    /// From which tables there is a way back; none without it.
+    coverage: Option<Arc<dyn Coverage>>,
     view: ArcSwapOption<View>,
     /// Counts up with every definition change: a view that was read before it can't be leaned on.
     wanted: AtomicU64,
@@ -75,6 +78,7 @@ impl System {
             environment,
             target,
             measure_limit,
+            coverage: None,
             view: ArcSwapOption::empty(),
             wanted: AtomicU64::new(1),
             looked: AtomicU64::new(0),
@@ -82,6 +86,13 @@ impl System {
             read_again: Notify::new(),
             read_done: Notify::new(),
         }
+    }
+
+    /// The same, with a way back from the tables that `coverage` covers.
+    #[must_use]
+    pub fn with_coverage(mut self, coverage: Arc<dyn Coverage>) -> Self {
+        self.coverage = Some(coverage);
+        self
     }
 
     /// What the catalogue says, if that can be leaned on.
@@ -139,10 +150,17 @@ impl System {
 
     async fn watch_connected(&self) -> Result<(), String> {
         let mut wire = self.open("reprieve: catalogue").await.map_err(|error| error.to_string())?;
+        // Nobody's operators come between us and the catalogue.
+        let _ours = wire.ask("SET search_path = pg_catalog").await.map_err(|gone| gone.to_string())?;
         let mut last = String::new();
         loop {
-            let signature = wire.ask(SIGNATURE).await.map_err(|gone| gone.to_string())?;
-            let signature = signature.rows.first().and_then(|row| row.first().cloned().flatten()).ok_or("no signature")?;
+            let mut signature = self.signature(&mut wire).await?;
+            if let Some(coverage) = self.coverage.as_ref().filter(|_| signature != last) {
+                if let Err(reason) = coverage.keep_up().await {
+                    tracing::warn!(system = %self.name, %reason, "new tables can't be covered; changes of them are held");
+                }
+                signature = self.signature(&mut wire).await?;
+            }
             self.looked.store(u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX), Ordering::Release);
             if signature != last || self.view().is_none() {
                 if signature != last {
@@ -159,6 +177,11 @@ impl System {
         }
     }
 
+    async fn signature(&self, wire: &mut Wire) -> Result<String, String> {
+        let signature = wire.ask(SIGNATURE).await.map_err(|gone| gone.to_string())?;
+        Ok(signature.rows.first().and_then(|row| row.first().cloned().flatten()).ok_or("no signature")?)
+    }
+
     async fn read(&self, wire: &mut Wire, version: u64) -> Result<Option<View>, Gone> {
         // One look at all of it: what is known of a table in one list must be in the others.
         let begun = wire.ask("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY").await?;
@@ -167,12 +190,19 @@ impl System {
         let triggers = wire.ask(TRIGGERS).await?;
         let loud = wire.ask(LOUD).await?;
         let rows = wire.ask(CATALOG_QUERY).await?;
+        let covered = match &self.coverage {
+            Some(coverage) => wire.ask(coverage.query()).await?,
+            None => Captured::default(),
+        };
         let ended = wire.ask("COMMIT").await?;
-        if [&begun, &rows, &ended].iter().any(|captured| captured.error.is_some()) {
+        if [&begun, &rows, &covered, &ended].iter().any(|captured| captured.error.is_some()) {
             return Ok(None);
         }
         let rows = rows.rows.into_iter().filter_map(|row| <[Option<String>; 4]>::try_from(row).ok());
         let catalog = Catalog::from_rows(rows);
-        Ok(Snapshot::read(&relations, &catalogs, &triggers, &loud).map(|snapshot| View { version, catalog, snapshot }))
+        Ok(Snapshot::read(&relations, &catalogs, &triggers, &loud).map(|snapshot| {
+            let covered = covered.rows.iter().filter_map(|row| row.first()?.as_deref()?.parse().ok()).collect();
+            View { version, catalog, snapshot: snapshot.with_covered(covered) }
+        }))
     }
 }

@@ -119,7 +119,7 @@ impl World {
             disk.push(event, clock.now()).expect("tokens with different numbers");
         }
         let rows_per_hour = if random.gen_bool(0.2) { 25 } else { 10_000 };
-        let budget = Budget { rows_per_statement: 10, rows_per_transaction: 15, rows_per_hour, relations_dropped: 0 };
+        let budget = Budget { rows_per_statement: 10, rows_per_transaction: 15, rows_per_hour, relations_dropped: 0, rows_without_undo: 0 };
         let disk = Arc::new(Mutex::new(disk));
         let policy = Arc::new(arc_swap::ArcSwap::from(policy));
         let life = begin(&disk, &clock, &policy, budget, broken);
