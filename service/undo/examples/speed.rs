@@ -6,7 +6,7 @@
 use std::time::Instant;
 
 use reprieve_testkit::{Postgres, PostgresOptions};
-use reprieve_undo::{Choice, journal, revert};
+use reprieve_undo::{Choice, Taken, journal, revert};
 use tokio_postgres::{Client, NoTls};
 
 const TABLE: &str = "DROP TABLE IF EXISTS big; CREATE TABLE big (id bigint PRIMARY KEY, name text NOT NULL, amount numeric(10,2), at timestamptz DEFAULT now(), note text); \
@@ -24,7 +24,7 @@ async fn run(client: &mut Client, sql: &str) -> anyhow::Result<(f64, u64)> {
 async fn undo(client: &mut Client, xid: u64) -> anyhow::Result<(f64, u64)> {
     let started = Instant::now();
     let work = client.transaction().await?;
-    let report = revert(&work, &[xid], Choice::Stop).await?;
+    let report = revert(&work, &[Taken::unmeasured(xid)], Choice::Stop).await?;
     work.commit().await?;
     Ok((started.elapsed().as_secs_f64(), report.xid.unwrap_or_default()))
 }

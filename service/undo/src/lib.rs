@@ -17,7 +17,7 @@ pub use change::{Change, History, Standing, changes};
 pub use connect::Login;
 pub use journal::Journal;
 pub use reprieve_gate::UndoChoice as Choice;
-pub use rows::{Conflict, ConflictKind, Report, TableReport, revert};
+pub use rows::{Conflict, ConflictKind, Report, TableReport, Taken, revert};
 pub use undo::{RowChange, Undo, UndoOptions, preview, row_changes};
 
 /// Why something was not undone. Nothing was changed.

@@ -20,7 +20,7 @@ use crate::{
 };
 
 /// Rows that are linked into chains in memory; more than this is refused where rows were changed more than once.
-const MOST_CHAINED: i64 = 5_000_000;
+const MOST_CHAINED: u64 = 5_000_000;
 
 /// Conflicts that are listed; the others are counted.
 const LISTED_CONFLICTS: usize = 1_000;
@@ -78,11 +78,32 @@ pub struct Report {
     pub xid: Option<u64>,
 }
 
+/// A transaction to be taken back.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Taken {
+    /// Its id.
+    pub xid: u64,
+    /// Rows that it was measured to change; `None`: that is not known.
+    pub rows: Option<u64>,
+    /// Whether it emptied tables, whose rows are in the journal and are not in that number.
+    pub emptied: bool,
+}
+
+impl Taken {
+    /// A transaction of which only the id is known.
+    #[must_use]
+    pub fn unmeasured(xid: u64) -> Self {
+        Self { xid, rows: None, emptied: false }
+    }
+}
+
 /// One table's part of the work.
 struct Part {
     table: Table,
-    /// The temporary table: n, had (was there a row before), has (is there one after), before, after.
+    /// Where the pairs are: n, had (was there a row before), has (is there one after), before, after, and the hashes of both as texts.
     pairs: String,
+    /// Rows that were only deleted need no table of pairs, unless something is in the way: how many, and what makes the table.
+    only_deleted: Option<(u64, String)>,
 }
 
 /// Pairs by what has to be done with them.
@@ -100,15 +121,15 @@ const SETTINGS: &str = "SET LOCAL search_path = pg_catalog; SET LOCAL datestyle 
  SET LOCAL statement_timeout = 0; SET LOCAL idle_in_transaction_session_timeout = '10min'; SET LOCAL client_min_messages = error";
 
 /// Undoes the changes of the transactions `xids` inside the open transaction, and checks what it did. The caller commits.
-pub async fn revert(work: &Transaction<'_>, xids: &[u64], choice: Choice) -> Result<Report, UndoError> {
+pub async fn revert(work: &Transaction<'_>, taken: &[Taken], choice: Choice) -> Result<Report, UndoError> {
     work.batch_execute(SETTINGS).await?;
-    let xids: Vec<String> = xids.iter().map(u64::to_string).collect();
+    let xids: Vec<String> = taken.iter().map(|taken| taken.xid.to_string()).collect();
     let unhindered = leave_triggers_out(work).await?;
     let mut parts = Vec::new();
-    for relation in relations(work, &xids).await? {
+    for relation in relations(work, &xids, taken).await? {
         parts.push(gather(work, &xids, relation).await?);
     }
-    let parts = parents_first(work, parts).await?;
+    let mut parts = parents_first(work, parts).await?;
     if !unhindered {
         disable_triggers(work, &parts).await?;
     }
@@ -117,7 +138,7 @@ pub async fn revert(work: &Transaction<'_>, xids: &[u64], choice: Choice) -> Res
         let already = leave_out_what_is_done(work, part).await?;
         report.tables.insert(part.table.shown.clone(), TableReport { already, ..TableReport::default() });
     }
-    put_back(work, &parts, choice, &mut report).await?;
+    put_back(work, &mut parts, choice, &mut report).await?;
     if unhindered {
         for part in &parts {
             check_foreign_keys(work, part).await?;
@@ -144,27 +165,64 @@ async fn leave_triggers_out(work: &Transaction<'_>) -> Result<bool, UndoError> {
     }
 }
 
-/// The changed relations: oid, edges, and whether rows may have been changed more than once. Partitions count as their root.
+/// A changed relation. Partitions count as their root.
 struct Relation {
     oid: u32,
     sources: Vec<u32>,
-    edges: i64,
-    of_one_kind: bool,
+    edges: u64,
+    /// Edges with a row before, and with a row after.
+    had: u64,
+    has: u64,
 }
 
-async fn relations(work: &Transaction<'_>, xids: &[String]) -> Result<Vec<Relation>, UndoError> {
+/// The changed relations, if the journal has what was measured.
+async fn relations(work: &Transaction<'_>, xids: &[String], taken: &[Taken]) -> Result<Vec<Relation>, UndoError> {
     let rows = work
         .query(
-            "SELECT COALESCE(pg_catalog.pg_partition_root(j.relation)::pg_catalog.oid, j.relation), pg_catalog.array_agg(DISTINCT j.relation), \
-             pg_catalog.count(*), pg_catalog.count(j.old) = 0 OR pg_catalog.count(j.new) = 0 \
-             FROM reprieve.journal j WHERE j.xid = ANY ($1::pg_catalog.text[]::pg_catalog.xid8[]) GROUP BY 1 ORDER BY 1",
+            "SELECT COALESCE(pg_catalog.pg_partition_root(j.relation)::pg_catalog.oid, j.relation), j.relation, j.xid::pg_catalog.text, \
+             pg_catalog.count(*), pg_catalog.count(j.old), pg_catalog.count(j.new) \
+             FROM reprieve.journal j WHERE j.xid = ANY ($1::pg_catalog.text[]::pg_catalog.xid8[]) GROUP BY 1, 2, 3 ORDER BY 1, 2",
             &[&xids],
         )
         .await?;
-    Ok(rows.iter().map(|row| Relation { oid: row.get(0), sources: row.get(1), edges: row.get(2), of_one_kind: row.get(3) }).collect())
+    let number = |row: &tokio_postgres::Row, index: usize| u64::try_from(row.get::<_, i64>(index)).unwrap_or(0);
+    for (taken, xid) in taken.iter().zip(xids) {
+        let of_it = || rows.iter().filter(|row| row.get::<_, &str>(2) == xid);
+        let found: u64 = of_it().map(|row| number(row, 3)).sum();
+        // Rows of emptied tables are in the journal as if deleted, and not in the measured number.
+        let counted: u64 = of_it().map(|row| if taken.emptied { number(row, 5) } else { number(row, 3) }).sum();
+        let Some(measured) = taken.rows else { continue };
+        // Savepoints that were rolled back count as measured, but are not in the journal; more than was measured was never changed.
+        if counted > measured || (found == 0 && measured > 0) {
+            return Err(UndoError::Missing { found, measured });
+        }
+    }
+    let mut relations: BTreeMap<u32, Relation> = BTreeMap::new();
+    for row in &rows {
+        let oid = row.get(0);
+        let relation = relations.entry(oid).or_insert(Relation { oid, sources: Vec::new(), edges: 0, had: 0, has: 0 });
+        let source = row.get(1);
+        if !relation.sources.contains(&source) {
+            relation.sources.push(source);
+        }
+        relation.edges += number(row, 3);
+        relation.had += number(row, 4);
+        relation.has += number(row, 5);
+    }
+    Ok(relations.into_values().collect())
 }
 
-/// Reads what the transactions' changes of one table come to into a temporary table.
+/// The hash of an image's text, by which what was done is compared with what was to be done.
+fn hash(text: &str) -> String {
+    format!("pg_catalog.hashtextextended({text}, 0)")
+}
+
+/// A row's image as text.
+fn image(row: &str) -> String {
+    format!("pg_catalog.textin(pg_catalog.record_out({row}))")
+}
+
+/// Finds what the transactions' changes of one table come to.
 async fn gather(work: &Transaction<'_>, xids: &[String], relation: Relation) -> Result<Part, UndoError> {
     let gone = || UndoError::Gone { name: format!("oid {}", relation.oid) };
     let table = Table::look(work, relation.oid).await?.ok_or_else(gone)?;
@@ -181,35 +239,39 @@ async fn gather(work: &Transaction<'_>, xids: &[String], relation: Relation) -> 
             table.shown
         )));
     }
-    let part = Part { pairs: format!("pg_temp.undo_{}", relation.oid), table };
-    let from_journal = "FROM reprieve.journal j WHERE j.xid = ANY ($1::pg_catalog.text[]::pg_catalog.xid8[]) AND j.relation = ANY ($2)";
-    let chained = !relation.of_one_kind && {
-        let meets = format!(
-            "SELECT EXISTS (SELECT j.old {from_journal} AND j.old IS NOT NULL INTERSECT SELECT j.new {from_journal} AND j.new IS NOT NULL)"
-        );
-        work.query_one(&meets, &[&xids, &relation.sources]).await?.get::<_, bool>(0)
-    };
-    let (name, pairs) = (&part.table.name, &part.pairs);
-    let typed = format!(
-        "CREATE TEMPORARY TABLE {} ON COMMIT DROP AS SELECT pg_catalog.row_number() OVER () AS n, s.old IS NOT NULL AS had, \
-         s.new IS NOT NULL AS has, s.old::{name} AS before, s.new::{name} AS after",
-        pairs.trim_start_matches("pg_temp.")
+    // A statement that makes a table takes no parameters: the oids and xids are numbers of ours.
+    let listed = xids.iter().map(|xid| format!("'{xid}'")).collect::<Vec<_>>().join(",");
+    let sources = relation.sources.iter().map(u32::to_string).collect::<Vec<_>>().join(",");
+    let journal = format!("FROM reprieve.journal s WHERE s.xid IN ({listed}) AND s.relation IN ({sources})");
+    let name = &table.name;
+    let columns = format!(
+        "s.old IS NOT NULL AS had, s.new IS NOT NULL AS has, s.old::{name} AS before, s.new::{name} AS after, {} AS old_hash, {} AS new_hash",
+        hash("s.old"),
+        hash("s.new")
     );
-    let shape = |error: tokio_postgres::Error| match error.code() {
-        Some(code) if *code == SqlState::INVALID_TEXT_REPRESENTATION || *code == SqlState::DATATYPE_MISMATCH => {
-            UndoError::Shape { table: part.table.shown.clone() }
-        }
-        _ => error.into(),
+    let pairs = format!("undo_{}", relation.oid);
+    let make = format!("CREATE TEMPORARY TABLE {pairs} ON COMMIT DROP AS SELECT pg_catalog.row_number() OVER () AS n, {columns}");
+    let make_from_journal = format!("{make} {journal} AND s.old IS DISTINCT FROM s.new");
+    if relation.has == 0 {
+        let direct = format!("(SELECT 0::pg_catalog.int8 AS n, {columns} {journal} OFFSET 0)");
+        return Ok(Part { table, pairs: direct, only_deleted: Some((relation.edges, make_from_journal)) });
+    }
+    let may_chain = relation.had > 0;
+    let chained = may_chain && {
+        let meets =
+            format!("SELECT EXISTS (SELECT s.old {journal} AND s.old IS NOT NULL INTERSECT SELECT s.new {journal} AND s.new IS NOT NULL)");
+        work.query_one(&meets, &[]).await?.get::<_, bool>(0)
     };
+    let shape = |error| shape(error, &table);
     if chained {
         if relation.edges > MOST_CHAINED {
-            let reason = format!("{} changes of `{}`, some of the same rows, are too many to be linked", relation.edges, part.table.shown);
+            let reason = format!("{} changes of `{}`, some of the same rows, are too many to be linked", relation.edges, table.shown);
             return Err(UndoError::Limit(reason));
         }
-        let rows = work.query(&format!("SELECT j.old, j.new {from_journal}"), &[&xids, &relation.sources]).await?;
+        let rows = work.query(&format!("SELECT s.old, s.new {journal}"), &[]).await?;
         let edges = net(rows.iter().map(|row| Edge { before: row.get(0), after: row.get(1) }).collect());
         drop(rows);
-        let staged = format!("undo_{}_staged", relation.oid);
+        let staged = format!("{pairs}_staged");
         work.batch_execute(&format!("CREATE TEMPORARY TABLE {staged} (old pg_catalog.text, new pg_catalog.text) ON COMMIT DROP")).await?;
         let sink = work.copy_in(&format!("COPY pg_temp.{staged} FROM STDIN")).await?;
         futures_util::pin_mut!(sink);
@@ -217,26 +279,42 @@ async fn gather(work: &Transaction<'_>, xids: &[String], relation: Relation) -> 
             sink.send(Bytes::from(copy_line(edge))).await?;
         }
         sink.finish().await?;
-        work.execute(&format!("{typed} FROM pg_temp.{staged} s"), &[]).await.map_err(shape)?;
+        work.batch_execute(&format!("{make} FROM pg_temp.{staged} s")).await.map_err(shape)?;
     } else {
-        // A statement that makes a table takes no parameters: the oids and xids are numbers of ours.
-        let xids = xids.iter().map(|xid| format!("'{xid}'")).collect::<Vec<_>>().join(",");
-        let sources = relation.sources.iter().map(u32::to_string).collect::<Vec<_>>().join(",");
-        let from =
-            format!("FROM reprieve.journal s WHERE s.xid IN ({xids}) AND s.relation IN ({sources}) AND s.old IS DISTINCT FROM s.new");
-        work.batch_execute(&format!("{typed} {from}")).await.map_err(shape)?;
+        work.batch_execute(&make_from_journal).await.map_err(shape)?;
     }
+    let pairs = format!("pg_temp.{pairs}");
     work.batch_execute(&format!("ANALYZE {pairs}")).await?;
-    if !part.table.key.is_empty() && !relation.of_one_kind {
+    if !table.key.is_empty() && may_chain {
         // A row that was deleted and put in anew with the same key is a changed row.
-        let same = part.table.same_key("(o.before)", "(x.after)");
+        let same = table.same_key("(o.before)", "(x.after)");
         work.batch_execute(&format!(
-            "WITH joined AS (DELETE FROM {pairs} x USING {pairs} o WHERE x.has AND NOT x.had AND o.had AND NOT o.has AND {same} RETURNING o.n, x.after) \
-             UPDATE {pairs} p SET has = true, after = joined.after FROM joined WHERE joined.n = p.n"
+            "WITH joined AS (DELETE FROM {pairs} x USING {pairs} o WHERE x.has AND NOT x.had AND o.had AND NOT o.has AND {same} \
+              RETURNING o.n, x.after, x.new_hash) \
+             UPDATE {pairs} p SET has = true, after = joined.after, new_hash = joined.new_hash FROM joined WHERE joined.n = p.n"
         ))
         .await?;
     }
-    Ok(part)
+    Ok(Part { table, pairs, only_deleted: None })
+}
+
+fn shape(error: tokio_postgres::Error, table: &Table) -> UndoError {
+    match error.code() {
+        Some(code) if *code == SqlState::INVALID_TEXT_REPRESENTATION || *code == SqlState::DATATYPE_MISMATCH => {
+            UndoError::Shape { table: table.shown.clone() }
+        }
+        _ => error.into(),
+    }
+}
+
+/// Makes the table of pairs where there was none, to find out what is in the way.
+async fn look_closer(work: &Transaction<'_>, part: &mut Part, report: &mut Report) -> Result<(), UndoError> {
+    let Some((_, make)) = part.only_deleted.take() else { return Ok(()) };
+    work.batch_execute(&make).await.map_err(|error| shape(error, &part.table))?;
+    part.pairs = format!("pg_temp.undo_{}", part.table.oid);
+    work.batch_execute(&format!("ANALYZE {}", part.pairs)).await?;
+    report.tables.entry(part.table.shown.clone()).or_default().already = leave_out_what_is_done(work, part).await?;
+    Ok(())
 }
 
 /// One line of COPY's text format (PostgreSQL 15, COPY, "Text Format").
@@ -323,8 +401,8 @@ async fn switch_triggers(work: &Transaction<'_>, parts: &[Part], which: &str, ho
 
 /// Leaves out rows that already are as they were before the change.
 async fn leave_out_what_is_done(work: &Transaction<'_>, part: &Part) -> Result<u64, UndoError> {
-    let Part { table, pairs } = part;
-    if table.key.is_empty() {
+    let Part { table, pairs, only_deleted } = part;
+    if table.key.is_empty() || only_deleted.is_some() {
         return Ok(0);
     }
     let name = &table.name;
@@ -350,12 +428,18 @@ async fn leave_out_what_is_done(work: &Transaction<'_>, part: &Part) -> Result<u
 }
 
 /// Puts everything back, or finds out what is in the way.
-async fn put_back(work: &Transaction<'_>, parts: &[Part], choice: Choice, report: &mut Report) -> Result<(), UndoError> {
-    for _ in 0..4 {
+async fn put_back(work: &Transaction<'_>, parts: &mut [Part], choice: Choice, report: &mut Report) -> Result<(), UndoError> {
+    for _ in 0..5 {
         work.batch_execute("SAVEPOINT putting_back").await?;
         let taken = try_to_put_back(work, parts, report).await?;
         let Some(taken) = taken else { return Ok(()) };
         work.batch_execute("ROLLBACK TO SAVEPOINT putting_back").await?;
+        if parts.iter().any(|part| part.only_deleted.is_some()) {
+            for part in parts.iter_mut() {
+                look_closer(work, part, report).await?;
+            }
+            continue;
+        }
         let mut found = taken;
         for (place, part) in parts.iter().enumerate() {
             found.extend(conflicts(work, part, place).await?);
@@ -417,6 +501,9 @@ fn moved(table: &Table) -> String {
 }
 
 async fn counts(work: &Transaction<'_>, part: &Part) -> Result<Counts, UndoError> {
+    if let Some((rows, _)) = part.only_deleted {
+        return Ok(Counts { restore: rows, revert: 0, move_: 0, remove: 0 });
+    }
     let moved = moved(&part.table);
     let row = work
         .query_one(
@@ -433,11 +520,13 @@ async fn counts(work: &Transaction<'_>, part: &Part) -> Result<Counts, UndoError
 }
 
 async fn take_out(work: &Transaction<'_>, part: &Part) -> Result<u64, UndoError> {
-    let Part { table, pairs } = part;
+    if part.only_deleted.is_some() {
+        return Ok(0);
+    }
+    let Part { table, pairs, only_deleted: _ } = part;
     let (name, moved) = (&table.name, moved(table));
     let text = if table.key.is_empty() {
         // Equal rows are numbered, so that as many go as were added.
-        let image = |row: &str| format!("pg_catalog.textin(pg_catalog.record_out({row}))");
         let (of_row, of_pair) = (image("t"), image("p.after"));
         format!(
             "WITH want AS (SELECT {of_pair} AS image, pg_catalog.row_number() OVER (PARTITION BY {of_pair}) AS k FROM {pairs} p WHERE p.has), \
@@ -455,10 +544,10 @@ async fn take_out(work: &Transaction<'_>, part: &Part) -> Result<u64, UndoError>
 }
 
 async fn change_back(work: &Transaction<'_>, part: &Part) -> Result<u64, UndoError> {
-    let Part { table, pairs } = part;
+    let Part { table, pairs, only_deleted: _ } = part;
     let set: Vec<String> =
         table.written().filter(|column| !column.identity_always).map(|column| format!("{0} = (p.before).{0}", column.name)).collect();
-    if table.key.is_empty() || set.is_empty() {
+    if table.key.is_empty() || set.is_empty() || part.only_deleted.is_some() {
         return Ok(0);
     }
     let text = format!(
@@ -472,7 +561,7 @@ async fn change_back(work: &Transaction<'_>, part: &Part) -> Result<u64, UndoErr
 }
 
 async fn put_in(work: &Transaction<'_>, part: &Part) -> Result<u64, UndoError> {
-    let Part { table, pairs } = part;
+    let Part { table, pairs, only_deleted: _ } = part;
     let columns: Vec<&str> = table.written().map(|column| column.name.as_str()).collect();
     let values: Vec<String> = columns.iter().map(|column| format!("(p.before).{column}")).collect();
     let text = format!(
@@ -487,13 +576,13 @@ async fn put_in(work: &Transaction<'_>, part: &Part) -> Result<u64, UndoError> {
 
 /// Rows that could not be put in although nobody has their key.
 async fn not_put_in(work: &Transaction<'_>, part: &Part, place: usize) -> Result<Found, UndoError> {
-    let Part { table, pairs } = part;
-    if table.key.is_empty() {
+    let Part { table, pairs, only_deleted: _ } = part;
+    if table.key.is_empty() || part.only_deleted.is_some() {
         return Ok(Vec::new());
     }
     let text = format!(
-        "SELECT p.n, pg_catalog.textin(pg_catalog.record_out(p.before)) FROM {pairs} p WHERE p.had AND (NOT p.has OR {}) \
-         AND NOT EXISTS (SELECT FROM {} t WHERE {}) ORDER BY p.n",
+        "SELECT p.n, {} FROM {pairs} p WHERE p.had AND (NOT p.has OR {}) AND NOT EXISTS (SELECT FROM {} t WHERE {}) ORDER BY p.n",
+        image("p.before"),
         moved(table),
         table.name,
         table.same_key("t", "(p.before)")
@@ -505,9 +594,8 @@ async fn not_put_in(work: &Transaction<'_>, part: &Part, place: usize) -> Result
 
 /// Rows that are not as the change left them.
 async fn conflicts(work: &Transaction<'_>, part: &Part, place: usize) -> Result<Found, UndoError> {
-    let Part { table, pairs } = part;
+    let Part { table, pairs, only_deleted: _ } = part;
     let (name, shown) = (&table.name, &table.shown);
-    let image = |row: &str| format!("pg_catalog.textin(pg_catalog.record_out({row}))");
     let (now, before, after) = (image("t"), image("p.before"), image("p.after"));
     let wanted = format!("CASE WHEN p.had THEN {before} END");
     let mut found = Vec::new();
@@ -548,16 +636,18 @@ async fn conflicts(work: &Transaction<'_>, part: &Part, place: usize) -> Result<
 /// Makes the rows that others changed the ones to be taken back.
 async fn overwrite(work: &Transaction<'_>, parts: &[Part], found: &Found) -> Result<(), UndoError> {
     for (place, n, conflict) in found {
-        let Part { table, pairs } = &parts[*place];
+        let Part { table, pairs, only_deleted: _ } = &parts[*place];
         let name = &table.name;
         let text = match conflict.kind {
             ConflictKind::Changed => {
-                format!("UPDATE {pairs} p SET after = t FROM {name} t WHERE p.n = $1 AND {}", table.same_key("t", "(p.after)"))
+                let same = table.same_key("t", "(p.after)");
+                format!("UPDATE {pairs} p SET after = t, new_hash = {} FROM {name} t WHERE p.n = $1 AND {same}", hash(&image("t")))
             }
             ConflictKind::Deleted if table.key.is_empty() => format!("UPDATE {pairs} p SET has = false, after = NULL WHERE p.n = $1"),
             ConflictKind::Deleted => format!("UPDATE {pairs} p SET has = false, after = NULL WHERE p.n = $1 AND p.had"),
             ConflictKind::Added => format!(
-                "INSERT INTO {pairs} (n, had, has, before, after) SELECT -p.n, false, true, NULL, t FROM {pairs} p JOIN {name} t ON {} WHERE p.n = $1",
+                "INSERT INTO {pairs} (n, had, has, before, after, new_hash) SELECT -p.n, false, true, NULL, t, {} FROM {pairs} p JOIN {name} t ON {} WHERE p.n = $1",
+                hash(&image("t")),
                 table.same_key("t", "(p.before)")
             ),
             // Somebody else's row would have to go, which was never this change's.
@@ -584,7 +674,7 @@ FROM pg_catalog.pg_constraint k WHERE k.contype = 'f' AND k.conparentid = 0 AND 
 
 /// With foreign keys left out, what was put back may refer to rows that are gone, and what was taken out may be referred to.
 async fn check_foreign_keys(work: &Transaction<'_>, part: &Part) -> Result<(), UndoError> {
-    let Part { table, pairs } = part;
+    let Part { table, pairs, only_deleted: _ } = part;
     for row in work.query(FOREIGN_KEYS, &[&table.oid]).await? {
         let (constraint, child_oid, parent_oid): (String, u32, u32) = (row.get(0), row.get(1), row.get(2));
         let (child, parent): (String, String) = (row.get(3), row.get(4));
@@ -622,17 +712,12 @@ async fn check_foreign_keys(work: &Transaction<'_>, part: &Part) -> Result<(), U
 
 /// The journal has written down what the undo did: exactly the reverse of the pairs, and nothing else.
 async fn check_what_was_done(work: &Transaction<'_>, parts: &[Part]) -> Result<(), UndoError> {
-    let sums = |old: &str, new: &str| {
-        let hash = |image: &str| format!("COALESCE(pg_catalog.sum(pg_catalog.hashtextextended({image}, 0)), 0)::pg_catalog.text");
-        format!("pg_catalog.count({old}), pg_catalog.count({new}), {}, {}", hash(old), hash(new))
-    };
     let written = work
         .query(
-            &format!(
-                "SELECT COALESCE(pg_catalog.pg_partition_root(j.relation)::pg_catalog.oid, j.relation), {} FROM reprieve.journal j \
-                 WHERE j.xid = pg_catalog.pg_current_xact_id_if_assigned() GROUP BY 1",
-                sums("j.old", "j.new")
-            ),
+            "SELECT COALESCE(pg_catalog.pg_partition_root(j.relation)::pg_catalog.oid, j.relation), pg_catalog.count(j.old), pg_catalog.count(j.new), \
+              COALESCE(pg_catalog.sum(pg_catalog.hashtextextended(j.old, 0)), 0)::pg_catalog.text, \
+              COALESCE(pg_catalog.sum(pg_catalog.hashtextextended(j.new, 0)), 0)::pg_catalog.text \
+             FROM reprieve.journal j WHERE j.xid = pg_catalog.pg_current_xact_id_if_assigned() GROUP BY 1",
             &[],
         )
         .await?;
@@ -641,10 +726,13 @@ async fn check_what_was_done(work: &Transaction<'_>, parts: &[Part]) -> Result<(
     };
     let mut written: BTreeMap<u32, _> = written.iter().map(|row| (row.get::<_, u32>(0), read(row, 1))).collect();
     let nothing = (0, 0, "0".to_owned(), "0".to_owned());
-    for Part { table, pairs } in parts {
-        let image = |has: &str, row: &str| format!("CASE WHEN {has} THEN pg_catalog.textin(pg_catalog.record_out({row})) END");
-        let planned = sums(&image("p.has", "p.after"), &image("p.had", "p.before"));
-        let planned = read(&work.query_one(&format!("SELECT {planned} FROM {pairs} p"), &[]).await?, 0);
+    for Part { table, pairs, only_deleted: _ } in parts {
+        let planned = format!(
+            "SELECT pg_catalog.count(*) FILTER (WHERE p.has), pg_catalog.count(*) FILTER (WHERE p.had), \
+              COALESCE(pg_catalog.sum(p.new_hash) FILTER (WHERE p.has), 0)::pg_catalog.text, \
+              COALESCE(pg_catalog.sum(p.old_hash) FILTER (WHERE p.had), 0)::pg_catalog.text FROM {pairs} p"
+        );
+        let planned = read(&work.query_one(&planned, &[]).await?, 0);
         let done = written.remove(&table.oid).unwrap_or_else(|| nothing.clone());
         if planned != done {
             let what = format!(

@@ -10,7 +10,7 @@ use crate::{
     UndoError,
     change::{Change, History, Standing, changes},
     connect::Login,
-    rows::{Report, revert},
+    rows::{Report, Taken, revert},
 };
 
 /// Changes in one request.
@@ -63,27 +63,11 @@ pub async fn row_changes(login: &Login, change: &Change, limit: u32) -> Result<V
 }
 
 async fn take_back(work: &tokio_postgres::Transaction<'_>, changes: &[Change], choice: UndoChoice) -> Result<Report, UndoError> {
-    let mut xids = Vec::new();
-    for change in changes {
+    let taken = changes.iter().map(|change| {
         let xid = change.xid.ok_or_else(|| UndoError::NotUndoable(format!("{} has no transaction", change.undo)))?;
-        xids.push(xid);
-        let text = xid.to_string();
-        let row = work
-            .query_one(
-                "SELECT pg_catalog.count(*) FILTER (WHERE j.old IS NULL OR j.new IS NOT NULL OR $2), pg_catalog.count(*) FROM reprieve.journal j \
-                 WHERE j.xid = ($1::pg_catalog.text)::pg_catalog.xid8",
-                &[&text, &change.reach.rewritten.is_empty()],
-            )
-            .await?;
-        let found = u64::try_from(row.get::<_, i64>(1)).unwrap_or(0);
-        let counted = u64::try_from(row.get::<_, i64>(0)).unwrap_or(0);
-        let measured = change.reach.rows();
-        // Savepoints that were rolled back count as measured, but are not in the journal; more than was measured was never changed.
-        if counted > measured || (found == 0 && measured > 0) {
-            return Err(UndoError::Missing { found, measured });
-        }
-    }
-    revert(work, &xids, choice).await
+        Ok(Taken { xid, rows: Some(change.reach.rows()), emptied: !change.reach.rewritten.is_empty() })
+    });
+    revert(work, &taken.collect::<Result<Vec<_>, UndoError>>()?, choice).await
 }
 
 /// What an undo reached: the way back seen from the other side.

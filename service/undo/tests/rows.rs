@@ -1,7 +1,7 @@
 //! Rows come back: each way of changing them, on a real server, compared table by table.
 
 use reprieve_testkit::Postgres;
-use reprieve_undo::{Choice, ConflictKind, UndoError, journal, revert};
+use reprieve_undo::{Choice, ConflictKind, Taken, UndoError, journal, revert};
 use tokio_postgres::{Client, NoTls};
 
 async fn connect(url: &str) -> Client {
@@ -53,7 +53,7 @@ async fn change(client: &Client, sql: &str) -> u64 {
 
 async fn undo(client: &mut Client, xids: &[u64], choice: Choice) -> Result<reprieve_undo::Report, UndoError> {
     let work = client.transaction().await.expect("begun");
-    let report = revert(&work, xids, choice).await?;
+    let report = revert(&work, &xids.iter().map(|xid| Taken::unmeasured(*xid)).collect::<Vec<_>>(), choice).await?;
     work.commit().await.expect("committed");
     Ok(report)
 }
@@ -153,7 +153,7 @@ async fn what_others_changed_since_is_not_overwritten() {
     );
     assert_eq!(state(&client).await, theirs, "nothing was changed");
     let work = client.transaction().await.expect("begun");
-    revert(&work, &[xid], Choice::Theirs).await.expect("undone");
+    revert(&work, &[Taken::unmeasured(xid)], Choice::Theirs).await.expect("undone");
     let kept: Vec<Option<String>> = work
         .query("SELECT note FROM public.orders WHERE id IN (1, 2, 3, 800) ORDER BY id", &[])
         .await
