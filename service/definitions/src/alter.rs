@@ -136,12 +136,17 @@ impl Work<'_> {
             if elsewhere(&property) {
                 continue;
             }
-            if self.now.remove(&Property::NotNull(name.clone())).is_some() {
-                self.run(format!("{start} DROP NOT NULL"));
-            }
             let kind = without_collation(&wanted);
             let convert = format!("{start} TYPE {wanted} USING {column}::{kind}");
-            let empty = format!("{start} TYPE {wanted} USING NULL::{kind}");
+            let mut empty = format!("{start} TYPE {wanted} USING NULL::{kind}");
+            let not_null = Property::NotNull(name.clone());
+            if self.now.contains_key(&not_null) {
+                // Only what is emptied has to be allowed to be: a primary key's column never is.
+                empty = format!("{start} DROP NOT NULL, ALTER COLUMN {column} TYPE {wanted} USING NULL::{kind}");
+                if self.wanted.contains_key(&not_null) {
+                    self.result.after.push(format!("{start} SET NOT NULL"));
+                }
+            }
             self.result.before.push((convert, Some(empty)));
             self.result.data.push(self.column_data(name, kind));
         }

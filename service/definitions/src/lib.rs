@@ -6,6 +6,8 @@
 //! operation that did such a thing is not undoable, and has to be held before it runs ([`can_undo`]).
 //!
 //! Rows are not known here: the script says where the caller has to fill them in ([`Data`]), between its two sections.
+//! Constraints, indexes and views run functions when they come back: run a script as the objects' owner, not as superuser.
+//!
 //! Not in a dump, and so invisible here: roles and their memberships, settings of roles and databases, tablespaces, other databases,
 //! large objects, the state of replication and of subscriptions.
 

@@ -197,22 +197,31 @@ impl Table {
             let Node::Constraint(constraint) = constraint else { return None };
             let start = usize::try_from(constraint.location).ok()?;
             definition_end = definition_end.min(start);
-            starts.push((start, constraint.contype));
+            starts.push((start, Some(constraint.contype)));
+        }
+        // A dump writes the collation after the constraints.
+        if let Some(collation) = column.coll_clause() {
+            let start = usize::try_from(collation.location).ok()?;
+            definition_end = definition_end.min(start);
+            starts.push((start, None));
         }
         starts.sort_unstable();
+        let mut collation = "";
         for (place, (start, contype)) in starts.iter().enumerate() {
             let stop = starts.get(place + 1).map_or(end, |(next, _)| *next);
             let slice = text.get(*start..stop)?;
             let own = lex::words(slice);
             let body = |word: &str| own.iter().find(|token| token.is(word)).and_then(|token| slice.get(token.end()..));
             match *contype {
-                ConstrType::CONSTR_DEFAULT => self.set(Property::Default(name.clone()), body("DEFAULT")?),
-                ConstrType::CONSTR_NOTNULL => self.set(Property::NotNull(name.clone()), ""),
-                ConstrType::CONSTR_GENERATED => self.set(Property::Generated(name.clone()), slice),
-                _ => return None,
+                None => collation = slice.trim(),
+                Some(ConstrType::CONSTR_DEFAULT) => self.set(Property::Default(name.clone()), body("DEFAULT")?),
+                Some(ConstrType::CONSTR_NOTNULL) => self.set(Property::NotNull(name.clone()), ""),
+                Some(ConstrType::CONSTR_GENERATED) => self.set(Property::Generated(name.clone()), slice),
+                Some(_) => return None,
             }
         }
-        self.set(Property::Column(name.clone()), text.get(kind..definition_end)?);
+        let kind = text.get(kind..definition_end)?.trim();
+        self.set(Property::Column(name.clone()), &format!("{kind} {collation}"));
         self.columns.push(name);
         Some(())
     }

@@ -6,8 +6,9 @@ mod bench;
 mod random;
 
 use anyhow::Result;
-use bench::Bench;
+use bench::{Bench, each};
 use random::Random;
+use reprieve_definitions::UndoScript;
 
 /// A database with something of most kinds.
 const START: &str = r#"
@@ -44,6 +45,7 @@ CREATE TABLE s.log1 PARTITION OF s.log FOR VALUES FROM (0) TO (10);
 CREATE TABLE s.log2 PARTITION OF s.log FOR VALUES FROM (10) TO (20);
 CREATE INDEX log_k ON s.log (k); ALTER TABLE s.log ADD PRIMARY KEY (k);
 CREATE TABLE s.vip (discount int) INHERITS (s.customer);
+CREATE TABLE s.sorted (id int PRIMARY KEY, a text COLLATE "C" NOT NULL, b text COLLATE "C" NOT NULL DEFAULT 'b', c varchar(9) NOT NULL);
 CREATE PUBLICATION pub FOR TABLE s.rental;
 CREATE EXTENSION hstore SCHEMA s;
 CREATE AGGREGATE s.total(int) (sfunc = int4pl, stype = int);
@@ -73,6 +75,7 @@ const CHANGES: &[&str] = &[
     // Columns
     "ALTER TABLE s.rental ADD COLUMN extra text NOT NULL DEFAULT 'e'; CREATE INDEX ON s.rental (extra); COMMENT ON COLUMN s.rental.extra IS 'e'; GRANT SELECT (extra) ON s.rental TO ann",
     "ALTER TABLE s.rental DROP COLUMN at",
+    "ALTER TABLE s.sorted DROP COLUMN a, ALTER COLUMN b TYPE text, ALTER COLUMN c TYPE varchar(9) COLLATE \"C\", ALTER COLUMN id TYPE bigint",
     "ALTER TABLE s.customer DROP COLUMN name CASCADE",
     "ALTER TABLE s.customer DROP COLUMN score CASCADE",
     "ALTER TABLE s.customer RENAME COLUMN name TO title",
@@ -149,36 +152,37 @@ fn each_kind_of_change_is_taken_back() -> Result<()> {
     let bench = Bench::new()?;
     let only = std::env::var("ONLY").ok();
     let start = bench.start(START)?;
-    let mut failures = Vec::new();
-    for change in CHANGES.iter().filter(|change| only.as_ref().is_none_or(|only| change.contains(only.as_str()))) {
-        if let Err(error) = bench.undoes(&start, change) {
-            failures.push(format!("{error:#}"));
-        }
-    }
-    assert!(failures.is_empty(), "{} of {} failed:\n\n{}", failures.len(), CHANGES.len(), failures.join("\n\n"));
+    let changes: Vec<&str> =
+        CHANGES.iter().copied().filter(|change| only.as_ref().is_none_or(|only| change.contains(only.as_str()))).collect();
+    let results = each(&changes, |change| bench.undoes(&start, change));
+    let failures: Vec<String> = results.into_iter().filter_map(Result::err).map(|error| format!("{error:#}")).collect();
+    assert!(failures.is_empty(), "{} of {} failed:\n\n{}", failures.len(), changes.len(), failures.join("\n\n"));
     Ok(())
 }
 
-/// `CASES` random schemas (200 unless said otherwise), each with a few changes; `SEED` is the first one's.
+/// `CASES` random schemas and changes (200 unless said otherwise), from `SEED` on.
 #[test]
 fn random_changes_are_taken_back() -> Result<()> {
     let number = |name: &str, otherwise: u64| std::env::var(name).ok().and_then(|value| value.parse().ok()).unwrap_or(otherwise);
     let (cases, first) = (number("CASES", 200), number("SEED", 1));
     let bench = Bench::new()?;
-    let (mut failures, mut refused, mut undone) = (Vec::new(), Vec::new(), 0);
     // A schema is used for four cases: making one takes longer than changing it.
-    for round in 0..cases.div_ceil(4) {
-        let start = bench.start(&Random::new(first + round * 4).start())?;
-        for seed in (first + round * 4)..(first + round * 4 + 4) {
-            let change = Random::new(seed + 1_000_000).changes();
-            match bench.undoes(&start, &change) {
-                Ok(script) => undone += u64::from(!script.statements.is_empty()),
-                // A refusal is an answer, as long as it is rare.
-                Err(error) if format!("{error:#}").contains("refused: ") => refused.push(format!("{error:#}")),
-                Err(error) => failures.push(format!("SEED={seed}: {error:#}")),
-            }
-        }
+    let rounds: Vec<u64> = (first..first + cases).step_by(4).collect();
+    let results = each(&rounds, |round| -> Result<Vec<(u64, Result<UndoScript>)>> {
+        let start = bench.start(&Random::new(*round).start())?;
+        let seeds = *round..round + 4;
+        let results = seeds.map(|seed| (seed, bench.undoes(&start, &Random::new(seed + 1_000_000).changes()))).collect();
         bench.drop(&start.database)?;
+        Ok(results)
+    });
+    let (mut failures, mut refused, mut undone) = (Vec::new(), Vec::new(), 0);
+    for (seed, result) in results.into_iter().collect::<Result<Vec<_>>>()?.into_iter().flatten() {
+        match result {
+            Ok(script) => undone += u64::from(!script.statements.is_empty()),
+            // A refusal is an answer, as long as it is rare.
+            Err(error) if format!("{error:#}").contains("refused: ") => refused.push(format!("{error:#}")),
+            Err(error) => failures.push(format!("SEED={seed}: {error:#}")),
+        }
     }
     println!("{cases} cases, {undone} with something to undo, {} refused, {} failed", refused.len(), failures.len());
     refused.iter().for_each(|refusal| println!("{refusal}"));

@@ -1,7 +1,7 @@
 //! A bench: databases of a throw-away server, in which something is done and taken back.
 
 use std::process::Command;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 
 use anyhow::{Context, Result, bail, ensure};
 use reprieve_definitions::{Definitions, Options, Scope, Step, Tools, UndoScript, plan_undo, take};
@@ -122,6 +122,22 @@ pub(crate) struct Start {
     pub(crate) database: String,
     pub(crate) before: Definitions,
     pub(crate) text: String,
+}
+
+/// Does something to each item, a few at a time: most of a case is waiting for programs.
+pub(crate) fn each<T: Sync, R: Send>(items: &[T], work: impl Fn(&T) -> R + Sync) -> Vec<R> {
+    let next = AtomicUsize::new(0);
+    let run = || {
+        let mut done = Vec::new();
+        while let Some(item) = items.get(next.fetch_add(1, Ordering::Relaxed)) {
+            done.push(work(item));
+        }
+        done
+    };
+    std::thread::scope(|scope| {
+        let threads: Vec<_> = (0..4).map(|_| scope.spawn(run)).collect();
+        threads.into_iter().flat_map(|thread| thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))).collect()
+    })
 }
 
 fn first_difference(one: &str, other: &str) -> String {

@@ -69,8 +69,8 @@ impl Random {
              CREATE FUNCTION a.f0(x int) RETURNS int LANGUAGE sql IMMUTABLE AS 'SELECT x + 1';\n\
              CREATE FUNCTION a.g0() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN new; END';\n",
         );
-        for _ in 0..4 {
-            sql.push_str(&format!("{};\n", self.create_table()));
+        for name in ["a.t0", "a.t1", "a.t2", "a.\"T 3\"", "\"B c\".t0"] {
+            sql.push_str(&format!("{};\n", self.create_table(name)));
         }
         for _ in 0..4 + self.below(16) {
             sql.push_str(&format!("{};\n", self.create()));
@@ -90,8 +90,7 @@ impl Random {
         sql
     }
 
-    fn create_table(&mut self) -> String {
-        let table = self.table();
+    fn create_table(&mut self, table: &str) -> String {
         let id = self.of(&[
             "int PRIMARY KEY",
             "serial PRIMARY KEY",
@@ -101,7 +100,7 @@ impl Random {
         ]);
         let mut columns = vec![format!("id {id}")];
         for column in ["c1", "c2", "\"c 3\"", "c4", "\"user\""] {
-            if self.below(3) > 0 {
+            if self.below(5) > 0 {
                 let kind = self.kind();
                 let rest = match self.below(8) {
                     0 => " NOT NULL".to_owned(),
@@ -129,7 +128,7 @@ impl Random {
         let (table, other, column, second) = (self.table(), self.table(), self.column(), self.column());
         let (schema, number, role) = (self.schema(), self.below(3), self.role());
         match self.below(22) {
-            0 | 1 => self.create_table(),
+            0 | 1 => self.create_table(&table),
             2 => format!("CREATE INDEX i{number} ON {table} ({column}, {second})"),
             3 => format!("CREATE UNIQUE INDEX i{number} ON {table} ({column}) WHERE id > 3"),
             4 => format!("CREATE VIEW {schema}.v{number} AS SELECT * FROM {table}"),
