@@ -26,7 +26,7 @@ test: setup      ## every test
 bench: setup     ## side by side: direct, PgBouncer, Reprieve (BENCH="--seconds 10 --rounds 3" and more, see bench/README.md)
 	bench/run $(BENCH)
 
-conformance: setup ## other people's test suites, direct and through Reprieve (CONFORMANCE="SUITE… --direct URL --gateway URL")
+conformance: setup ## other people's test suites, direct and through Reprieve (CONFORMANCE="SUITE… --routes gateway")
 	conformance/run $(CONFORMANCE)
 
 fuzz: setup      ## every fuzz target, FUZZ_SECONDS each

@@ -309,6 +309,8 @@ impl Wire {
                 }
                 return;
             }
+            // Our own SET CONSTRAINTS warns in an implicit transaction.
+            b'N' if self.replies.route() != Route::Client && is_outside_block(body) => return,
             b'S' => {
                 self.watch_setting(body);
                 return;
@@ -511,6 +513,11 @@ impl Wire {
         })
         .await;
     }
+}
+
+/// Whether a notice says that a command belongs into a transaction block.
+fn is_outside_block(body: &[u8]) -> bool {
+    ServerError::parse(body).is_ok_and(|notice| notice.code() == Some("25P01"))
 }
 
 /// Moves the position field of an error by the characters that stand before the text that the server saw.
