@@ -18,7 +18,7 @@ enum Layer {
     Effects,
     Protocol,
     Gate,
-    /// `service/store`: the one service that other services share.
+    /// Services that other services share: the ledger's storage, object storage, and what a schema dump says.
     Store,
     Service,
     Surface,
@@ -66,7 +66,7 @@ fn layer_of(folder: &str) -> Result<Layer, String> {
         ["effects", _] => Ok(Layer::Effects),
         ["protocol", _] => Ok(Layer::Protocol),
         ["gate"] => Ok(Layer::Gate),
-        ["service", "store"] => Ok(Layer::Store),
+        ["service", "store" | "vault" | "definitions"] => Ok(Layer::Store),
         ["service", _] => Ok(Layer::Service),
         ["surface", _] => Ok(Layer::Surface),
         ["reprieve"] => Ok(Layer::Program),
@@ -98,8 +98,8 @@ fn rule_for(above: Layer) -> &'static str {
         Layer::Effects => "`effects` knows `core` only",
         Layer::Protocol => "`protocol` imports nothing of ours",
         Layer::Gate => "`gate` knows `core` only",
-        Layer::Store => "`service/store` knows `gate` and `core`",
-        Layer::Service => "a service knows `gate`, `core` and `service/store`",
+        Layer::Store => "a shared service knows `gate` and `core`",
+        Layer::Service => "a service knows `gate`, `core` and the shared services",
         Layer::Surface => "a surface knows `gate`, `protocol`, `effects` and `core`",
         Layer::Program => "the program knows every layer, but not the tests nor the tools",
         Layer::Testkit => "`testkit` imports nothing of ours",

@@ -59,6 +59,64 @@ fn covered() -> String {
     )
 }
 
+/// The function that writes down all of a table before it is dropped or rewritten, with its columns and its sequences' positions.
+const KEEP_WHOLE: &str = "keep_whole";
+
+/// A call of it, for the session that is about to drop or rewrite the relation.
+#[must_use]
+pub fn keep_whole(oid: u32) -> String {
+    format!("SELECT reprieve.{KEEP_WHOLE}({oid}::pg_catalog.oid)")
+}
+
+/// Its body. What it writes has negative numbers of statements, so that it isn't taken for deleted rows.
+fn whole_body() -> String {
+    let (set, set_back) = spelling_guard();
+    format!(
+        "
+-- Installed by `reprieve protect --apply`; `--remove` takes it away.
+DECLARE
+  spelling pg_catalog.text[];
+  name pg_catalog.text;
+  kind pg_catalog.\"char\";
+  number pg_catalog.int8 := OPERATOR(pg_catalog.-) pg_catalog.nextval('reprieve.journal_statement'::pg_catalog.regclass);
+  kept pg_catalog.int8 := 0;
+  owned pg_catalog.oid;
+  at pg_catalog.text;
+BEGIN
+  SELECT c.relkind, pg_catalog.format('%I.%I', n.nspname, c.relname) INTO kind, name
+   FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid OPERATOR(pg_catalog.=) c.relnamespace WHERE c.oid OPERATOR(pg_catalog.=) relation;
+  IF NOT pg_catalog.has_table_privilege(session_user, relation, 'DELETE') THEN
+    RAISE EXCEPTION 'only who may delete its rows may have a table kept';
+  END IF;
+{set}
+  IF kind OPERATOR(pg_catalog.=) 'r' THEN
+    -- Until the end of this transaction nobody changes what was kept.
+    EXECUTE pg_catalog.format('LOCK TABLE ONLY %s IN ACCESS EXCLUSIVE MODE', name);
+    EXECUTE pg_catalog.format('INSERT INTO reprieve.journal (xid, statement, relation, old, new) SELECT pg_catalog.pg_current_xact_id(), %s, %s, pg_catalog.textin(pg_catalog.record_out(r)), NULL FROM ONLY %s r', number, relation, name);
+    GET DIAGNOSTICS kept = ROW_COUNT;
+  END IF;
+  IF kind OPERATOR(pg_catalog.=) ANY ('{{r,p}}'::pg_catalog.\"char\"[]) THEN
+    INSERT INTO reprieve.journal (xid, statement, relation, old, new)
+     SELECT pg_catalog.pg_current_xact_id(), number, relation, NULL,
+      pg_catalog.string_agg(pg_catalog.format('%I %s', a.attname, pg_catalog.format_type(a.atttypid, a.atttypmod)), ', ' ORDER BY a.attnum)
+     FROM pg_catalog.pg_attribute a WHERE a.attrelid OPERATOR(pg_catalog.=) relation AND a.attnum OPERATOR(pg_catalog.>) 0::pg_catalog.int2 AND NOT a.attisdropped;
+  END IF;
+  FOR owned IN SELECT relation WHERE kind OPERATOR(pg_catalog.=) 'S' UNION ALL
+    SELECT d.objid FROM pg_catalog.pg_depend d JOIN pg_catalog.pg_class s ON s.oid OPERATOR(pg_catalog.=) d.objid
+    WHERE d.classid OPERATOR(pg_catalog.=) 'pg_catalog.pg_class'::pg_catalog.regclass::pg_catalog.oid AND d.refclassid OPERATOR(pg_catalog.=) 'pg_catalog.pg_class'::pg_catalog.regclass::pg_catalog.oid
+     AND d.refobjid OPERATOR(pg_catalog.=) relation AND d.deptype OPERATOR(pg_catalog.=) ANY ('{{a,i}}'::pg_catalog.\"char\"[]) AND s.relkind OPERATOR(pg_catalog.=) 'S'
+  LOOP
+    SELECT pg_catalog.format('%I.%I', n.nspname, c.relname) INTO at
+     FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid OPERATOR(pg_catalog.=) c.relnamespace WHERE c.oid OPERATOR(pg_catalog.=) owned;
+    EXECUTE pg_catalog.format('INSERT INTO reprieve.journal (xid, statement, relation, old, new) SELECT pg_catalog.pg_current_xact_id(), %s, %s, NULL, pg_catalog.concat(s.last_value, '','', s.is_called) FROM %s s', number, owned, at);
+  END LOOP;
+{set_back}
+  RETURN kept;
+END;
+"
+    )
+}
+
 /// The journal of one database.
 pub struct Journal {
     login: Login,
@@ -176,6 +234,21 @@ pub async fn plan(client: &Client) -> Result<Vec<Step>, UndoError> {
             step("nobody calls it but the triggers", format!("REVOKE ALL ON FUNCTION reprieve.{function}() FROM PUBLIC"));
         }
     }
+    let whole = client
+        .query_opt(
+            "SELECT f.prosrc FROM pg_catalog.pg_proc f JOIN pg_catalog.pg_namespace s ON s.oid = f.pronamespace WHERE s.nspname = 'reprieve' AND f.proname = $1",
+            &[&KEEP_WHOLE],
+        )
+        .await?;
+    if whole.is_none_or(|row| row.get::<_, String>(0) != whole_body()) {
+        step(
+            "write a whole table down before it is dropped",
+            format!(
+                "CREATE OR REPLACE FUNCTION reprieve.{KEEP_WHOLE}(relation pg_catalog.oid) RETURNS pg_catalog.int8 LANGUAGE plpgsql VOLATILE SECURITY DEFINER AS $keep${}$keep$",
+                whole_body()
+            ),
+        );
+    }
     for table in uncovered(client).await? {
         steps.extend(triggers_of(&table));
     }
@@ -199,6 +272,7 @@ pub async fn removal(client: &Client) -> Result<Vec<Step>, UndoError> {
         ("FUNCTION", "keep_updated()"),
         ("FUNCTION", "keep_deleted()"),
         ("FUNCTION", "keep_truncated()"),
+        ("FUNCTION", "keep_whole(oid)"),
         ("TABLE", "journal"),
         ("SEQUENCE", "journal_statement"),
     ] {
@@ -228,32 +302,35 @@ fn body(function: &str) -> String {
             image("r")
         ),
     };
-    let differs: Vec<String> =
-        SPELLING.iter().map(|(name, value)| format!("pg_catalog.current_setting('{name}') OPERATOR(pg_catalog.<>) '{value}'")).collect();
-    let names: Vec<String> = SPELLING.iter().map(|(name, _)| format!("pg_catalog.current_setting('{name}')")).collect();
-    let set: String =
-        SPELLING.iter().map(|(name, value)| format!("    PERFORM pg_catalog.set_config('{name}', '{value}', true);\n")).collect();
-    let set_back: String = SPELLING
-        .iter()
-        .enumerate()
-        .map(|(place, (name, _))| format!("    PERFORM pg_catalog.set_config('{name}', spelling[{}], true);\n", place + 1))
-        .collect();
+    let (set, set_back) = spelling_guard();
     format!(
         "
 -- Installed by `reprieve protect --apply`; `--remove` takes it away.
 DECLARE
   spelling pg_catalog.text[];
 BEGIN
-  IF {} THEN
-    spelling := ARRAY[{}];
-{set}  END IF;
+{set}
   {keep}
-  IF spelling IS NOT NULL THEN
-{set_back}  END IF;
+{set_back}
   RETURN NULL;
 END;
-",
-        differs.join("\n   OR "),
-        names.join(", ")
+"
+    )
+}
+
+/// What makes values be spelled in one way, and what sets the session's own way back.
+fn spelling_guard() -> (String, String) {
+    let differs: Vec<String> =
+        SPELLING.iter().map(|(name, value)| format!("pg_catalog.current_setting('{name}') OPERATOR(pg_catalog.<>) '{value}'")).collect();
+    let names: Vec<String> = SPELLING.iter().map(|(name, _)| format!("pg_catalog.current_setting('{name}')")).collect();
+    let set: String = SPELLING.iter().map(|(name, value)| format!("    PERFORM pg_catalog.set_config('{name}', '{value}', true);\n")).collect();
+    let set_back: String = SPELLING
+        .iter()
+        .enumerate()
+        .map(|(place, (name, _))| format!("    PERFORM pg_catalog.set_config('{name}', spelling[{}], true);\n", place + 1))
+        .collect();
+    (
+        format!("  IF {} THEN\n    spelling := ARRAY[{}];\n{set}  END IF;", differs.join("\n   OR "), names.join(", ")),
+        format!("  IF spelling IS NOT NULL THEN\n{set_back}  END IF;"),
     )
 }

@@ -181,7 +181,7 @@ async fn relations(work: &Transaction<'_>, xids: &[String], taken: &[Taken]) -> 
         .query(
             "SELECT COALESCE(pg_catalog.pg_partition_root(j.relation)::pg_catalog.oid, j.relation), j.relation, j.xid::pg_catalog.text, \
              pg_catalog.count(*), pg_catalog.count(j.old), pg_catalog.count(j.new) \
-             FROM reprieve.journal j WHERE j.xid = ANY ($1::pg_catalog.text[]::pg_catalog.xid8[]) GROUP BY 1, 2, 3 ORDER BY 1, 2",
+             FROM reprieve.journal j WHERE j.xid = ANY ($1::pg_catalog.text[]::pg_catalog.xid8[]) AND j.statement > 0 GROUP BY 1, 2, 3 ORDER BY 1, 2",
             &[&xids],
         )
         .await?;
@@ -242,7 +242,7 @@ async fn gather(work: &Transaction<'_>, xids: &[String], relation: Relation) -> 
     // A statement that makes a table takes no parameters: the oids and xids are numbers of ours.
     let listed = xids.iter().map(|xid| format!("'{xid}'")).collect::<Vec<_>>().join(",");
     let sources = relation.sources.iter().map(u32::to_string).collect::<Vec<_>>().join(",");
-    let journal = format!("FROM reprieve.journal s WHERE s.xid IN ({listed}) AND s.relation IN ({sources})");
+    let journal = format!("FROM reprieve.journal s WHERE s.xid IN ({listed}) AND s.relation IN ({sources}) AND s.statement > 0");
     let name = &table.name;
     let columns = format!(
         "s.old IS NOT NULL AS had, s.new IS NOT NULL AS has, s.old::{name} AS before, s.new::{name} AS after, {} AS old_hash, {} AS new_hash",
