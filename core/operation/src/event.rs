@@ -164,6 +164,8 @@ pub enum Event {
         choice: String,
         reason: String,
     },
+    /// What a system's definitions were at this moment, kept in the vault.
+    DefinitionsTaken { system: SystemName, object: Digest, bytes: u64 },
     /// How it ended.
     Concluded {
         intent: IntentId,
@@ -257,6 +259,7 @@ impl Event {
             Self::Reads { .. } => "reads",
             Self::Intent { .. } => "intent",
             Self::UndoStarted { .. } => "undo_started",
+            Self::DefinitionsTaken { .. } => "definitions_taken",
             Self::Concluded { .. } => "concluded",
             Self::HoldOpened { .. } => "hold_opened",
             Self::HoldAnswered { .. } => "hold_answered",
@@ -295,6 +298,7 @@ impl Event {
             | Self::SessionRefused { .. }
             | Self::Reads { .. }
             | Self::Intent { .. }
+            | Self::DefinitionsTaken { .. }
             | Self::HoldOpened { .. }
             | Self::HoldFinished { .. }
             | Self::Alarm { .. } => None,
@@ -324,6 +328,7 @@ impl Event {
             | Self::TokenRevoked { .. }
             | Self::SessionClosed { .. }
             | Self::SessionRefused { .. }
+            | Self::DefinitionsTaken { .. }
             | Self::HoldAnswered { .. }
             | Self::HoldExpired { .. }
             | Self::HoldReleased { .. }

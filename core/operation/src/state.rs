@@ -253,6 +253,7 @@ impl State {
             | Event::SessionClosed { .. }
             | Event::SessionRefused { .. }
             | Event::Reads { .. }
+            | Event::DefinitionsTaken { .. }
             | Event::Alarm { .. } => {}
         }
     }

@@ -48,6 +48,8 @@ pub enum Standing {
 pub struct Change {
     /// Its number.
     pub undo: UndoId,
+    /// Where the ledger says how it ended.
+    pub index: u64,
     /// When it became final.
     pub at: Timestamp,
     /// Who.
@@ -76,6 +78,7 @@ pub struct Change {
 }
 
 struct Ended {
+    index: u64,
     at: Timestamp,
     outcome: Outcome,
     statements: Vec<String>,
@@ -98,10 +101,10 @@ pub fn changes(
         let Some(last) = page.last() else { break };
         before = last.index;
         let is_old = now.since(last.at) > window.saturating_mul(2);
-        for Recorded { at, event, .. } in page {
+        for Recorded { index, at, event } in page {
             let (intent, change) = match event {
                 Event::Concluded { intent, outcome, statements, agent: _ } => {
-                    ended.insert(intent, Ended { at, outcome, statements });
+                    ended.insert(intent, Ended { index, at, outcome, statements });
                     continue;
                 }
                 Event::Intent { intent, session, agent, system, environment, text, .. } => {
@@ -135,7 +138,21 @@ pub fn changes(
             };
             let (agent, operator, session, system, environment, mut text) = change;
             ended.statements.iter().for_each(|statement| text.push_str(&format!(";\n{statement}")));
-            let change = Change { undo, at: ended.at, agent, operator, session, system, environment, text, reach, xid, expires, standing };
+            let change = Change {
+                undo,
+                index: ended.index,
+                at: ended.at,
+                agent,
+                operator,
+                session,
+                system,
+                environment,
+                text,
+                reach,
+                xid,
+                expires,
+                standing,
+            };
             if found.len() < limit && wanted(&change) {
                 found.push(change);
             }

@@ -37,6 +37,28 @@ impl Login {
         Self { config, tls }
     }
 
+    /// The login as a URL, for PostgreSQL's own programs. Holds the password.
+    pub(crate) fn url(&self) -> String {
+        let encode = |bytes: &[u8]| bytes.iter().map(|byte| format!("%{byte:02X}")).collect::<String>();
+        let host = self.config.get_hosts().first().map_or_else(String::new, |host| match host {
+            tokio_postgres::config::Host::Tcp(name) => name.clone(),
+            tokio_postgres::config::Host::Unix(path) => encode(path.as_os_str().as_encoded_bytes()),
+        });
+        let mode = match self.config.get_ssl_mode() {
+            SslMode::Disable => "disable",
+            SslMode::Require => "require",
+            _ => "prefer",
+        };
+        let host = if host.contains(':') { format!("[{host}]") } else { host };
+        format!(
+            "postgres://{}:{}@{host}:{}/{}?sslmode={mode}",
+            encode(self.config.get_user().unwrap_or_default().as_bytes()),
+            encode(self.config.get_password().unwrap_or_default()),
+            self.config.get_ports().first().copied().unwrap_or(5432),
+            encode(self.config.get_dbname().unwrap_or_default().as_bytes())
+        )
+    }
+
     /// A connection, served in the background until the client is dropped.
     pub(crate) async fn connect(&self) -> Result<Client, UndoError> {
         let lost = |error: tokio_postgres::Error| tracing::debug!(%error, "a connection for undo ended");

@@ -5,10 +5,12 @@
 //! one spelling whatever the session's settings. They run as their owner, out of the agents' reach, and also where
 //! `session_replication_role` leaves other triggers out.
 
+use std::sync::Arc;
+
 use reprieve_gate::{Coverage, Running};
 use tokio_postgres::Client;
 
-use crate::{Login, UndoError};
+use crate::{DefinitionsLog, Login, UndoError};
 
 /// One step of setting the journal up.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -121,13 +123,14 @@ END;
 pub struct Journal {
     login: Login,
     query: String,
+    definitions: Option<Arc<DefinitionsLog>>,
 }
 
 impl Journal {
     /// The journal that this administrator's login sets up and keeps up.
     #[must_use]
-    pub fn new(login: Login) -> Self {
-        Self { login, query: covered_tables() }
+    pub fn new(login: Login, definitions: Option<Arc<DefinitionsLog>>) -> Self {
+        Self { login, query: covered_tables(), definitions }
     }
 
     /// Covers tables that came since it was set up. Does nothing where it never was.
@@ -156,7 +159,24 @@ impl Coverage for Journal {
     }
 
     fn keep_up(&self) -> Running<'_, Result<(), String>> {
-        Box::pin(async move { self.cover_new_tables().await.map_err(|error| error.to_string()) })
+        Box::pin(async move {
+            let covered = self.cover_new_tables().await.map_err(|error| error.to_string());
+            self.definitions.iter().for_each(|definitions| definitions.want());
+            covered
+        })
+    }
+
+    fn definitions_ready(&self) -> Running<'_, Result<(), String>> {
+        Box::pin(async move {
+            match &self.definitions {
+                Some(definitions) => definitions.ready().await,
+                None => Err("definitions are not kept".to_owned()),
+            }
+        })
+    }
+
+    fn keep_whole(&self, relation: u32) -> String {
+        keep_whole(relation)
     }
 }
 
@@ -323,7 +343,8 @@ fn spelling_guard() -> (String, String) {
     let differs: Vec<String> =
         SPELLING.iter().map(|(name, value)| format!("pg_catalog.current_setting('{name}') OPERATOR(pg_catalog.<>) '{value}'")).collect();
     let names: Vec<String> = SPELLING.iter().map(|(name, _)| format!("pg_catalog.current_setting('{name}')")).collect();
-    let set: String = SPELLING.iter().map(|(name, value)| format!("    PERFORM pg_catalog.set_config('{name}', '{value}', true);\n")).collect();
+    let set: String =
+        SPELLING.iter().map(|(name, value)| format!("    PERFORM pg_catalog.set_config('{name}', '{value}', true);\n")).collect();
     let set_back: String = SPELLING
         .iter()
         .enumerate()

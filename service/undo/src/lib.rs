@@ -7,6 +7,7 @@
 mod chain;
 mod change;
 mod connect;
+mod definitions;
 pub mod journal;
 mod rows;
 mod table;
@@ -15,10 +16,11 @@ mod undo;
 pub use chain::{Edge, net};
 pub use change::{Change, History, Standing, changes};
 pub use connect::Login;
+pub use definitions::DefinitionsLog;
 pub use journal::Journal;
 pub use reprieve_gate::UndoChoice as Choice;
 pub use rows::{Conflict, ConflictKind, Report, TableReport, Taken, revert};
-pub use undo::{RowChange, Undo, UndoOptions, preview, row_changes};
+pub use undo::{Ground, RowChange, Undo, UndoOptions, preview, row_changes};
 
 /// Why something was not undone. Nothing was changed.
 #[derive(Debug, thiserror::Error)]
@@ -73,6 +75,12 @@ pub enum UndoError {
     /// The ledger is not there.
     #[error("the ledger: {0}")]
     Ledger(String),
+    /// The vault is away, or does not have what it should.
+    #[error("the vault: {0}")]
+    Vault(String),
+    /// Definitions can't be read.
+    #[error("the definitions can't be read: {0}")]
+    Definitions(String),
     /// Too much for one plan.
     #[error("{0}")]
     Limit(String),

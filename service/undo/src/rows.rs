@@ -74,6 +74,9 @@ pub struct Report {
     pub conflicts: Vec<Conflict>,
     /// All of them.
     pub conflicts_found: u64,
+    /// Statements about definitions that were run.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub definitions: Vec<String>,
     /// The undo's own transaction, by which it can be undone.
     pub xid: Option<u64>,
 }
@@ -116,17 +119,31 @@ struct Counts {
 }
 
 /// Settings under which images are read and written in one way, whoever's session it is.
-const SETTINGS: &str = "SET LOCAL search_path = pg_catalog; SET LOCAL datestyle = 'ISO, MDY'; SET LOCAL intervalstyle = postgres; \
+pub(crate) const SETTINGS: &str = "SET LOCAL search_path = pg_catalog; SET LOCAL datestyle = 'ISO, MDY'; SET LOCAL intervalstyle = postgres; \
  SET LOCAL extra_float_digits = 1; SET LOCAL bytea_output = hex; SET LOCAL timezone = 'UTC'; SET LOCAL row_security = off; SET LOCAL lock_timeout = '30s'; \
  SET LOCAL statement_timeout = 0; SET LOCAL idle_in_transaction_session_timeout = '10min'; SET LOCAL client_min_messages = error";
 
 /// Undoes the changes of the transactions `xids` inside the open transaction, and checks what it did. The caller commits.
 pub async fn revert(work: &Transaction<'_>, taken: &[Taken], choice: Choice) -> Result<Report, UndoError> {
+    put_rows_back(work, taken, choice, false).await
+}
+
+/// The same after definitions were put back: rows of tables that are not there, or that were put in with their table, are left out.
+pub(crate) async fn revert_rows_that_are_there(work: &Transaction<'_>, taken: &[Taken], choice: Choice) -> Result<Report, UndoError> {
+    put_rows_back(work, taken, choice, true).await
+}
+
+async fn put_rows_back(work: &Transaction<'_>, taken: &[Taken], choice: Choice, skip_gone: bool) -> Result<Report, UndoError> {
     work.batch_execute(SETTINGS).await?;
     let xids: Vec<String> = taken.iter().map(|taken| taken.xid.to_string()).collect();
     let unhindered = leave_triggers_out(work).await?;
+    // What this transaction wrote down until now was not for rows to be put back.
+    let from: i64 = work.query_one("SELECT s.last_value FROM reprieve.journal_statement s", &[]).await?.get(0);
     let mut parts = Vec::new();
     for relation in relations(work, &xids, taken).await? {
+        if skip_gone && Table::look(work, relation.oid).await?.is_none() {
+            continue;
+        }
         parts.push(gather(work, &xids, relation).await?);
     }
     let mut parts = parents_first(work, parts).await?;
@@ -146,7 +163,7 @@ pub async fn revert(work: &Transaction<'_>, taken: &[Taken], choice: Choice) -> 
     } else {
         enable_triggers(work, &parts).await?;
     }
-    check_what_was_done(work, &parts).await?;
+    check_what_was_done(work, &parts, from).await?;
     let xid: Option<String> = work.query_one("SELECT pg_catalog.pg_current_xact_id_if_assigned()::pg_catalog.text", &[]).await?.get(0);
     report.xid = xid.and_then(|xid| xid.parse().ok());
     Ok(report)
@@ -711,14 +728,14 @@ async fn check_foreign_keys(work: &Transaction<'_>, part: &Part) -> Result<(), U
 }
 
 /// The journal has written down what the undo did: exactly the reverse of the pairs, and nothing else.
-async fn check_what_was_done(work: &Transaction<'_>, parts: &[Part]) -> Result<(), UndoError> {
+async fn check_what_was_done(work: &Transaction<'_>, parts: &[Part], from: i64) -> Result<(), UndoError> {
     let written = work
         .query(
             "SELECT COALESCE(pg_catalog.pg_partition_root(j.relation)::pg_catalog.oid, j.relation), pg_catalog.count(j.old), pg_catalog.count(j.new), \
               COALESCE(pg_catalog.sum(pg_catalog.hashtextextended(j.old, 0)), 0)::pg_catalog.text, \
               COALESCE(pg_catalog.sum(pg_catalog.hashtextextended(j.new, 0)), 0)::pg_catalog.text \
-             FROM reprieve.journal j WHERE j.xid = pg_catalog.pg_current_xact_id_if_assigned() GROUP BY 1",
-            &[],
+             FROM reprieve.journal j WHERE j.xid = pg_catalog.pg_current_xact_id_if_assigned() AND j.statement > $1 GROUP BY 1",
+            &[&from],
         )
         .await?;
     let read = |row: &tokio_postgres::Row, from: usize| -> (i64, i64, String, String) {

@@ -4,13 +4,15 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use reprieve_gate::{DeskAnswer, DeskError, Gate, Revert, UndoChoice, UndoRequest};
 use reprieve_operation::{Event, OperatorName, Outcome, Reach, Refusal, SystemName, TableReach, Timestamp, UndoId};
+use reprieve_vault::Vault;
 use serde_json::{Value, json};
 
 use crate::{
     UndoError,
     change::{Change, History, Standing, changes},
     connect::Login,
-    rows::{Report, Taken, revert},
+    definitions::{self, Way},
+    rows::{Report, SETTINGS, Taken, revert, revert_rows_that_are_there},
 };
 
 /// Changes in one request.
@@ -20,6 +22,8 @@ const MOST_CHANGES: usize = 1_000;
 pub struct UndoOptions {
     /// The administrator's login of each system.
     pub logins: BTreeMap<SystemName, Login>,
+    /// Where definitions are kept.
+    pub vault: Option<Vault>,
     /// How long a change can be undone.
     pub window: Duration,
 }
@@ -31,11 +35,23 @@ pub struct Undo {
     options: UndoOptions,
 }
 
-/// What taking `changes` back would do. Nothing stays of it.
-pub async fn preview(login: &Login, changes: &[Change], choice: UndoChoice) -> Result<Report, UndoError> {
-    let mut client = login.connect().await?;
+/// Where changes are taken back.
+#[derive(Clone, Copy)]
+pub struct Ground<'a> {
+    /// The administrator's login of the system.
+    pub login: &'a Login,
+    /// Where definitions are kept.
+    pub vault: Option<&'a Vault>,
+    /// The ledger.
+    pub history: &'a dyn History,
+}
+
+/// What taking `changes` back, newest first, would do. Nothing stays of it.
+pub async fn preview(ground: Ground<'_>, changes: &[Change], choice: UndoChoice) -> Result<Report, UndoError> {
+    let way = definitions::plan(ground.login, ground.vault, ground.history, changes).await?;
+    let mut client = ground.login.connect().await?;
     let work = client.transaction().await?;
-    let report = take_back(&work, changes, choice).await;
+    let report = take_back(&work, way.as_ref(), changes, choice).await;
     work.rollback().await?;
     report
 }
@@ -62,12 +78,26 @@ pub async fn row_changes(login: &Login, change: &Change, limit: u32) -> Result<V
     Ok(rows.iter().map(|row| RowChange { table: row.get(0), before: row.get(1), after: row.get(2) }).collect())
 }
 
-async fn take_back(work: &tokio_postgres::Transaction<'_>, changes: &[Change], choice: UndoChoice) -> Result<Report, UndoError> {
+async fn take_back(
+    work: &tokio_postgres::Transaction<'_>,
+    way: Option<&Way>,
+    changes: &[Change],
+    choice: UndoChoice,
+) -> Result<Report, UndoError> {
     let taken = changes.iter().map(|change| {
         let xid = change.xid.ok_or_else(|| UndoError::NotUndoable(format!("{} has no transaction", change.undo)))?;
-        Ok(Taken { xid, rows: Some(change.reach.rows()), emptied: !change.reach.rewritten.is_empty() })
+        Ok(Taken { xid, rows: Some(change.reach.rows()), emptied: !change.reach.rewritten.is_empty() || !change.reach.dropped.is_empty() })
     });
-    revert(work, &taken.collect::<Result<Vec<_>, UndoError>>()?, choice).await
+    let taken = taken.collect::<Result<Vec<_>, UndoError>>()?;
+    let Some(way) = way else { return revert(work, &taken, choice).await };
+    work.batch_execute(SETTINGS).await?;
+    let xids: Vec<String> = taken.iter().map(|taken| taken.xid.to_string()).collect();
+    way.go(work, &xids).await?;
+    // Rows of tables that came or went with the definitions came and went with them.
+    let rest: Vec<Taken> = taken.iter().map(|taken| Taken { rows: None, ..*taken }).collect();
+    let mut report = revert_rows_that_are_there(work, &rest, choice).await?;
+    report.definitions = way.script.statements.iter().map(|step| step.sql.clone()).collect();
+    Ok(report)
 }
 
 /// What an undo reached: the way back seen from the other side.
@@ -76,7 +106,9 @@ fn reach(report: &Report) -> Reach {
         .tables
         .iter()
         .map(|(name, table)| (name.clone(), TableReach { inserted: table.restored, updated: table.reverted, deleted: table.removed }));
-    Reach { tables: tables.filter(|(_, rows)| rows.rows() > 0).collect(), ..Reach::default() }
+    let definitions = report.definitions.len() as u64;
+    let catalogs = (definitions > 0).then(|| ("definitions".to_owned(), definitions)).into_iter().collect();
+    Reach { tables: tables.filter(|(_, rows)| rows.rows() > 0).collect(), catalogs, ..Reach::default() }
 }
 
 impl Undo {
@@ -133,7 +165,8 @@ impl Undo {
         };
         let unavailable = |error: reprieve_gate::AuditError| DeskError::Unavailable(error.to_string());
         self.gate.audit().append(started).await.map_err(unavailable)?;
-        let (outcome, answer) = match self.run(login, &found, request.choice).await {
+        let ground = Ground { login, vault: self.options.vault.as_ref(), history: self.history.as_ref() };
+        let (outcome, answer) = match run(ground, &found, request.choice).await {
             Ok(report) => {
                 let outcome = Outcome::Done { tag: "UNDO".to_owned(), reach: reach(&report), xid: report.xid };
                 (outcome, Ok(json!({ "undo": UndoId::from(intent), "report": report })))
@@ -153,18 +186,19 @@ impl Undo {
         self.gate.audit().append(concluded).await.map_err(unavailable)?;
         answer
     }
+}
 
-    async fn run(&self, login: &Login, found: &[Change], choice: UndoChoice) -> Result<Report, Failed> {
-        let mut client = login.connect().await.map_err(Failed::Before)?;
-        let before = |error: tokio_postgres::Error| Failed::Before(error.into());
-        let work = client.transaction().await.map_err(before)?;
-        let report = take_back(&work, found, choice).await.map_err(Failed::Before)?;
-        work.commit().await.map_err(|error| {
-            // Deferred constraints fail at COMMIT, and nothing is changed then.
-            if error.as_db_error().is_some() { Failed::Before(error.into()) } else { Failed::AtCommit(error.into()) }
-        })?;
-        Ok(report)
-    }
+async fn run(ground: Ground<'_>, found: &[Change], choice: UndoChoice) -> Result<Report, Failed> {
+    let way = definitions::plan(ground.login, ground.vault, ground.history, found).await.map_err(Failed::Before)?;
+    let mut client = ground.login.connect().await.map_err(Failed::Before)?;
+    let before = |error: tokio_postgres::Error| Failed::Before(error.into());
+    let work = client.transaction().await.map_err(before)?;
+    let report = take_back(&work, way.as_ref(), found, choice).await.map_err(Failed::Before)?;
+    work.commit().await.map_err(|error| {
+        // Deferred constraints fail at COMMIT, and nothing is changed then.
+        if error.as_db_error().is_some() { Failed::Before(error.into()) } else { Failed::AtCommit(error.into()) }
+    })?;
+    Ok(report)
 }
 
 enum Failed {

@@ -1,0 +1,317 @@
+//! Definitions: keeping what they are whenever they change, and taking an operation's changes of them back.
+//!
+//! A snapshot is taken after every change of the catalogue and lies in the vault; the ledger says when. What an operation did to
+//! definitions is the difference between the last snapshot before it was concluded and the first one after it. The script that leads
+//! back is made by `reprieve-definitions`; this file runs it and fills in rows that were written down whole (`journal.rs`).
+
+use std::{
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use bytes::Bytes;
+use reprieve_definitions::{Data, Definitions, Loss, Options, Scope, Section, Tools, UndoScript, plan_undo, take};
+use reprieve_gate::Audit;
+use reprieve_operation::{Digest, Event, SystemName};
+use reprieve_vault::Vault;
+use tokio::sync::Notify;
+use tokio_postgres::Transaction;
+
+use crate::{Change, History, Login, UndoError, journal::keep_whole, table::Table};
+
+/// The longest that a snapshot may take; whoever waits for one waits no longer either.
+const SNAPSHOT: Duration = Duration::from_secs(30);
+
+/// The longest text of definitions.
+const LONGEST: u64 = 256 << 20;
+
+/// Events read at a time.
+const PAGE: usize = 1_000;
+
+/// Keeps a system's definitions.
+pub struct DefinitionsLog {
+    system: SystemName,
+    login: Login,
+    vault: Vault,
+    audit: Arc<dyn Audit>,
+    /// Counts up with every change of the catalogue, and what of that is kept.
+    wanted: AtomicU64,
+    kept: AtomicU64,
+    asked: Notify,
+    tried: Notify,
+    /// The newest object, and why the last try failed.
+    last: Mutex<(Option<Digest>, Option<String>)>,
+}
+
+impl DefinitionsLog {
+    /// A log that has kept nothing yet.
+    #[must_use]
+    pub fn new(system: SystemName, login: Login, vault: Vault, audit: Arc<dyn Audit>) -> Self {
+        Self {
+            system,
+            login,
+            vault,
+            audit,
+            wanted: AtomicU64::new(1),
+            kept: AtomicU64::new(0),
+            asked: Notify::new(),
+            tried: Notify::new(),
+            last: Mutex::default(),
+        }
+    }
+
+    /// Definitions changed: a new snapshot is wanted.
+    pub(crate) fn want(&self) {
+        self.wanted.fetch_add(1, Ordering::AcqRel);
+        self.asked.notify_one();
+    }
+
+    /// Takes snapshots whenever they are wanted, for ever.
+    pub async fn keep(self: Arc<Self>) {
+        loop {
+            let wanted = self.wanted.load(Ordering::Acquire);
+            let failed = self.take().await.err().map(|error| error.to_string());
+            if let Some(reason) = &failed {
+                tracing::warn!(system = %self.system, reason, "definitions can't be kept; changes of them are held");
+            } else {
+                self.kept.fetch_max(wanted, Ordering::AcqRel);
+            }
+            let has_failed = failed.is_some();
+            self.last.lock().unwrap_or_else(PoisonError::into_inner).1 = failed;
+            self.tried.notify_waiters();
+            if self.wanted.load(Ordering::Acquire) == wanted {
+                let again = if has_failed { Duration::from_secs(5) } else { Duration::from_secs(3600) };
+                let _asked_or_time_to_look = tokio::time::timeout(again, self.asked.notified()).await;
+            }
+        }
+    }
+
+    async fn take(&self) -> Result<(), UndoError> {
+        let definitions = snapshot(&self.login).await?;
+        let object = self.vault.put_bytes(Bytes::from(definitions.text().to_owned())).await.map_err(vault)?;
+        let last = self.last.lock().unwrap_or_else(PoisonError::into_inner).0;
+        if last != Some(object.digest) {
+            let event = Event::DefinitionsTaken { system: self.system.clone(), object: object.digest, bytes: object.plain_bytes };
+            self.audit.append(event).await.map_err(|error| UndoError::Ledger(error.to_string()))?;
+            self.last.lock().unwrap_or_else(PoisonError::into_inner).0 = Some(object.digest);
+        }
+        Ok(())
+    }
+
+    /// Resolves when everything that was wanted until now is kept, or can't be.
+    pub(crate) async fn ready(&self) -> Result<(), String> {
+        let wanted = self.wanted.load(Ordering::Acquire);
+        let kept = async {
+            loop {
+                let tried = self.tried.notified();
+                if self.kept.load(Ordering::Acquire) >= wanted {
+                    return Ok(());
+                }
+                tried.await;
+                if let (false, Some(reason)) =
+                    (self.kept.load(Ordering::Acquire) >= wanted, &self.last.lock().unwrap_or_else(PoisonError::into_inner).1)
+                {
+                    return Err(reason.clone());
+                }
+            }
+        };
+        tokio::time::timeout(SNAPSHOT, kept).await.unwrap_or_else(|_| Err("a snapshot of the definitions takes too long".to_owned()))
+    }
+}
+
+fn vault(error: reprieve_vault::VaultError) -> UndoError {
+    UndoError::Vault(error.to_string())
+}
+
+/// All definitions as they are now.
+async fn snapshot(login: &Login) -> Result<Definitions, UndoError> {
+    let client = login.connect().await?;
+    let version: i32 =
+        client.query_one("SELECT pg_catalog.current_setting('server_version_num')::pg_catalog.int4 / 10000", &[]).await?.get(0);
+    let failed = |error: reprieve_definitions::TakeError| {
+        let cause = std::error::Error::source(&error).map(|cause| format!(": {cause}")).unwrap_or_default();
+        UndoError::Definitions(format!("{error}{cause}"))
+    };
+    let tools = Tools::find(u32::try_from(version).unwrap_or(0)).map_err(failed)?;
+    take(&tools, &login.url(), &Scope { timeout: SNAPSHOT, ..Scope::default() }).await.map_err(failed)
+}
+
+/// The way back of definitions, and what was there before.
+pub(crate) struct Way {
+    pub(crate) script: UndoScript,
+    before: Definitions,
+}
+
+/// Plans how to take back what `changes`, newest first, did to definitions. `None`: nothing.
+pub(crate) async fn plan(
+    login: &Login,
+    objects: Option<&Vault>,
+    history: &dyn History,
+    changes: &[Change],
+) -> Result<Option<Way>, UndoError> {
+    let defining: Vec<&Change> = changes.iter().filter(|change| defines(change)).collect();
+    let (Some(newest), Some(oldest)) = (defining.first(), defining.last()) else { return Ok(None) };
+    let objects = objects.ok_or_else(|| UndoError::NotUndoable("definitions can't be undone without a vault".to_owned()))?;
+    let taken = snapshots(history, newest, oldest)?;
+    let (Some(after), Some(before)) = (taken.first().copied().flatten(), taken.last().copied().flatten()) else {
+        let reason = "the definitions before or after it are not kept (yet); try again in a moment";
+        return Err(UndoError::NotUndoable(reason.to_owned()));
+    };
+    if taken.len() - 1 > defining.len() {
+        let reason = "others changed definitions in between; undo these changes one at a time";
+        return Err(UndoError::NotUndoable(reason.to_owned()));
+    }
+    let (before, after) = (read(objects, before).await?, read(objects, after).await?);
+    let now = snapshot(login).await?;
+    let script = plan_undo(&before, &after, &now, Options::default());
+    if let Some(refusal) = script.refusals.first() {
+        return Err(UndoError::NotUndoable(refusal.to_string()));
+    }
+    if let Some(conflict) = script.conflicts.first() {
+        return Err(UndoError::NotUndoable(format!("`{}` was changed since by somebody else: {}", conflict.object, conflict.because)));
+    }
+    Ok(Some(Way { script, before }))
+}
+
+/// Whether a change may have changed definitions. What only empties or rewrites tables moves `pg_class` alone.
+pub(crate) fn defines(change: &Change) -> bool {
+    let only_storage = |catalog: &str| catalog == "pg_statistic" || (catalog == "pg_class" && !change.reach.rewritten.is_empty());
+    !change.reach.dropped.is_empty() || change.reach.catalogs.iter().any(|(catalog, rows)| *rows > 0 && !only_storage(catalog))
+}
+
+/// The snapshots from the first one after `newest` back to the last one before `oldest`. An end is `None` where there is none.
+fn snapshots(history: &dyn History, newest: &Change, oldest: &Change) -> Result<Vec<Option<Digest>>, UndoError> {
+    let mut found = vec![None];
+    let mut before = u64::MAX;
+    loop {
+        let page = history.before(before, PAGE).map_err(UndoError::Ledger)?;
+        let Some(last) = page.last() else {
+            found.push(None);
+            return Ok(found);
+        };
+        before = last.index;
+        for recorded in &page {
+            let Event::DefinitionsTaken { system, object, .. } = &recorded.event else { continue };
+            if *system != newest.system {
+                continue;
+            }
+            if recorded.index > newest.index {
+                found[0] = Some(*object);
+            } else {
+                found.push(Some(*object));
+                if recorded.index < oldest.index {
+                    return Ok(found);
+                }
+            }
+        }
+    }
+}
+
+async fn read(objects: &Vault, digest: Digest) -> Result<Definitions, UndoError> {
+    let object = objects.describe(digest).await.map_err(vault)?;
+    let bytes = objects.get_bytes(&object, LONGEST).await.map_err(vault)?;
+    let text = std::str::from_utf8(&bytes).map_err(|error| UndoError::Vault(error.to_string()))?;
+    Definitions::parse(text).map_err(|error| UndoError::Vault(error.to_string()))
+}
+
+impl Way {
+    /// Runs the script in the open transaction, and fills in rows and positions that the transactions `xids` wrote down whole.
+    pub(crate) async fn go(&self, work: &Transaction<'_>, xids: &[String]) -> Result<(), UndoError> {
+        // What goes is written down first, so that this can be undone too.
+        for loss in &self.script.loses {
+            let (Loss::Table(table) | Loss::Column(table, _)) = loss;
+            let oid: Option<u32> = work.query_one("SELECT pg_catalog.to_regclass($1)::pg_catalog.oid", &[table]).await?.get(0);
+            if let Some(oid) = oid {
+                work.batch_execute(&keep_whole(oid)).await?;
+            }
+        }
+        self.run(work, Section::Before).await?;
+        for data in &self.script.needs_data {
+            self.fill(work, xids, data).await?;
+        }
+        self.run(work, Section::After).await
+    }
+
+    async fn run(&self, work: &Transaction<'_>, section: Section) -> Result<(), UndoError> {
+        for step in self.script.statements.iter().filter(|step| step.section == section) {
+            let Some(or_else) = &step.or_else else {
+                work.batch_execute(&step.sql).await?;
+                continue;
+            };
+            work.batch_execute("SAVEPOINT definition").await?;
+            if work.batch_execute(&step.sql).await.is_err() {
+                work.batch_execute("ROLLBACK TO SAVEPOINT definition").await?;
+                work.batch_execute(or_else).await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// The number that a table or sequence had before.
+    fn oid(&self, spelled: &str) -> Option<u32> {
+        let is_it =
+            |schema: Option<&str>, name: &str| schema.is_some_and(|schema| spelled == format!("{}.{}", quoted(schema), quoted(name)));
+        let entries = self.before.entries().iter().filter(|entry| matches!(entry.kind(), "TABLE" | "SEQUENCE"));
+        entries.filter(|entry| is_it(entry.schema(), entry.name())).find_map(|entry| entry.identity().map(|(_, oid)| oid))
+    }
+
+    async fn fill(&self, work: &Transaction<'_>, xids: &[String], data: &Data) -> Result<(), UndoError> {
+        let spelled = match data {
+            Data::Rows { table } | Data::Column { table, .. } => table,
+            Data::Sequence { sequence } => sequence,
+        };
+        let not_kept = || UndoError::NotUndoable(format!("`{spelled}` was not written down whole before it went"));
+        let oid = self.oid(spelled).ok_or_else(not_kept)?;
+        let listed = xids.iter().map(|xid| format!("'{xid}'")).collect::<Vec<_>>().join(",");
+        let whole = format!("FROM reprieve.journal s WHERE s.xid IN ({listed}) AND s.relation = {oid} AND s.statement < 0");
+        let noted = work.query_opt(&format!("SELECT s.new {whole} AND s.old IS NULL ORDER BY s.statement LIMIT 1"), &[]).await?;
+        let noted: String = noted.ok_or_else(not_kept)?.get(0);
+        match data {
+            Data::Sequence { sequence } => {
+                let (value, is_called) = noted.split_once(',').ok_or_else(not_kept)?;
+                let text = "SELECT pg_catalog.setval($1::pg_catalog.text::pg_catalog.regclass, $2::pg_catalog.text::pg_catalog.int8, $3)";
+                work.execute(text, &[sequence, &value, &(is_called == "t" || is_called == "true")]).await?;
+            }
+            Data::Rows { table } => {
+                let now: Option<u32> = work.query_one("SELECT pg_catalog.to_regclass($1)::pg_catalog.oid", &[table]).await?.get(0);
+                let made = Table::look(work, now.ok_or_else(not_kept)?).await?.ok_or_else(not_kept)?;
+                let columns: Vec<&str> = made.written().map(|column| column.name.as_str()).collect();
+                let values: Vec<String> = columns.iter().map(|column| format!("(r.b).{column}")).collect();
+                work.batch_execute(&format!(
+                    "INSERT INTO {table} ({}) OVERRIDING SYSTEM VALUE SELECT {} FROM (SELECT s.old::{table} AS b {whole} AND s.old IS NOT NULL OFFSET 0) r",
+                    columns.join(", "),
+                    values.join(", ")
+                ))
+                .await?;
+            }
+            Data::Column { table, column, kind: _, key } => {
+                if key.is_empty() {
+                    let reason =
+                        format!("rows of `{table}` can't be told apart without a primary key, so a column's values can't be put back");
+                    return Err(UndoError::NotUndoable(reason));
+                }
+                let same: Vec<String> = key.iter().map(|name| format!("t.{name} = (r.b).{name}")).collect();
+                work.batch_execute(&format!(
+                    "DROP TABLE IF EXISTS pg_temp.undo_shape; CREATE TEMPORARY TABLE undo_shape ({noted}) ON COMMIT DROP"
+                ))
+                .await?;
+                work.batch_execute(&format!(
+                    "UPDATE {table} t SET {column} = (r.b).{column} FROM (SELECT s.old::pg_temp.undo_shape AS b {whole} AND s.old IS NOT NULL OFFSET 0) r WHERE {}",
+                    same.join(" AND ")
+                ))
+                .await?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// A name as `pg_dump` spells it where it has to.
+fn quoted(name: &str) -> String {
+    let plain = name.starts_with(|c: char| c.is_ascii_lowercase() || c == '_')
+        && name.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_' || c == '$');
+    if plain { name.to_owned() } else { format!("\"{}\"", name.replace('"', "\"\"")) }
+}
