@@ -1,11 +1,14 @@
 """Proxies: the processes between pgbench and the server; starting PgBouncer, and reading /proc about any of them."""
 
+import base64
 import glob
+import hmac
 import json
 import os
 import pwd
 import shutil
 import socket
+import struct
 import subprocess
 import time
 from urllib.parse import unquote, urlsplit
@@ -22,6 +25,10 @@ class Target:
         self.host, self.port = parts.hostname, parts.port or 5432
         self.user, self.password = unquote(parts.username or "postgres"), unquote(parts.password or "")
         self.database = unquote(parts.path.lstrip("/")) or self.user
+
+    def as_role(self, user, password):
+        """The same place under another login."""
+        return Target(self.name, f"postgres://{quote(user)}:{quote(password)}@{self.host}:{self.port}/{quote(self.database)}", self.pid)
 
     def psql(self, sql):
         """Runs SQL, returns what was printed, raises with the error text."""
@@ -113,6 +120,68 @@ log_stats = 0
         except subprocess.TimeoutExpired:
             self.process.kill()
             self.process.wait()
+
+
+class Reprieve:
+    """A gateway of our own with everything on, in front of a database; `protect --apply` has been run where it can be."""
+
+    def __init__(self, binary, agents, admin, folder):
+        self.binary, self.folder = os.path.abspath(binary), folder
+        if not os.path.exists(self.binary):
+            exit_with(f"{binary} is missing: cargo build --release --package reprieve")
+        self.environment = {name: value for name, value in os.environ.items() if not name.startswith("REPRIEVE_")}
+        self.environment |= {"BENCH_URL": agents.url, "BENCH_ADMIN_URL": admin.url, "REPRIEVE_PASSPHRASE": "correct horse battery staple"}
+        ports = free_port(), free_port()
+        many = 1_000_000_000_000
+        with open(f"{folder}/reprieve.toml", "w", encoding="utf-8") as file:
+            file.write(f"""[listen]
+postgres = "127.0.0.1:{ports[0]}"
+operators = "127.0.0.1:{ports[1]}"
+[budget.bench]
+rows_per_statement = {many}
+rows_per_transaction = {many}
+rows_per_hour = {many}
+relations_dropped = 0
+[[system]]
+name = "bench"
+kind = "postgres"
+environment = "bench"
+url = "env:BENCH_URL"
+admin = "env:BENCH_ADMIN_URL"
+""")
+        secret = self.tell("init", "--operator", "ana")["totp_secret"]
+        self.protected = self.tell("protect", "bench", "--apply")["done"]
+        with open(f"{folder}/serve.log", "wb") as log:
+            self.process = subprocess.Popen([self.binary, "serve"], cwd=folder, env=self.environment, stdin=subprocess.DEVNULL,
+                                            stdout=log, stderr=log)
+        for port in ports:
+            wait_for_port(self.process, port, f"{folder}/serve.log")
+        self.environment["REPRIEVE_CODE"] = one_time_code(secret)
+        agent = self.tell("agent", "add", "bench", "--system", "bench", "--allow", "read,write", "--as", "ana")
+        self.target = Target("reprieve", agent["url"], self.process.pid)
+
+    def tell(self, *arguments):
+        done = subprocess.run([self.binary, *arguments, "--json"], cwd=self.folder, env=self.environment, stdin=subprocess.DEVNULL,
+                              capture_output=True, text=True, check=False)
+        if done.returncode != 0:
+            exit_with(f"`reprieve {' '.join(arguments)}` failed: {done.stdout} {done.stderr}")
+        return json.loads(done.stdout)
+
+    def stop(self):
+        self.process.terminate()
+        try:
+            self.process.wait(timeout=20)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait()
+
+
+def one_time_code(secret):
+    """The six digits of now (RFC 6238)."""
+    key = base64.b32decode(secret + "=" * (-len(secret) % 8))
+    digest = hmac.new(key, struct.pack(">Q", int(time.time()) // 30), "sha1").digest()
+    at = digest[-1] & 15
+    return f"{(struct.unpack('>I', digest[at:at + 4])[0] & 0x7FFFFFFF) % 1_000_000:06}"
 
 
 def quote(text):

@@ -34,8 +34,10 @@ pub(crate) enum Command {
     /// Print what would be in force, and whether everything needed is there.
     #[command(after_help = "Example: reprieve check")]
     Check,
-    /// What a database allows, and what can be promised there.
-    #[command(after_help = "Example: reprieve protect pocket-prod --check")]
+    /// What a database allows and what can be promised there; sets it up for Reprieve, or takes that away again.
+    #[command(
+        after_help = "Example: reprieve protect pocket-prod --check\n--apply and --remove log in with the system's `admin` and print what they do first."
+    )]
     Protect(Protect),
     /// Credentials that only the gateway puts on the wire.
     #[command(subcommand, after_help = "Example: reprieve secret set prod < url.txt")]
@@ -85,9 +87,25 @@ pub(crate) struct Init {
 #[derive(Debug, Args)]
 pub(crate) struct Protect {
     pub(crate) system: SystemName,
+    #[command(flatten)]
+    pub(crate) what: ProtectWhat,
+    /// Only print what would be done.
+    #[arg(long, conflicts_with = "check")]
+    pub(crate) dry_run: bool,
+}
+
+#[derive(Debug, Args)]
+#[group(required = true, multiple = false)]
+pub(crate) struct ProtectWhat {
     /// Only look.
     #[arg(long)]
     pub(crate) check: bool,
+    /// Install what makes measuring fast. Running it again brings it up to date.
+    #[arg(long)]
+    pub(crate) apply: bool,
+    /// Take away everything that was installed.
+    #[arg(long)]
+    pub(crate) remove: bool,
 }
 
 #[derive(Debug, Subcommand)]

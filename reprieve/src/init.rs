@@ -48,6 +48,7 @@ relations_dropped    = 0
 # kind        = "postgres"
 # environment = "production"
 # url         = "secret:prod"    # or "env:PROD_DATABASE_URL"
+# admin       = "secret:prod-admin"    # for `protect --apply` alone: a login out of the agents' reach
 "#;
 
 pub(crate) fn init(cli: &Cli, init: &Init) -> anyhow::Result<u8> {

@@ -17,6 +17,7 @@ mod keys;
 mod ledger;
 mod operator;
 mod people;
+mod protect;
 mod serve;
 mod settings;
 mod undo;
@@ -69,7 +70,7 @@ fn run(cli: &Cli) -> anyhow::Result<u8> {
         Command::Init(_) | Command::Demo(_) => Ok(0),
         Command::Serve => serve::serve(cli, settings),
         Command::Check => serve::check(cli, &settings),
-        Command::Protect(protect) => people::protect(cli, &settings, protect),
+        Command::Protect(protect) => protect::protect(cli, &settings, protect),
         Command::Undo(command) => undo::undo(cli, &settings, command),
         Command::Secret(secret) => people::secret(cli, &settings, secret),
         Command::Agent(agent) => people::agent(cli, &settings, agent),

@@ -1,4 +1,4 @@
-//! What people ask for: agents, operators, holds, freezing, secrets, and what a database allows.
+//! What people ask for: agents, operators, holds, freezing and secrets.
 
 use std::{io::Read as _, time::Duration};
 
@@ -6,52 +6,18 @@ use anyhow::{Context as _, bail};
 use reprieve_gate::Command;
 use reprieve_operation::{Answer, HoldId, HoldState, HoldStatus, Kind, Timestamp};
 use reprieve_secrets::{Secret as Sealed, SecretName};
-use reprieve_surface_postgres::Level;
 use serde_json::{Value, json};
 
 use crate::{
-    args::{Agent, As, Cli, Freeze, Hold, Operator, Protect, Secret, Thaw},
+    args::{Agent, As, Cli, Freeze, Hold, Operator, Secret, Thaw},
     keys::Keys,
     ledger::read_state,
     operator::{enrol, send},
     settings::{Settings, parse_duration},
-    wire,
 };
 
 fn say(cli: &Cli, value: &Value, text: &str) {
     if cli.json { tell!("{value}") } else { tell!("{text}") }
-}
-
-pub(crate) fn protect(cli: &Cli, settings: &Settings, protect: &Protect) -> anyhow::Result<u8> {
-    if !protect.check {
-        bail!("only `--check` works so far: nothing is installed in the database before undo is built");
-    }
-    let target = wire::target(settings.system(protect.system.as_str())?, &Keys::of(settings))?;
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let findings = runtime.block_on(reprieve_surface_postgres::check(&target))?;
-    let unsafe_found = findings.iter().any(|finding| finding.level == Level::Unsafe);
-    if cli.json {
-        tell!("{}", json!({ "system": protect.system, "safe": !unsafe_found, "findings": findings }));
-    } else {
-        tell!("{} at {} as {}", protect.system, target.address(), target.user());
-        for finding in &findings {
-            let mark = match finding.level {
-                Level::Good => "good  ",
-                Level::Note => "note  ",
-                Level::Unsafe => "UNSAFE",
-            };
-            tell!("  {mark}  {}: {}", finding.subject, finding.text);
-        }
-        tell!(
-            "{}",
-            if unsafe_found {
-                "Agents must not use this role: its effects can't be bounded."
-            } else {
-                "What agents do with this role is measured and bounded."
-            }
-        );
-    }
-    Ok(u8::from(unsafe_found))
 }
 
 pub(crate) fn secret(cli: &Cli, settings: &Settings, secret: &Secret) -> anyhow::Result<u8> {

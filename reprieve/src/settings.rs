@@ -149,6 +149,8 @@ pub(crate) struct System {
     pub(crate) environment: Environment,
     /// `env:NAME`, `secret:NAME` or `file:PATH`.
     pub(crate) url: String,
+    /// An administrator's login for `protect`, named in the same way; `url` if missing. Agents never get it.
+    pub(crate) admin: Option<String>,
     /// Rows up to which an unbounded change is run (and rolled back) to be measured.
     #[serde(default = "measure_limit")]
     pub(crate) measure_limit: u64,

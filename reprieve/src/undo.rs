@@ -7,7 +7,7 @@ use reprieve_audit::{SystemClock, decode};
 use reprieve_gate::{Clock as _, Command, UndoChoice, UndoRequest};
 use reprieve_operation::{Recorded, UndoId};
 use reprieve_store::{Reader, SqliteStore};
-use reprieve_undo::{Change, History, Login, Report, Standing, UndoError, changes, preview, row_changes};
+use reprieve_undo::{Change, Ground, History, Login, Report, Standing, UndoError, changes, preview, row_changes};
 use serde_json::{Value, json};
 
 use crate::{
@@ -62,7 +62,8 @@ pub(crate) fn undo(cli: &Cli, settings: &Settings, command: &Undo) -> anyhow::Re
                 _ => UndoChoice::Stop,
             };
             if *dry_run {
-                let report = runtime.block_on(preview(&login(settings, &found[0])?, &found, choice));
+                let ground = Grounds::of(settings, &found[0])?;
+                let report = runtime.block_on(preview(ground.as_ground(), &found, choice));
                 return say_preview(cli, &found, report);
             }
             let request = UndoRequest { changes: found.iter().map(|change| change.undo).collect(), choice };
@@ -125,8 +126,21 @@ fn find(settings: &Settings, ids: &[UndoId]) -> anyhow::Result<Vec<Change>> {
     }
 }
 
-fn login(settings: &Settings, change: &Change) -> anyhow::Result<Login> {
-    wire::login(settings.system(change.system.as_str())?, &Keys::of(settings))
+/// What it takes to look at a change's system.
+struct Grounds {
+    login: Login,
+    history: LedgerHistory,
+}
+
+impl Grounds {
+    fn of(settings: &Settings, change: &Change) -> anyhow::Result<Self> {
+        let login = wire::login(settings.system(change.system.as_str())?, &Keys::of(settings))?;
+        Ok(Self { login, history: history(settings)? })
+    }
+
+    fn as_ground(&self) -> Ground<'_> {
+        Ground { login: &self.login, vault: None, history: &self.history }
+    }
 }
 
 async fn list(cli: &Cli, settings: &Settings, which: &Which, limit: usize) -> anyhow::Result<u8> {
@@ -134,7 +148,8 @@ async fn list(cli: &Cli, settings: &Settings, which: &Which, limit: usize) -> an
     let mut listed = Vec::new();
     for change in &found {
         let conflicts = if change.standing == Standing::Undoable && change.reach.rows() <= LOOKED_AT {
-            Some(match preview(&login(settings, change)?, std::slice::from_ref(change), UndoChoice::Stop).await {
+            let ground = Grounds::of(settings, change)?;
+            Some(match preview(ground.as_ground(), std::slice::from_ref(change), UndoChoice::Stop).await {
                 Ok(_) => "none".to_owned(),
                 Err(UndoError::Conflicts(report)) => format!("{} rows were changed since", report.conflicts_found),
                 Err(error) => error.to_string(),
@@ -183,10 +198,10 @@ fn standing(change: &Change, now: reprieve_operation::Timestamp) -> String {
 
 async fn show(cli: &Cli, settings: &Settings, id: UndoId, diff: bool) -> anyhow::Result<u8> {
     let found = find(settings, &[id])?;
-    let login = login(settings, &found[0])?;
-    let rows = if diff { row_changes(&login, &found[0], SHOWN_ROWS).await? } else { Vec::new() };
+    let ground = Grounds::of(settings, &found[0])?;
+    let rows = if diff { row_changes(&ground.login, &found[0], SHOWN_ROWS).await? } else { Vec::new() };
     let report = match found[0].standing {
-        Standing::Undoable => Some(preview(&login, &found, UndoChoice::Stop).await),
+        Standing::Undoable => Some(preview(ground.as_ground(), &found, UndoChoice::Stop).await),
         _ => None,
     };
     if cli.json {

@@ -40,7 +40,7 @@ pub(crate) fn build(settings: &Settings, keys: &Keys) -> anyhow::Result<Parts> {
     let gate = Arc::new(Gate::new(audit.clone(), clock.clone(), policy.clone(), options));
     let logins = settings.system.iter().map(|system| Ok((system.name.clone(), login(system, keys)?))).collect::<anyhow::Result<_>>()?;
     let history = Arc::new(LedgerHistory::open(&settings.ledger_file()?)?);
-    let undo = Arc::new(Undo::new(gate.clone(), history, UndoOptions { logins, window: settings.undo.window }));
+    let undo = Arc::new(Undo::new(gate.clone(), history, UndoOptions { logins, vault: None, window: settings.undo.window }));
     let desk = Arc::new(open_desk(settings, keys, audit.clone(), clock, Some(undo))?);
     let systems = settings.system.iter().map(|system| open_system(system, keys)).collect::<anyhow::Result<Vec<_>>>()?;
     let options = Options {
@@ -81,16 +81,25 @@ pub(crate) fn open_desk(
     Ok(ApprovalsDesk::new(audit, clock, options)?)
 }
 
-/// The connection target of one system.
+/// The connection target of one system, with the agents' login.
 pub(crate) fn target(system: &crate::settings::System, keys: &Keys) -> anyhow::Result<Target> {
+    target_by(&system.url, "URL", system, keys)
+}
+
+/// The same with the administrator's.
+pub(crate) fn admin_target(system: &crate::settings::System, keys: &Keys) -> anyhow::Result<Target> {
+    target_by(system.admin.as_ref().unwrap_or(&system.url), "administrator's URL", system, keys)
+}
+
+fn target_by(reference: &str, what: &str, system: &crate::settings::System, keys: &Keys) -> anyhow::Result<Target> {
     let secrets = keys.secrets()?;
-    let url = resolve(&system.url, Some(&secrets)).with_context(|| format!("cannot find the URL of `{}`", system.name))?;
-    Target::parse(url.reveal()).with_context(|| format!("the URL of `{}` is not right", system.name))
+    let url = resolve(reference, Some(&secrets)).with_context(|| format!("cannot find the {what} of `{}`", system.name))?;
+    Target::parse(url.reveal()).with_context(|| format!("the {what} of `{}` is not right", system.name))
 }
 
 /// The login by which Reprieve itself works in a system.
 pub(crate) fn login(system: &crate::settings::System, keys: &Keys) -> anyhow::Result<Login> {
-    let target = target(system, keys)?;
+    let target = admin_target(system, keys)?;
     let (mode, config) = target.tls();
     let encrypted = match mode {
         TlsMode::Off => Some(false),
@@ -102,7 +111,7 @@ pub(crate) fn login(system: &crate::settings::System, keys: &Keys) -> anyhow::Re
 
 fn open_system(system: &crate::settings::System, keys: &Keys) -> anyhow::Result<Arc<System>> {
     let crate::settings::SystemKind::Postgres = system.kind;
-    let journal = Journal::new(login(system, keys)?);
+    let journal = Journal::new(login(system, keys)?, None);
     let open = System::new(system.name.clone(), system.environment.clone(), target(system, keys)?, system.measure_limit);
     Ok(Arc::new(open.with_coverage(Arc::new(journal))))
 }

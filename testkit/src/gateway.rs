@@ -52,6 +52,8 @@ pub struct GuardedSystem {
     pub environment: String,
     /// The URL with the credentials that only the gateway knows.
     pub url: String,
+    /// The URL that `protect` logs in with, if it is another one.
+    pub admin_url: Option<String>,
     /// Rows up to which an unbounded change is run to be measured; the program's default if `None`.
     pub measure_limit: Option<u64>,
 }
@@ -59,7 +61,13 @@ pub struct GuardedSystem {
 impl GuardedSystem {
     /// A system with the default limit of measuring.
     pub fn new(name: &str, environment: &str, url: &str) -> GuardedSystem {
-        GuardedSystem { name: name.to_owned(), environment: environment.to_owned(), url: url.to_owned(), measure_limit: None }
+        GuardedSystem {
+            name: name.to_owned(),
+            environment: environment.to_owned(),
+            url: url.to_owned(),
+            admin_url: None,
+            measure_limit: None,
+        }
     }
 }
 
@@ -375,6 +383,9 @@ impl Gateway {
         }
         for (number, system) in self.options.systems.iter().enumerate() {
             command.env(format!("GUARDED_{number}_URL"), &system.url);
+            if let Some(url) = &system.admin_url {
+                command.env(format!("GUARDED_{number}_ADMIN_URL"), url);
+            }
         }
     }
 
@@ -398,10 +409,13 @@ impl Gateway {
             }
         }
         for (number, system) in systems.iter().enumerate() {
-            let GuardedSystem { name, environment, url: _, measure_limit } = system;
+            let GuardedSystem { name, environment, url: _, admin_url, measure_limit } = system;
             text += &format!(
                 "[[system]]\nname = \"{name}\"\nkind = \"postgres\"\nenvironment = \"{environment}\"\nurl = \"env:GUARDED_{number}_URL\"\n"
             );
+            if admin_url.is_some() {
+                text += &format!("admin = \"env:GUARDED_{number}_ADMIN_URL\"\n");
+            }
             if let Some(rows) = measure_limit {
                 text += &format!("measure_limit = {rows}\n");
             }

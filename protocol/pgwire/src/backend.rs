@@ -11,7 +11,7 @@ use std::ops::RangeInclusive;
 use bytes::{Bytes, BytesMut};
 
 pub use message::{
-    Authentication, Column, DataRow, affected_rows, backend_key_data, command_tag, data_row, negotiate_protocol_version,
+    Authentication, Column, DataRow, affected_rows, backend_key_data, command_tag, data_row, function_result, negotiate_protocol_version,
     parameter_description, parameter_status, ready_status, row_description,
 };
 pub use server_error::ServerError;

@@ -43,7 +43,7 @@ async fn main() -> anyhow::Result<()> {
     client.batch_execute(&table).await?;
     let (plain_update, _) = run(&mut client, "UPDATE big SET amount = amount + 1").await?;
     client.batch_execute(&format!("{table}; CREATE SCHEMA reprieve")).await?;
-    for step in journal::plan(&client).await? {
+    for step in journal::planned(&client).await? {
         client.batch_execute(&step.sql).await?;
     }
     let (deleted, xid) = run(&mut client, "DELETE FROM big").await?;

@@ -226,7 +226,12 @@ pub fn covered_tables() -> String {
 }
 
 /// What is missing for every table that can be covered to be covered.
-pub async fn plan(client: &Client) -> Result<Vec<Step>, UndoError> {
+pub async fn plan(login: &Login) -> Result<Vec<Step>, UndoError> {
+    planned(&login.connect().await?).await
+}
+
+/// The same over a connection.
+pub async fn planned(client: &Client) -> Result<Vec<Step>, UndoError> {
     let mut steps = Vec::new();
     let mut step = |purpose: &str, sql: String| steps.push(Step { purpose: purpose.to_owned(), sql });
     if !is_set_up(client).await? {
@@ -276,11 +281,15 @@ pub async fn plan(client: &Client) -> Result<Vec<Step>, UndoError> {
 }
 
 /// Takes the journal and its triggers away; what it holds is lost.
-pub async fn removal(client: &Client) -> Result<Vec<Step>, UndoError> {
+pub async fn removal(login: &Login) -> Result<Vec<Step>, UndoError> {
+    let client = login.connect().await?;
     let triggers = "SELECT pg_catalog.format('DROP TRIGGER %I ON %I.%I', t.tgname, n.nspname, c.relname), pg_catalog.format('%I.%I', n.nspname, c.relname) \
         FROM pg_catalog.pg_trigger t JOIN pg_catalog.pg_proc f ON f.oid = t.tgfoid JOIN pg_catalog.pg_namespace s ON s.oid = f.pronamespace \
         JOIN pg_catalog.pg_class c ON c.oid = t.tgrelid JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace \
         WHERE s.nspname = 'reprieve' AND f.proname LIKE 'keep\\_%' AND t.tgparentid = 0 ORDER BY 2, 1";
+    if client.query_one("SELECT pg_catalog.to_regnamespace('reprieve') IS NULL", &[]).await?.get(0) {
+        return Ok(Vec::new());
+    }
     let mut steps: Vec<Step> = client
         .query(triggers, &[])
         .await?

@@ -21,10 +21,10 @@ async fn covered(schema: &str) -> (Postgres, Client) {
 }
 
 async fn protect(client: &Client) {
-    for step in journal::plan(client).await.expect("a plan") {
+    for step in journal::planned(client).await.expect("a plan") {
         client.batch_execute(&step.sql).await.unwrap_or_else(|error| panic!("{}: {error:?}\n{}", step.purpose, step.sql));
     }
-    assert_eq!(journal::plan(client).await.expect("a plan"), [], "nothing is left to do");
+    assert_eq!(journal::planned(client).await.expect("a plan"), [], "nothing is left to do");
 }
 
 /// Every row of every table of `public`.

@@ -4,11 +4,14 @@
 //! every system catalog; the latter show definitions, privileges and TRUNCATE by whatever route. Everything is addressed by oid
 //! and every function and operator by schema, so that an agent's search path can't replace it.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
 use reprieve_operation::{Reach, TableReach};
 
-use crate::wire::Captured;
+use crate::{
+    guard_function::{Found, GuardCall, GuardFunction},
+    wire::Captured,
+};
 
 /// What is known of one relation from outside the transaction.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -49,6 +52,29 @@ pub(crate) struct Snapshot {
     pub(crate) loud: HashSet<String>,
     /// Tables whose every row change is written down in the same transaction, so that it can be taken back.
     covered: HashSet<u32>,
+    /// Tables that the guard counts, by oid.
+    counted: BTreeSet<u32>,
+    /// The guard as a function, where it is installed as it has to be.
+    pub(crate) function: Option<GuardFunction>,
+}
+
+/// A guard, ready to be sent.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Guard {
+    /// As a statement that needs nothing in the database.
+    Select(String),
+    /// As a call of the function that is installed there.
+    Call(GuardCall),
+}
+
+impl Guard {
+    /// The guard as a statement.
+    pub(crate) fn statement(&self) -> String {
+        match self {
+            Self::Select(text) => text.clone(),
+            Self::Call(call) => call.statement(),
+        }
+    }
 }
 
 /// Reads the relations of the database: oid, schema.name, relkind, relpersistence, relfilenode, columns, column rules, rules, rows.
@@ -92,14 +118,18 @@ SELECT c.oid, c.relname FROM pg_catalog.pg_class c
 WHERE c.relkind OPERATOR(pg_catalog.=) 'r' AND c.oid OPERATOR(pg_catalog.<) 16384::pg_catalog.oid
  AND c.relnamespace OPERATOR(pg_catalog.=) 'pg_catalog'::pg_catalog.regnamespace::pg_catalog.oid ORDER BY 1";
 
-/// Reads what may run inside COMMIT, what may run at all, and the largest oid.
+/// Reads what may run inside COMMIT, what may run at all (but for what is ours and out of the agents' reach), and the largest oid.
 pub(crate) const TRIGGERS: &str = "
 SELECT COALESCE(pg_catalog.bool_or(t.tgdeferrable), false), (pg_catalog.count(*) OPERATOR(pg_catalog.>) 0)
  OR EXISTS (SELECT FROM pg_catalog.pg_rewrite r WHERE r.ev_type OPERATOR(pg_catalog.<>) '1' AND r.oid OPERATOR(pg_catalog.>=) 16384::pg_catalog.oid)
- OR EXISTS (SELECT FROM pg_catalog.pg_proc f WHERE f.oid OPERATOR(pg_catalog.>=) 16384::pg_catalog.oid AND f.prolang OPERATOR(pg_catalog.>=) 14::pg_catalog.oid),
+ OR EXISTS (SELECT FROM pg_catalog.pg_proc f WHERE f.oid OPERATOR(pg_catalog.>=) 16384::pg_catalog.oid AND f.prolang OPERATOR(pg_catalog.>=) 14::pg_catalog.oid
+  AND NOT (f.pronamespace OPERATOR(pg_catalog.=) ANY (SELECT n.oid FROM pg_catalog.pg_namespace n WHERE n.nspname OPERATOR(pg_catalog.=) 'reprieve'
+   AND NOT pg_catalog.pg_has_role(n.nspowner, 'MEMBER')))),
  (SELECT pg_catalog.max(c.oid) FROM pg_catalog.pg_class c),
  (SELECT pg_catalog.count(*) FROM pg_catalog.pg_type y WHERE y.typtype OPERATOR(pg_catalog.=) ANY ('{d,r}') AND y.oid OPERATOR(pg_catalog.>=) 16384::pg_catalog.oid)
-FROM pg_catalog.pg_trigger t WHERE NOT t.tgisinternal";
+FROM pg_catalog.pg_trigger t WHERE NOT t.tgisinternal
+ AND NOT EXISTS (SELECT FROM pg_catalog.pg_proc g JOIN pg_catalog.pg_namespace n ON n.oid OPERATOR(pg_catalog.=) g.pronamespace WHERE g.oid OPERATOR(pg_catalog.=) t.tgfoid
+  AND n.nspname OPERATOR(pg_catalog.=) 'reprieve' AND NOT pg_catalog.pg_has_role(n.nspowner, 'MEMBER'))";
 
 /// Reads the cursors WITH HOLD: the text that declared them, and whether that was before this transaction.
 pub(crate) const CURSORS: &str = "
@@ -118,10 +148,11 @@ const OURS: &str = "reprieve.";
 const MARK: &str = "reprieve:";
 
 impl Snapshot {
-    /// Builds a snapshot from the answers to [`RELATIONS`], [`CATALOGS`] and [`TRIGGERS`]. `None`: an answer is not as expected.
-    pub(crate) fn read(relations: &Captured, catalogs: &Captured, triggers: &Captured, loud: &Captured) -> Option<Self> {
+    /// Builds a snapshot from the answers to [`RELATIONS`], [`CATALOGS`], [`TRIGGERS`], [`LOUD`] and
+    /// [`GUARD_FUNCTION`](crate::guard_function::GUARD_FUNCTION). `None`: an answer is not as expected.
+    pub(crate) fn read([relations, catalogs, triggers, loud, function]: [&Captured; 5]) -> Option<Self> {
         let mut snapshot = Self::default();
-        if [relations, catalogs, triggers, loud].iter().any(|captured| captured.error.is_some()) {
+        if [relations, catalogs, triggers, loud, function].iter().any(|captured| captured.error.is_some()) {
             return None;
         }
         snapshot.loud = loud.rows.iter().filter_map(|row| row.first()?.clone()).collect();
@@ -147,19 +178,30 @@ impl Snapshot {
         snapshot.user_code = row.get(1)?.as_deref()? == "t";
         snapshot.max_oid = row.get(2)?.as_deref()?.parse().ok()?;
         snapshot.code_types = row.get(3)?.as_deref()?.parse().ok()?;
-        (snapshot.catalogs.len() >= 50).then_some(snapshot)
-    }
-
-    fn counted(&self) -> impl Iterator<Item = u32> + '_ {
         let counts = |relation: &Relation| {
             matches!(relation.kind, 'r' | 'p' | 'm') && relation.persistence != 't' && !relation.name.starts_with(OURS)
         };
-        self.relations.iter().filter(move |(_, relation)| counts(relation)).map(|(oid, _)| *oid)
+        snapshot.counted = snapshot.relations.iter().filter(|(_, relation)| counts(relation)).map(|(oid, _)| *oid).collect();
+        let (found, function) = GuardFunction::read(function, &snapshot.counted, &snapshot.catalog_oids());
+        snapshot.function = function;
+        snapshot.user_code |= found == Found::Other;
+        (snapshot.catalogs.len() >= 50).then_some(snapshot)
+    }
+
+    /// The system catalogs in order.
+    pub(crate) fn catalog_oids(&self) -> Vec<u32> {
+        self.catalogs.keys().copied().collect()
+    }
+
+    /// The tables that the guard counts. `None`: there are too many.
+    pub(crate) fn counted(&self) -> Option<&BTreeSet<u32>> {
+        (self.counted.len() <= LISTED_TABLES).then_some(&self.counted)
     }
 
     /// Counted tables from which there is no way back.
     fn uncovered(&self) -> impl Iterator<Item = u32> + '_ {
-        self.counted().filter(|oid| !self.covered.contains(oid))
+        let is_view = |oid: &u32| self.relations.get(oid).is_some_and(|relation| relation.kind == 'm');
+        self.counted.iter().copied().filter(move |oid| !self.covered.contains(oid) && !is_view(oid))
     }
 
     /// The guard that raises above `ceiling` rows, on any definition change, and on a cursor that would run inside COMMIT. It answers
@@ -167,20 +209,27 @@ impl Snapshot {
     ///
     /// With `unknown_too` it also raises when there is a relation that we don't know. Only where the work can be run again: others'
     /// temporary tables would otherwise fail a client's COMMIT. What isn't counted then is younger than the last look.
-    pub(crate) fn raising_guard(&self, ceiling: u64, unknown_too: bool) -> Option<String> {
-        if self.counted().count() > LISTED_TABLES || self.max_oid > 4_000_000_000 {
+    pub(crate) fn raising_guard(&self, ceiling: u64, unknown_too: bool) -> Option<Guard> {
+        // Tables that are called like ours and that agents may reach are counted the long way.
+        if self.covered.is_empty() && self.relations.values().any(|relation| relation.name.starts_with(OURS)) {
             return None;
         }
-        let mut oids: Vec<u32> = self.counted().chain(self.catalogs.keys().copied()).collect();
-        oids.sort_unstable();
-        let oids = oids.iter().map(u32::to_string).collect::<Vec<_>>().join(",");
+        let tables = self.counted().filter(|_| self.max_oid <= 4_000_000_000)?;
+        Some(match &self.function {
+            Some(function) => Guard::Call(function.call(ceiling, unknown_too.then_some(self.max_oid))),
+            None => Guard::Select(self.raising_select(tables, ceiling, unknown_too)),
+        })
+    }
+
+    fn raising_select(&self, tables: &BTreeSet<u32>, ceiling: u64, unknown_too: bool) -> String {
+        let oids = self.catalogs.keys().chain(tables).map(u32::to_string).collect::<Vec<_>>().join(",");
         let known = match (unknown_too, self.max_oid) {
             (true, max) => {
                 format!("AND (SELECT pg_catalog.max(p.oid) FROM pg_catalog.pg_class p) OPERATOR(pg_catalog.=) {max}::pg_catalog.oid")
             }
             (false, _) => String::new(),
         };
-        Some(format!(
+        format!(
             "SELECT pg_catalog.pg_stat_force_next_flush(), CASE WHEN g.r OPERATOR(pg_catalog.<=) {ceiling}::pg_catalog.numeric AND g.c OPERATOR(pg_catalog.=) 0::pg_catalog.int8 \
              {known} \
              AND NOT EXISTS (SELECT FROM pg_catalog.pg_cursor() h WHERE h.is_holdable) THEN g.t \
@@ -191,7 +240,7 @@ impl Snapshot {
              FROM (SELECT y.o, y.i, y.u, y.d, (y.i OPERATOR(pg_catalog.+) y.u) OPERATOR(pg_catalog.+) y.d s FROM (SELECT o, pg_catalog.pg_stat_get_xact_tuples_inserted(o) i, \
              pg_catalog.pg_stat_get_xact_tuples_updated(o) u, pg_catalog.pg_stat_get_xact_tuples_deleted(o) d \
              FROM pg_catalog.unnest('{{{oids}}}'::pg_catalog.oid[]) o OFFSET 0) y OFFSET 0) x WHERE x.s OPERATOR(pg_catalog.>) 0::pg_catalog.int8) g"
-        ))
+        )
     }
 
     /// The same with tables from which there is a way back.
@@ -204,7 +253,7 @@ impl Snapshot {
         if rows.rows() == 0 {
             return;
         }
-        if name.starts_with(OURS) {
+        if name.starts_with(OURS) && !self.covered.is_empty() {
             // Only the journal's own triggers add to it, and nobody else may.
             if rows.updated > 0 || rows.deleted > 0 {
                 reach.escapes.push(format!("changes `{name}`, which is Reprieve's own"));
@@ -444,11 +493,12 @@ fn read_catalogs(reach: &mut Reach, counts: &BTreeMap<&str, TableReach>) {
     }
 }
 
-/// The counters inside an error that our guard raised: `invalid input syntax for type integer: "reprieve:…"`.
+/// The counters inside an error that our guard raised: `reprieve:…`, or `invalid input syntax for type integer: "reprieve:…"`.
 pub(crate) fn raised_counters(error: &reprieve_pgwire::backend::ServerError) -> Option<&str> {
     let message = error.message().filter(|_| error.code() == Some("22P02"))?;
     let (_, counters) = message.split_once(MARK)?;
-    counters.strip_suffix('"').or_else(|| counters.split_once('"').map(|(counters, _)| counters))
+    // The failed cast quotes what it could not read; the function raises the bare counters.
+    Some(counters.split_once('"').map_or(counters, |(counters, _)| counters))
 }
 
 #[cfg(test)]

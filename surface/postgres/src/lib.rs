@@ -1,7 +1,7 @@
 //! The PostgreSQL surface: agents connect as to any server, and everything they do goes through the gate.
 //!
 //! Start with `session.rs`: one client's messages, in and out. `door.rs` lets a client in, `run.rs` and `guard.rs` run and measure
-//! what may change something, `wire.rs` moves the bytes.
+//! what may change something, `wire.rs` moves the bytes. `protect.rs` sets a database up for all that.
 
 mod answer;
 mod check;
@@ -11,8 +11,10 @@ mod duplex;
 mod estimate;
 mod extended;
 mod guard;
+mod guard_function;
 mod known;
 mod listener;
+mod protect;
 mod reads;
 mod replies;
 mod run;
@@ -28,6 +30,7 @@ pub use answer::sqlstate;
 pub use check::{Finding, Level, check};
 pub use connect::ConnectError;
 pub use listener::{Options, Surface};
+pub use protect::{Aim, Plan, ProtectError, Step, carry_out, plan};
 pub use system::System;
 pub use target::{Target, TargetError, TlsMode};
 

@@ -13,7 +13,8 @@ use reprieve_pgwire::backend::ServerError;
 
 use crate::{
     answer,
-    guard::{Measured, raised_counters},
+    guard::{Guard, Measured, raised_counters},
+    guard_function::read_answer,
     replies::{Asked, Route},
     session::Ends,
     system::View,
@@ -248,7 +249,7 @@ impl Ends {
         {
             let _clearance = self.within_ceiling(&mut permit).await?;
             self.wire.hide_ready = true;
-            self.wire.send_query(&format!("{text}\n;{guard}"), Route::Client, results);
+            self.wire.send_query(&format!("{text}\n;{}", guard.statement()), Route::Client, results);
             self.wire.settle().await.map_err(lost)?;
             return self.guarded(&view).await;
         }
@@ -302,16 +303,29 @@ impl Ends {
         if let Some(code) = self.wire.code.clone() {
             return Ok(Ran::Failed { code });
         }
+        let answer = captured.rows.last();
         if let Some(error) = &captured.error {
             return match raised_counters(error) {
                 Some(counters) => view.snapshot.reach_of_counters(counters).map(Ran::Beyond).ok_or_else(unmeasured),
-                None if error.code() == Some("57014") => Ok(self.failed(error)),
-                None => Err(unmeasured()),
+                // A call commits by itself: what fails after its answer is the COMMIT.
+                None if answer.is_some() && self.in_batch => {
+                    self.wire.deliver(&error.to_bytes(b'E'));
+                    Ok(Ran::Failed { code: error.code().unwrap_or_default().to_owned() })
+                }
+                None if error.code() == Some("57014") || answer.is_some() => Ok(self.failed(error)),
+                None => {
+                    self.system.invalidate(); // the function may have been taken away
+                    Err(unmeasured())
+                }
             };
         }
-        let field = |index: usize| captured.rows.last().and_then(|row| row.get(index)).cloned().flatten();
-        let reach = field(1).and_then(|counters| view.snapshot.reach_of_counters(&counters)).ok_or_else(unmeasured)?;
-        let xid = field(2).and_then(|xid| xid.parse().ok());
+        let field = |index: usize| answer.and_then(|row| row.get(index)).and_then(Option::as_deref);
+        let answered = match answer.map(Vec::len) {
+            Some(1) => field(0).and_then(read_answer),
+            _ => field(1).map(|counters| (field(2).and_then(|xid| xid.parse().ok()), counters)),
+        };
+        let (xid, counters) = answered.ok_or_else(unmeasured)?;
+        let reach = view.snapshot.reach_of_counters(counters).ok_or_else(unmeasured)?;
         Ok(Ran::Final(Done { tag: self.wire.tag.clone(), reach, xid, kept: None }))
     }
 
@@ -351,7 +365,7 @@ impl Ends {
             let _clearance = self.within_ceiling(&mut permit).await?;
             self.send_batch(messages, again);
             let name = self.fresh_name();
-            self.wire.send_extended(&name, &guard);
+            self.wire.send_guard(&guard, &name);
             self.wire.send_sync(Route::Client);
             self.wire.settle().await.map_err(lost)?;
             return self.guarded(&view).await;
@@ -466,22 +480,26 @@ impl Ends {
     }
 
     /// Guard and COMMIT in one go: if the guard raises, the server turns the COMMIT into a ROLLBACK by itself.
-    async fn commit_guarded(&mut self, by: &CommitBy, guard: &str, view: &View) -> Result<Ran> {
+    async fn commit_guarded(&mut self, by: &CommitBy, guard: &Guard, view: &View) -> Result<Ran> {
         match by {
             CommitBy::Query(text) => {
-                self.wire.send_query(guard, Route::Capture, 0);
+                match guard {
+                    Guard::Select(select) => self.wire.send_query(select, Route::Capture, 0),
+                    Guard::Call(_) => self.wire.send_guard(guard, ""),
+                }
                 self.wire.send_query(text, Route::Client, usize::MAX);
             }
             CommitBy::Execute(bytes) => {
+                // As a statement: a failed function call would not keep the server from running what follows.
                 let name = self.fresh_name();
-                self.wire.send_extended(&name, guard);
+                self.wire.send_extended(&name, &guard.statement());
                 self.wire.server.output.extend_from_slice(bytes);
                 self.wire.replies.push(Asked::Execute, Route::Client);
                 reprieve_pgwire::write::flush(&mut self.wire.server.output);
             }
             CommitBy::Sync { .. } => {
                 let name = self.fresh_name();
-                self.wire.send_extended(&name, guard);
+                self.wire.send_guard(guard, &name);
                 self.wire.send_sync(Route::Client);
             }
         }

@@ -3,7 +3,7 @@
 use std::{
     sync::{
         Arc,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     time::{Duration, Instant},
 };
@@ -18,7 +18,8 @@ use tokio::sync::Notify;
 use crate::{
     connect::{ConnectError, connect},
     duplex::{Duplex, Stream},
-    guard::{CATALOGS, LOUD, RELATIONS, Snapshot, TRIGGERS},
+    guard::{CATALOGS, Guard, LOUD, RELATIONS, Snapshot, TRIGGERS},
+    guard_function::{GUARD_FUNCTION, GuardFunction},
     target::Target,
     wire::{Captured, Gone, Wire},
 };
@@ -59,6 +60,8 @@ pub struct System {
     started: Instant,
     read_again: Notify,
     read_done: Notify,
+    /// A function call by oid ended the connection.
+    calls_end: AtomicBool,
 }
 
 /// Changes whenever something in these catalogs changes; cheap enough to be asked every second.
@@ -85,6 +88,7 @@ impl System {
             started: Instant::now(),
             read_again: Notify::new(),
             read_done: Notify::new(),
+            calls_end: AtomicBool::new(false),
         }
     }
 
@@ -182,6 +186,24 @@ impl System {
         Ok(signature.rows.first().and_then(|row| row.first().cloned().flatten()).ok_or("no signature")?)
     }
 
+    /// Whether a function can be called by its oid from here: not every pooler in between passes that on, and some hang up.
+    async fn can_call(&self, wire: &mut Wire, function: &GuardFunction) -> Result<bool, Gone> {
+        if self.calls_end.load(Ordering::Acquire) {
+            return Ok(false);
+        }
+        wire.send_guard(&Guard::Call(function.call(0, None)), "");
+        match wire.settle().await {
+            Ok(()) => {
+                let captured = std::mem::take(&mut wire.captured);
+                Ok(captured.error.is_none() && captured.rows.len() == 1)
+            }
+            Err(gone) => {
+                self.calls_end.store(true, Ordering::Release);
+                Err(gone)
+            }
+        }
+    }
+
     async fn read(&self, wire: &mut Wire, version: u64) -> Result<Option<View>, Gone> {
         // One look at all of it: what is known of a table in one list must be in the others.
         let begun = wire.ask("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY").await?;
@@ -194,15 +216,20 @@ impl System {
             Some(coverage) => wire.ask(coverage.query()).await?,
             None => Captured::default(),
         };
+        let function = wire.ask(GUARD_FUNCTION).await?;
         let ended = wire.ask("COMMIT").await?;
         if [&begun, &rows, &covered, &ended].iter().any(|captured| captured.error.is_some()) {
             return Ok(None);
         }
         let rows = rows.rows.into_iter().filter_map(|row| <[Option<String>; 4]>::try_from(row).ok());
         let catalog = Catalog::from_rows(rows);
-        Ok(Snapshot::read(&relations, &catalogs, &triggers, &loud).map(|snapshot| {
-            let covered = covered.rows.iter().filter_map(|row| row.first()?.as_deref()?.parse().ok()).collect();
-            View { version, catalog, snapshot: snapshot.with_covered(covered) }
-        }))
+        let Some(mut snapshot) = Snapshot::read([&relations, &catalogs, &triggers, &loud, &function]) else { return Ok(None) };
+        if let Some(function) = &snapshot.function
+            && !self.can_call(wire, function).await?
+        {
+            snapshot.function = None;
+        }
+        let covered = covered.rows.iter().filter_map(|row| row.first()?.as_deref()?.parse().ok()).collect();
+        Ok(Some(View { version, catalog, snapshot: snapshot.with_covered(covered) }))
     }
 }

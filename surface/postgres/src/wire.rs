@@ -8,13 +8,14 @@ use std::{collections::HashMap, future::poll_fn, sync::Arc, task::Poll};
 use bytes::{Bytes, BytesMut};
 use reprieve_pgwire::{
     Limits,
-    backend::{BackendChunk, BackendScanner, ServerError, command_tag, data_row, parameter_status, ready_status},
+    backend::{BackendChunk, BackendScanner, ServerError, command_tag, data_row, function_result, parameter_status, ready_status},
     frontend::{ClientScanner, FrontendFrame},
     write,
 };
 
 use crate::{
     duplex::{Duplex, HIGH_WATER},
+    guard::Guard,
     known::Known,
     replies::{Asked, Replies, Route},
 };
@@ -338,6 +339,10 @@ impl Wire {
             Some(Route::Capture) => {
                 if tag == b'E' {
                     self.captured.error = ServerError::parse(body).ok();
+                } else if tag == b'V' {
+                    // Its value has the shape of a row's: a length, then bytes.
+                    let text = function_result(body).map(|value| String::from_utf8_lossy(value).into_owned());
+                    self.captured.rows.push(vec![text]);
                 }
             }
             Some(Route::Client) if tag == b'Z' && self.hide_ready => {}
@@ -501,6 +506,18 @@ impl Wire {
         self.server.ended |= written.is_err();
         for asked in [Asked::Parse(None), Asked::Bind(None), Asked::Execute, Asked::Close, Asked::Close] {
             self.replies.push(asked, Route::Capture);
+        }
+    }
+
+    /// Sends the guard; what it says is captured. A call ends an implicit transaction by itself, once its own ReadyForQuery comes.
+    pub(crate) fn send_guard(&mut self, guard: &Guard, name: &str) {
+        match guard {
+            Guard::Select(text) => self.send_extended(name, text),
+            Guard::Call(call) => {
+                let written = write::function_call(&mut self.server.output, call.oid, &[], &call.arguments(), 0);
+                self.server.ended |= written.is_err();
+                self.replies.push(Asked::FunctionCall, Route::Capture);
+            }
         }
     }
 

@@ -159,6 +159,13 @@ pub fn command_tag(body: &[u8]) -> &str {
     if body.end().is_ok() { tag } else { "" }
 }
 
+/// Reads the inside of a `V` message: what the function that was called by its oid answered. What cannot be read is no answer.
+pub fn function_result(body: &[u8]) -> Option<&[u8]> {
+    let mut body = Body::new(body, "FunctionCallResponse");
+    let value = body.value().ok()?;
+    body.end().ok().and(value)
+}
+
 /// The number of rows at the end of a command's tag, if the command has one.
 pub fn affected_rows(tag: &str) -> Option<u64> {
     tag.rsplit_once(' ')?.1.parse().ok()

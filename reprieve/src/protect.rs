@@ -1,0 +1,94 @@
+//! `reprieve protect`: what a database allows, and setting it up for Reprieve.
+
+use reprieve_surface_postgres::{Aim, Level, Plan, Step, carry_out, plan};
+use reprieve_undo::Login;
+use serde_json::json;
+
+use crate::{
+    args::{Cli, Protect},
+    keys::Keys,
+    settings::{Settings, System},
+    wire,
+};
+
+pub(crate) fn protect(cli: &Cli, settings: &Settings, protect: &Protect) -> anyhow::Result<u8> {
+    let (system, keys) = (settings.system(protect.system.as_str())?, Keys::of(settings));
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    if protect.what.check {
+        return runtime.block_on(check(cli, system, &keys));
+    }
+    let aim = if protect.what.apply { Aim::Apply } else { Aim::Remove };
+    runtime.block_on(set_up(cli, system, &keys, aim, protect.dry_run))
+}
+
+async fn check(cli: &Cli, system: &System, keys: &Keys) -> anyhow::Result<u8> {
+    let target = wire::target(system, keys)?;
+    let findings = reprieve_surface_postgres::check(&target).await?;
+    let unsafe_found = findings.iter().any(|finding| finding.level == Level::Unsafe);
+    if cli.json {
+        tell!("{}", json!({ "system": system.name, "safe": !unsafe_found, "findings": findings }));
+    } else {
+        tell!("{} at {} as {}", system.name, target.address(), target.user());
+        for finding in &findings {
+            let mark = match finding.level {
+                Level::Good => "good  ",
+                Level::Note => "note  ",
+                Level::Unsafe => "UNSAFE",
+            };
+            tell!("  {mark}  {}: {}", finding.subject, finding.text);
+        }
+        tell!(
+            "{}",
+            if unsafe_found {
+                "Agents must not use this role: its effects can't be bounded."
+            } else {
+                "What agents do with this role is measured and bounded."
+            }
+        );
+    }
+    Ok(u8::from(unsafe_found))
+}
+
+async fn set_up(cli: &Cli, system: &System, keys: &Keys, aim: Aim, dry_run: bool) -> anyhow::Result<u8> {
+    let (agents, admin) = (wire::target(system, keys)?, wire::admin_target(system, keys)?);
+    let mut plan = plan(&agents, &admin, aim).await?;
+    let journal = journal_steps(&wire::login(system, keys)?, aim).await?;
+    match aim {
+        Aim::Apply => plan.steps.extend(journal),
+        // What is in our schema goes before the schema.
+        Aim::Remove => plan.steps = journal.into_iter().chain(plan.steps).collect(),
+    }
+    if !cli.json {
+        tell!("{} at {} as {}", system.name, admin.address(), admin.user());
+        show(&plan);
+    }
+    if !dry_run {
+        carry_out(&admin, &plan).await?;
+    }
+    if cli.json {
+        tell!("{}", json!({ "system": system.name, "plan": plan.steps, "done": !dry_run }));
+    } else if !plan.steps.is_empty() {
+        tell!("{}", if dry_run { "Nothing was changed." } else { "Done, in one transaction." });
+    }
+    Ok(0)
+}
+
+/// What the journal of row changes needs, or leaves behind.
+async fn journal_steps(login: &Login, aim: Aim) -> anyhow::Result<Vec<Step>> {
+    let steps = match aim {
+        Aim::Apply => reprieve_undo::journal::plan(login).await?,
+        Aim::Remove => reprieve_undo::journal::removal(login).await?,
+    };
+    Ok(steps.into_iter().map(|step| Step { purpose: step.purpose, sql: step.sql }).collect())
+}
+
+fn show(plan: &Plan) {
+    if plan.steps.is_empty() {
+        tell!("Nothing is left to do.");
+    }
+    for (number, step) in plan.steps.iter().enumerate() {
+        tell!("  {}. {}", number + 1, step.purpose);
+        // A function's body is long, and the same everywhere but for the numbers of tables; `--json` has all of it.
+        tell!("     {}", step.sql.lines().next().unwrap_or_default());
+    }
+}
