@@ -30,7 +30,5 @@ fn main() -> Result<()> {
     }
     println!("{}", json!({ "agents": urls, "port": gateway.port(), "folder": gateway.folder() }));
     io::copy(&mut io::stdin().lock(), &mut io::sink()).context("cannot wait for the end of input")?;
-    let log = gateway.log();
-    eprint!("{log}");
     Ok(())
 }

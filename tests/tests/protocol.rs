@@ -828,6 +828,13 @@ fn startup_parameters_are_the_clients() -> Result<()> {
     }
     let expected = play(&site.direct_url(), &more, &script)?;
     assert_eq!(play(url(), &more, &script)?, expected);
+    let long = "x".repeat(70);
+    let remarks = |url: &str| -> Result<String> {
+        let raw = Raw::open(url, &[("application_name", &long)])?;
+        Ok(shown(&raw.startup.into_iter().filter(|(tag, _)| *tag == 'N').collect::<Vec<_>>()))
+    };
+    assert!(remarks(&site.direct_url())?.contains("will be truncated"));
+    assert_eq!(remarks(url())?, remarks(&site.direct_url())?);
     // What the server reports about itself at the start, in any order.
     let reported = |url: &str| -> Result<Vec<String>> {
         let raw = Raw::open(url, &more)?;

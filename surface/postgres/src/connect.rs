@@ -2,6 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
+use bytes::Bytes;
 use reprieve_pgwire::{
     Limits,
     backend::{Authentication, BackendChunk, BackendScanner, ServerError, backend_key_data, parameter_status},
@@ -19,6 +20,9 @@ use crate::{
 
 /// How long a server may take to let us in.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(20);
+
+/// Remarks of the server kept while it lets us in.
+const MOST_NOTICES: usize = 20;
 
 /// Why the protected server can't be reached.
 #[derive(Debug, thiserror::Error)]
@@ -45,6 +49,8 @@ pub(crate) struct Connected {
     pub(crate) stream: Duplex,
     /// What it reported of its settings, in order.
     pub(crate) settings: Vec<(String, String)>,
+    /// What it had to remark meanwhile, such as a name that is too long.
+    pub(crate) notices: Vec<Bytes>,
     /// Its key for cancellations. Some poolers give none.
     pub(crate) key: Option<(i32, Vec<u8>)>,
 }
@@ -95,7 +101,7 @@ async fn connect_now(target: &Target, parameters: &[(String, String)], nonce: St
     let mut scanner = BackendScanner::new(Limits::default());
     let mut scram: Option<ScramClient> = None;
     let mut nonce = Some(nonce);
-    let mut connected = Connected { stream, settings: Vec::new(), key: None };
+    let mut connected = Connected { stream, settings: Vec::new(), notices: Vec::new(), key: None };
     loop {
         let stream = &mut connected.stream;
         stream.drain().await;
@@ -141,6 +147,7 @@ async fn connect_now(target: &Target, parameters: &[(String, String)], nonce: St
                 other => return Err(protocol(format!("authentication by {other:?} is not supported here"))),
             },
             b'S' => connected.settings.extend(parameter_status(body).map(|(name, value)| (name.to_owned(), value.to_owned()))),
+            b'N' if connected.notices.len() < MOST_NOTICES => connected.notices.push(bytes),
             b'K' => connected.key = backend_key_data(body).map(|(pid, key)| (pid, key.to_vec())),
             b'Z' => return Ok(connected),
             _ => {}

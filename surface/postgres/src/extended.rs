@@ -542,6 +542,7 @@ impl Session {
                 return self.end_batch(false);
             }
         }
+        self.look_before_holding(&known).await;
         let operation = self.operation(&known, parameters, Action::InSession);
         self.note_quiet_cursor(&known);
         let form = Form::Batch { messages, plain: known.is_plain(), unwrapped: self.is_unwrapped(&known).await, sent_once: false };

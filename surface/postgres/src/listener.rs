@@ -213,6 +213,7 @@ impl Surface {
             }
         };
         write::authentication_ok(&mut client.output);
+        connected.notices.iter().for_each(|notice| client.output.extend_from_slice(notice));
         for (name, value) in &connected.settings {
             write::parameter_status(&mut client.output, name, value).ok()?;
         }

@@ -262,6 +262,7 @@ impl Session {
             // In a block of ours it would take effect; alone, the server says what it thinks of it, and nothing is left of it.
             return self.pass(known).await;
         }
+        self.look_before_holding(known).await;
         let operation = self.operation(known, None, self.self_contained(known));
         self.note_quiet_cursor(known);
         let results = known.analysis.statements.len();
@@ -313,6 +314,7 @@ impl Session {
 
     /// Makes a statement a part of the client's transaction, if the policy lets it try.
     pub(crate) async fn join(&mut self, known: &Arc<Known>, parameters: Option<Parameters>) -> Result<Result<(), Refusal>, Gone> {
+        self.look_before_holding(known).await;
         let operation = self.operation(known, parameters, Action::InSession);
         let mut approved = None;
         match self.ends.gate.consider(&operation) {
@@ -562,6 +564,16 @@ impl Session {
     fn self_contained(&self, known: &Known) -> Action {
         let copies = known.analysis.statements.iter().any(|statement| statement.copy.is_some());
         if self.changed || known.in_session() || copies { Action::InSession } else { Action::SelfContained }
+    }
+
+    /// Sees to it that the catalogue can say what a cursor WITH HOLD reads.
+    pub(crate) async fn look_before_holding(&self, known: &Known) {
+        if !known.is_holdable() || self.ends.system.fresh_view().await.is_some_and(|view| known.is_quiet_cursor(&view)) {
+            return;
+        }
+        // A table that somebody else made a moment ago is not known yet; nothing measures what a cursor does at COMMIT.
+        self.ends.system.invalidate();
+        let _none_is_no_proof = self.ends.system.fresh_view().await;
     }
 
     /// Whether it is a cursor WITH HOLD that does nothing but read. Its text is remembered, so that the guard knows it again.
