@@ -132,15 +132,15 @@ class Reprieve:
         self.environment = {name: value for name, value in os.environ.items() if not name.startswith("REPRIEVE_")}
         self.environment |= {"BENCH_URL": agents.url, "BENCH_ADMIN_URL": admin.url, "REPRIEVE_PASSPHRASE": "correct horse battery staple"}
         ports = free_port(), free_port()
-        many = 1_000_000_000_000
+        # Rows of the hour are set aside for each transaction that runs: the hour has to hold many of them.
         with open(f"{folder}/reprieve.toml", "w", encoding="utf-8") as file:
             file.write(f"""[listen]
 postgres = "127.0.0.1:{ports[0]}"
 operators = "127.0.0.1:{ports[1]}"
 [budget.bench]
-rows_per_statement = {many}
-rows_per_transaction = {many}
-rows_per_hour = {many}
+rows_per_statement = 100000
+rows_per_transaction = 100000
+rows_per_hour = 1000000000000
 relations_dropped = 0
 [[system]]
 name = "bench"
