@@ -93,6 +93,12 @@ impl Permit<'_> {
         if self.approved.is_some() || self.operation.reach.is_some() { None } else { self.terms.ceiling }
     }
 
+    /// What people approved, where that was measured or estimated.
+    #[must_use]
+    pub fn approved(&self) -> Option<&Reach> {
+        self.approved.as_ref()?.reach.as_ref()
+    }
+
     /// Whether [`Permit::ceiling`] holds for what can be brought back only: the system has to enforce that too.
     #[must_use]
     pub fn undoable_only(&self) -> bool {

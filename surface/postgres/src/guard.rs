@@ -10,6 +10,7 @@ use reprieve_operation::{Reach, TableReach};
 
 use crate::{
     guard_function::{Found, GuardCall, GuardFunction},
+    secured::CODE,
     wire::Captured,
 };
 
@@ -400,12 +401,28 @@ impl Snapshot {
         };
         let mut lasting: Vec<String> = reach.dropped.iter().map(|name| format!("`{name}` is dropped")).collect();
         lasting.extend(reach.rewritten.iter().filter(|name| !is_kept(name)).map(|name| format!("`{name}` is rewritten")));
-        lasting.extend(reach.catalogs.contains_key(RULES).then(|| "privileges, rules or code are changed".to_owned()));
+        lasting.extend(reach.catalogs.contains_key(RULES).then(|| CODE.to_owned()));
         for reason in lasting {
             if !reach.lasting.contains(&reason) {
                 reach.lasting.push(reason);
             }
         }
+    }
+
+    /// The relation's number, if all of it can be written down: a covered table or a sequence of at most `limit` rows.
+    pub(crate) fn keepable(&self, name: &str, limit: u64) -> Option<u32> {
+        let (oid, relation) = self.relations.iter().find(|(_, relation)| relation.name == name)?;
+        let can_be = match relation.kind {
+            'r' | 'p' => self.covered.contains(oid) && relation.rows <= limit,
+            'S' => true,
+            _ => false,
+        };
+        can_be.then_some(*oid)
+    }
+
+    /// Whether rows or a position go with the relation.
+    pub(crate) fn holds_rows(&self, name: &str) -> bool {
+        self.relations.values().any(|relation| relation.name == name && matches!(relation.kind, 'r' | 'S'))
     }
 
     /// Whether there is a way back from every table that a plain statement may change.

@@ -19,6 +19,7 @@ mod reads;
 mod replies;
 mod run;
 mod runner;
+mod secured;
 mod session;
 mod sessions;
 mod system;

@@ -16,6 +16,7 @@ use crate::{
     guard::{Guard, Measured, raised_counters},
     guard_function::read_answer,
     replies::{Asked, Route},
+    secured::Secured,
     session::Ends,
     system::View,
     wire::{Captured, Gone, Notices},
@@ -88,6 +89,13 @@ impl Upstream for Run<'_> {
             self.ends.wire.code = None;
             self.ends.wire.tag.clear();
             self.ends.make_baseline().await.map_err(lost)?;
+            if let Form::Simple { plain, unwrapped: false, .. } | Form::Batch { plain, unwrapped: false, .. } = &self.form {
+                self.ends.secured = Secured::default();
+                if !*plain || permit.approved().is_some() {
+                    let system = self.ends.system.clone();
+                    self.ends.secured.definitions(&system).await;
+                }
+            }
             let ran = match &mut self.form {
                 Form::Simple { text, results, plain, unwrapped, copies_in } => {
                     let (text, results, plain, unwrapped, copies_in) = (text.clone(), *results, *plain, *unwrapped, *copies_in);
@@ -144,6 +152,7 @@ impl Upstream for Run<'_> {
                 }
                 Form::Simple { text, unwrapped: false, .. } => {
                     let text = text.clone();
+                    self.ends.secure_trial().await;
                     match self.ends.estimate_wholesale(&operation.effects).await {
                         Some(reach) => Some(reach),
                         None => self.ends.trial(&text, &operation.effects).await,
@@ -151,6 +160,7 @@ impl Upstream for Run<'_> {
                 }
                 Form::Batch { messages, unwrapped: false, .. } => {
                     let mut messages = messages.clone();
+                    self.ends.secure_trial().await;
                     match self.ends.estimate_wholesale(&operation.effects).await {
                         Some(reach) => Some(reach),
                         None => self.ends.trial_batch(&mut messages, &operation.effects).await,
@@ -257,6 +267,9 @@ impl Ends {
         let begun = self.wire.ask("BEGIN").await.map_err(lost)?;
         if begun.error.is_some() {
             return Err(unmeasured());
+        }
+        if let Some(approved) = permit.approved() {
+            self.keep_what_goes(&permit.operation().effects, approved).await?;
         }
         self.wire.send_query(text, Route::Client, usize::MAX);
         self.wire.settle().await.map_err(lost)?;
@@ -372,6 +385,9 @@ impl Ends {
         }
         let name = self.fresh_name();
         self.wire.send_extended(&name, "BEGIN");
+        if let Some(approved) = permit.approved() {
+            self.keep_what_goes(&effects, approved).await?;
+        }
         self.send_batch(messages, again);
         self.flush_extended().await?;
         if let Some(code) = self.wire.code.clone() {
@@ -518,6 +534,27 @@ impl Ends {
         Ok(std::mem::take(&mut self.wire.captured))
     }
 
+    /// What a trial finds is judged as if it ran for good.
+    async fn secure_trial(&mut self) {
+        self.secured = Secured { on_trial: Some(self.system.measure_limit), ..Secured::default() };
+        let system = self.system.clone();
+        self.secured.definitions(&system).await;
+    }
+
+    /// Writes down what something approved will drop or rewrite, in the transaction in which it does.
+    pub(crate) async fn keep_what_goes(&mut self, effects: &[Effect], approved: &Reach) -> Result<()> {
+        let view = self.system.fresh_view().await.ok_or_else(no_catalogue)?;
+        for (name, statement) in self.secured.to_keep(&self.system, &view, effects, approved) {
+            let kept = self.ask_within(&statement).await?;
+            if let Some(error) = kept.error {
+                let why = error.message().unwrap_or_default().to_owned();
+                return Err(Refusal::unavailable("keeping", format!("`{name}` could not be written down before it goes: {why}")));
+            }
+            self.secured.whole.insert(name);
+        }
+        Ok(())
+    }
+
     /// Measures the open transaction. `None`: it couldn't be measured, or a deferred constraint failed, which ended it.
     async fn measure(&mut self) -> Result<Option<Measured>> {
         let view = self.system.fresh_view().await.ok_or_else(no_catalogue)?;
@@ -543,6 +580,7 @@ impl Ends {
                 return Ok(None);
             }
         }
+        self.secured.settle(&view, &mut measured.reach);
         Ok(Some(measured))
     }
 

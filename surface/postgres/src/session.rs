@@ -23,6 +23,7 @@ use crate::{
     reads::ReadLog,
     replies::Route,
     run::{CommitBy, Form, Run},
+    secured::Secured,
     system::System,
     transaction::Transaction,
     wire::{Gone, Wire},
@@ -47,6 +48,8 @@ pub(crate) struct Ends {
     pub(crate) cleared: bool,
     /// The client asked to cancel what runs, or what waits.
     pub(crate) cancelled: Arc<Notify>,
+    /// The way back of definitions for what runs now.
+    pub(crate) secured: Secured,
 }
 
 /// One client's session.
@@ -75,7 +78,18 @@ pub(crate) struct Session {
 
 impl Ends {
     pub(crate) fn new(wire: Wire, gate: Arc<Gate>, system: Arc<System>, cancelled: Arc<Notify>) -> Self {
-        Self { wire, gate, system, carry_over: false, in_batch: false, names: 0, quiet_cursors: Vec::new(), cleared: false, cancelled }
+        Self {
+            wire,
+            gate,
+            system,
+            carry_over: false,
+            in_batch: false,
+            names: 0,
+            quiet_cursors: Vec::new(),
+            cleared: false,
+            cancelled,
+            secured: Secured::default(),
+        }
     }
 }
 
@@ -324,6 +338,18 @@ impl Session {
                 Ok(release) => approved = release,
                 Err(refusal) => return Ok(Err(refusal)),
             },
+        }
+        if self.transaction.is_none() {
+            self.ends.secured = Secured::default();
+        }
+        if !known.is_plain() || approved.is_some() {
+            let system = self.ends.system.clone();
+            self.ends.secured.definitions(&system).await;
+        }
+        if let Some(reach) = approved.as_ref().and_then(|release| release.approved().reach.clone())
+            && let Err(refusal) = self.ends.keep_what_goes(&known.effects, &reach).await
+        {
+            return Ok(Err(refusal));
         }
         if self.transaction.is_none() {
             match self.ends.gate.intend(&operation) {

@@ -127,6 +127,23 @@ impl System {
         None
     }
 
+    /// Whether what the definitions are at this moment is kept; waits for it to be.
+    pub(crate) async fn definitions_ready(&self) -> bool {
+        let Some(coverage) = &self.coverage else { return false };
+        match coverage.definitions_ready().await {
+            Ok(()) => true,
+            Err(reason) => {
+                tracing::debug!(system = %self.name, reason, "changes of definitions can't be taken back");
+                false
+            }
+        }
+    }
+
+    /// A statement that writes all of a relation down.
+    pub(crate) fn keep_whole(&self, relation: u32) -> Option<String> {
+        self.coverage.as_ref().map(|coverage| coverage.keep_whole(relation))
+    }
+
     /// A definition changed: read the catalogue again before leaning on it.
     pub(crate) fn invalidate(&self) {
         self.wanted.fetch_add(1, Ordering::AcqRel);

@@ -1,0 +1,79 @@
+//! What of a change of definitions can be taken back: what they were is kept, and relations that go were written down whole.
+
+use std::collections::HashSet;
+
+use reprieve_operation::{Effect, Reach, Rewrite};
+
+use crate::system::{System, View};
+
+/// Catalogs whose rows belong to the whole server, or to what lies outside of it: no snapshot of one database's definitions has them.
+const ELSEWHERE: [&str; 8] = [
+    "pg_authid",
+    "pg_auth_members",
+    "pg_db_role_setting",
+    "pg_parameter_acl",
+    "pg_database",
+    "pg_tablespace",
+    "pg_subscription",
+    "pg_largeobject_metadata",
+];
+
+/// The way back of definitions for what runs now.
+#[derive(Debug, Default)]
+pub(crate) struct Secured {
+    /// What the definitions were before is kept.
+    pub(crate) definitions: bool,
+    /// Relations that were written down whole in the open transaction.
+    pub(crate) whole: HashSet<String>,
+    /// This is a trial: what has at most so many rows will be written down when it runs for good.
+    pub(crate) on_trial: Option<u64>,
+}
+
+impl Secured {
+    /// Secures what the definitions are, before a statement runs that may change them.
+    pub(crate) async fn definitions(&mut self, system: &System) {
+        if !self.definitions {
+            self.definitions = system.definitions_ready().await;
+        }
+    }
+
+    /// The relations that have to be written down before something approved drops or rewrites them: name and statement.
+    pub(crate) fn to_keep(&self, system: &System, view: &View, effects: &[Effect], approved: &Reach) -> Vec<(String, String)> {
+        if !self.definitions {
+            return Vec::new();
+        }
+        // What a TRUNCATE empties is written down by its own trigger.
+        let only_empties = effects.iter().all(|effect| !matches!(effect, Effect::Rewrite { how, .. } if *how != Rewrite::Truncate));
+        let rewritten = approved.rewritten.iter().filter(|_| !only_empties);
+        let names = approved.dropped.iter().chain(rewritten).filter(|name| !self.whole.contains(*name));
+        let keep = |name: &String| Some((name.clone(), system.keep_whole(view.snapshot.keepable(name, system.measure_limit)?)?));
+        names.filter_map(keep).collect()
+    }
+
+    /// Takes off a reach what can be taken back after all, and adds what can't because nothing is kept.
+    pub(crate) fn settle(&self, view: &View, reach: &mut Reach) {
+        let elsewhere = ELSEWHERE.iter().any(|catalog| reach.catalogs.get(*catalog).is_some_and(|rows| *rows > 0));
+        if self.definitions && !elsewhere {
+            let (dropped, rewritten) = (&reach.dropped, &reach.rewritten);
+            let will_be_kept = |name: &String| self.on_trial.is_some_and(|limit| view.snapshot.keepable(name, limit).is_some());
+            let is_kept = |name: &String| self.whole.contains(name) || will_be_kept(name);
+            let is_back = |name: &String| is_kept(name) || !view.snapshot.holds_rows(name);
+            let back: Vec<String> = dropped
+                .iter()
+                .filter(|name| is_back(name))
+                .map(|name| format!("`{name}` is dropped"))
+                .chain(rewritten.iter().filter(|name| is_kept(name)).map(|name| format!("`{name}` is rewritten")))
+                .collect();
+            reach.lasting.retain(|reason| !back.contains(reason) && reason != CODE);
+        } else if reach.catalogs.iter().any(|(catalog, rows)| *rows > 0 && catalog != "pg_class" && catalog != "pg_statistic") {
+            let reason =
+                if elsewhere { "roles, settings or other parts of the server are changed" } else { "changes of definitions are not kept" };
+            if !reach.lasting.iter().any(|known| known == reason) {
+                reach.lasting.push(reason.to_owned());
+            }
+        }
+    }
+}
+
+/// What a reach says when rights, rules or code change.
+pub(crate) const CODE: &str = "privileges, rules or code are changed";
