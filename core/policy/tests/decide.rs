@@ -228,7 +228,7 @@ fn users_rules_narrow_by_agent_environment_and_table() {
             vec![delete("b", true)],
             rows("public.b", 11),
             Facts { undoable: Undoability::None, ..facts() },
-            "hold: undo (deletes-can-be-undone)",
+            "hold: undo (no-way-back)",
         ),
         ("production", vec![update("b", true)], None, night.clone(), "hold: 3600 s (night)"),
         ("staging", vec![update("b", true)], None, night, "allow"),
