@@ -15,4 +15,10 @@ pub trait Coverage: Send + Sync {
 
     /// Covers what came since. Answers the reason if it can't.
     fn keep_up(&self) -> Running<'_, Result<(), String>>;
+
+    /// Whether what is written down is also brought out of the database's reach at the moment. Answers the reason if it isn't, in
+    /// words that stay the same as long as it does: no table counts as covered then, and what people approve says why.
+    fn ready(&self) -> Result<(), String> {
+        Ok(())
+    }
 }

@@ -54,6 +54,9 @@ pub(crate) enum Command {
     /// What agents changed, and the way back.
     #[command(subcommand)]
     Undo(Undo),
+    /// What undo keeps outside of the databases.
+    #[command(subcommand)]
+    Vault(Vault),
     /// Stop an agent, or all, at once. Needs no second factor.
     #[command(after_help = "Example: reprieve freeze --all")]
     Freeze(Freeze),
@@ -287,6 +290,18 @@ pub(crate) struct Which {
     /// Not older than this, e.g. 2h.
     #[arg(long)]
     pub(crate) since: Option<String>,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Vault {
+    /// Objects with rows of finished changes, newest first, and how full the vault is.
+    #[command(after_help = "Example: reprieve vault ls --limit 5")]
+    Ls {
+        #[arg(long, default_value_t = 20)]
+        limit: usize,
+    },
+    /// Read everything to its end, and look for what the ledger says is there. Exit 1 if something is damaged or missing.
+    Verify,
 }
 
 #[derive(Debug, Args)]

@@ -33,6 +33,12 @@ directory = "policies"          # your own *.cedar files
 wait   = "60s"                  # a client that still listens waits this long
 expire = "72h"                  # then it is denied
 
+[undo]
+window = "72h"                  # how long a change can be taken back
+
+[vault]
+store = "file:vault"            # where the rows lie that undo needs: another disk, or s3://bucket/prefix
+
 # What an agent may change without a person being asked. An environment that is not listed has the defaults shown.
 [budget.production]
 rows_per_statement   = 100
@@ -48,7 +54,7 @@ relations_dropped    = 0
 # kind        = "postgres"
 # environment = "production"
 # url         = "secret:prod"    # or "env:PROD_DATABASE_URL"
-# admin       = "secret:prod-admin"    # for `protect --apply` alone: a login out of the agents' reach
+# admin       = "secret:prod-admin"    # for `protect --apply` and undo: a login out of the agents' reach
 "#;
 
 pub(crate) fn init(cli: &Cli, init: &Init) -> anyhow::Result<u8> {

@@ -12,6 +12,7 @@ use anyhow::Context as _;
 use base64::{Engine as _, engine::general_purpose::STANDARD as BASE64};
 use reprieve_ledger::Signer;
 use reprieve_secrets::{MasterKey, SecretsStore};
+use reprieve_vault::VaultKey;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject as _};
 use sha2::{Digest as _, Sha256};
 
@@ -50,6 +51,9 @@ impl Keys {
         }
         if !self.file("freeze.key").exists() {
             write_new(&self.file("freeze.key"), BASE64.encode(rand::random::<[u8; 24]>()).as_bytes())?;
+        }
+        if !self.file("vault.key").exists() {
+            write_new(&self.file("vault.key"), BASE64.encode(rand::random::<[u8; 32]>()).as_bytes())?;
         }
         if !self.file("tls.crt").exists() {
             let names = vec![host.to_owned(), "localhost".to_owned(), "127.0.0.1".to_owned(), "::1".to_owned()];
@@ -96,6 +100,17 @@ impl Keys {
 
     pub(crate) fn freeze_key(&self) -> anyhow::Result<String> {
         self.text("freeze.key")
+    }
+
+    /// What opens the vault. Made where it is missing: older folders don't have one.
+    pub(crate) fn vault(&self) -> anyhow::Result<VaultKey> {
+        if !self.file("vault.key").exists() {
+            let made = write_new(&self.file("vault.key"), BASE64.encode(rand::random::<[u8; 32]>()).as_bytes());
+            // Another process may have been first.
+            made.or_else(|error| if self.file("vault.key").exists() { Ok(()) } else { Err(error) })?;
+        }
+        let bytes = BASE64.decode(self.text("vault.key")?).ok().and_then(|bytes| <[u8; 32]>::try_from(bytes).ok());
+        Ok(VaultKey::from_bytes(&bytes.context("vault.key is not 32 bytes in base64")?))
     }
 
     pub(crate) fn operator_key(&self, operator: &str) -> PathBuf {

@@ -21,6 +21,7 @@ mod protect;
 mod serve;
 mod settings;
 mod undo;
+mod vault;
 mod wire;
 
 use std::process::ExitCode;
@@ -72,6 +73,7 @@ fn run(cli: &Cli) -> anyhow::Result<u8> {
         Command::Check => serve::check(cli, &settings),
         Command::Protect(protect) => protect::protect(cli, &settings, protect),
         Command::Undo(command) => undo::undo(cli, &settings, command),
+        Command::Vault(command) => vault::vault(cli, &settings, command),
         Command::Secret(secret) => people::secret(cli, &settings, secret),
         Command::Agent(agent) => people::agent(cli, &settings, agent),
         Command::Operator(operator) => people::operator(cli, &settings, operator),

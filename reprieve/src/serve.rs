@@ -17,6 +17,9 @@ use crate::{args::Cli, keys::Keys, out::line_if_read, settings::Settings, wire};
 /// How long running statements may take to end when the gateway stops.
 const DRAIN: Duration = Duration::from_secs(10);
 
+/// How long the start waits for the vault and the databases.
+const FIRST_LOOK: Duration = Duration::from_secs(3);
+
 pub(crate) fn serve(cli: &Cli, settings: Settings) -> anyhow::Result<u8> {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().thread_name("reprieve").build()?;
     runtime.block_on(run(cli.json, Arc::new(settings)))?;
@@ -39,6 +42,16 @@ async fn run(as_json: bool, settings: Arc<Settings>) -> anyhow::Result<()> {
         let gate = parts.gate.clone();
         async move { gate.follow().await }
     });
+    for keeper in &parts.keepers {
+        tokio::spawn(keeper.clone().run());
+    }
+    // A moment, so that the first changes are not held only because nobody has looked yet.
+    let looked = async {
+        for keeper in &parts.keepers {
+            keeper.first_look().await;
+        }
+    };
+    let _held_until_then = tokio::time::timeout(FIRST_LOOK, looked).await;
     tokio::spawn(parts.postgres.clone().attend());
     tokio::spawn(wire::follow_policies(settings.clone(), parts.clone()));
     tokio::spawn({
@@ -109,6 +122,15 @@ pub(crate) fn check(cli: &Cli, settings: &Settings) -> anyhow::Result<u8> {
         };
         systems.push(json!({ "name": system.name, "environment": system.environment, "url": system.url, "target": found }));
     }
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let vault = match runtime.block_on(crate::vault::usage(settings)) {
+        Ok(usage) => json!({ "store": settings.vault.store, "objects": usage.objects, "stored_bytes": usage.stored_bytes,
+                             "max_bytes": usage.max_bytes, "free_bytes": usage.free_bytes }),
+        Err(error) => {
+            missing += 1;
+            json!({ "store": settings.vault.store, "error": format!("{error:#}") })
+        }
+    };
     let report = json!({
         "profile": policy.profile().to_string(),
         "policy_digest": policy.digest(),
@@ -117,7 +139,10 @@ pub(crate) fn check(cli: &Cli, settings: &Settings) -> anyhow::Result<u8> {
         "head": settings.path(&settings.ledger.head),
         "hold": { "wait_s": settings.hold.wait.as_secs(), "expire_s": settings.hold.expire.as_secs() },
         "systems": systems,
-        "not_built_yet": ["undo", "vault", "http", "mcp", "hook", "sandbox", "console pages", "recovery"],
+        "vault": vault,
+        "undo": { "window_s": settings.undo.window.as_secs(), "journal_window_s": settings.undo.journal_window.as_secs(),
+                  "journal_bytes": settings.undo.journal_bytes, "lag_s": settings.undo.lag.as_secs() },
+        "not_built_yet": ["http", "mcp", "hook", "sandbox", "console pages", "recovery"],
     });
     if cli.json {
         tell!("{report}")

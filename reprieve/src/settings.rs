@@ -27,6 +27,8 @@ pub(crate) struct Settings {
     #[serde(default)]
     pub(crate) undo: Undo,
     #[serde(default)]
+    pub(crate) vault: Vault,
+    #[serde(default)]
     pub(crate) keys: Keys,
     /// Budgets by environment.
     #[serde(default)]
@@ -116,11 +118,42 @@ pub(crate) struct Undo {
     /// How long a change can be undone.
     #[serde(deserialize_with = "duration")]
     pub(crate) window: Duration,
+    /// How long rows that are in the vault stay in the database's journal too.
+    #[serde(deserialize_with = "duration")]
+    pub(crate) journal_window: Duration,
+    /// The size of a database's journal above which rows that are in the vault leave it at once.
+    #[serde(deserialize_with = "bytes")]
+    pub(crate) journal_bytes: u64,
+    /// How long rows may take to the vault before changes are held.
+    #[serde(deserialize_with = "duration")]
+    pub(crate) lag: Duration,
 }
 
 impl Default for Undo {
     fn default() -> Self {
-        Self { window: Duration::from_secs(72 * 3600) }
+        let hours = |hours: u64| Duration::from_secs(hours * 3600);
+        Self { window: hours(72), journal_window: hours(24), journal_bytes: 4 << 30, lag: Duration::from_secs(30) }
+    }
+}
+
+/// Where what undo needs lies besides, outside of the protected databases' reach.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct Vault {
+    /// `file:PATH` or `s3://BUCKET/PREFIX`.
+    pub(crate) store: String,
+    /// The most that its objects may take.
+    #[serde(deserialize_with = "some_bytes")]
+    pub(crate) max_bytes: Option<u64>,
+    /// The S3 server, when it is not Amazon's. Credentials come from the environment.
+    pub(crate) endpoint: Option<String>,
+    /// The S3 region.
+    pub(crate) region: Option<String>,
+}
+
+impl Default for Vault {
+    fn default() -> Self {
+        Self { store: "file:vault".to_owned(), max_bytes: None, endpoint: None, region: None }
     }
 }
 
@@ -228,6 +261,30 @@ pub(crate) fn parse_duration(text: &str) -> Result<Duration, String> {
     number.parse::<u64>().ok().and_then(|number| number.checked_mul(seconds)).map(Duration::from_secs).ok_or_else(wrong)
 }
 
+fn bytes<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u64, D::Error> {
+    let text = String::deserialize(deserializer)?;
+    parse_bytes(&text).map_err(D::Error::custom)
+}
+
+fn some_bytes<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<u64>, D::Error> {
+    bytes(deserializer).map(Some)
+}
+
+/// Reads `512MiB`, `20GiB` or `1TiB`.
+fn parse_bytes(text: &str) -> Result<u64, String> {
+    let wrong = || format!("`{text}` is not a size: write 512MiB, 20GiB or 1TiB");
+    let split = text.find(|c: char| !c.is_ascii_digit()).ok_or_else(wrong)?;
+    let (number, unit) = text.split_at(split);
+    let shift = match unit {
+        "KiB" => 10,
+        "MiB" => 20,
+        "GiB" => 30,
+        "TiB" => 40,
+        _ => return Err(wrong()),
+    };
+    number.parse::<u64>().ok().and_then(|number| number.checked_mul(1 << shift)).ok_or_else(wrong)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -237,6 +294,14 @@ mod tests {
         assert_eq!(parse_duration("72h"), Ok(Duration::from_secs(259_200)));
         for bad in ["", "h", "7", "7é", "-1s", "99999999999999999999d"] {
             assert!(parse_duration(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn sizes() {
+        assert_eq!(parse_bytes("20GiB"), Ok(20 << 30));
+        for bad in ["", "20", "GiB", "1.5GiB", "1 GiB", "1GB", "99999999999TiB"] {
+            assert!(parse_bytes(bad).is_err(), "{bad}");
         }
     }
 

@@ -1,13 +1,17 @@
 //! `reprieve undo`: what agents changed, and the way back.
 
-use std::{path::Path, sync::Mutex, time::Duration};
+use std::{
+    path::Path,
+    sync::{Arc, Mutex},
+    time::Duration,
+};
 
 use anyhow::{Context as _, bail};
 use reprieve_audit::{SystemClock, decode};
 use reprieve_gate::{Clock as _, Command, UndoChoice, UndoRequest};
 use reprieve_operation::{Recorded, UndoId};
-use reprieve_store::{Reader, SqliteStore};
-use reprieve_undo::{Change, Ground, History, Login, Report, Standing, UndoError, changes, preview, row_changes};
+use reprieve_store::{Query, Reader, SqliteStore};
+use reprieve_undo::{Change, Ground, History, Images, Login, Report, Standing, UndoError, changes, preview, row_changes};
 use serde_json::{Value, json};
 
 use crate::{
@@ -47,6 +51,15 @@ impl History for LedgerHistory {
         let rows = reader.rows(from, usize::try_from(end - from).unwrap_or(limit)).map_err(said)?;
         rows.iter().rev().map(|row| decode(&row.body).map_err(|error| error.to_string())).collect()
     }
+
+    fn of_kind(&self, kind: &str, before: u64, limit: usize) -> Result<Vec<Recorded>, String> {
+        let reader = self.0.lock().map_err(|_| "its reader has failed".to_owned())?;
+        // The store counts in 63 bits.
+        let before = Some(before).filter(|before| i64::try_from(*before).is_ok());
+        let query = Query { kind: Some(kind.to_owned()), before, limit, ..Query::default() };
+        let rows = reader.search(&query).map_err(|error| error.to_string())?;
+        rows.iter().map(|row| decode(&row.body).map_err(|error| error.to_string())).collect()
+    }
 }
 
 pub(crate) fn undo(cli: &Cli, settings: &Settings, command: &Undo) -> anyhow::Result<u8> {
@@ -62,8 +75,8 @@ pub(crate) fn undo(cli: &Cli, settings: &Settings, command: &Undo) -> anyhow::Re
                 _ => UndoChoice::Stop,
             };
             if *dry_run {
-                let ground = Grounds::of(settings, &found[0])?;
-                let report = runtime.block_on(preview(ground.as_ground(), &found, choice));
+                let report =
+                    runtime.block_on(preview(Ground { login: &login(settings, &found[0])?, images: &images(settings)? }, &found, choice));
                 return say_preview(cli, &found, report);
             }
             let request = UndoRequest { changes: found.iter().map(|change| change.undo).collect(), choice };
@@ -83,7 +96,7 @@ pub(crate) fn undo(cli: &Cli, settings: &Settings, command: &Undo) -> anyhow::Re
     }
 }
 
-fn history(settings: &Settings) -> anyhow::Result<LedgerHistory> {
+pub(crate) fn history(settings: &Settings) -> anyhow::Result<LedgerHistory> {
     LedgerHistory::open(&settings.ledger_file()?)
 }
 
@@ -126,21 +139,12 @@ fn find(settings: &Settings, ids: &[UndoId]) -> anyhow::Result<Vec<Change>> {
     }
 }
 
-/// What it takes to look at a change's system.
-struct Grounds {
-    login: Login,
-    history: LedgerHistory,
+fn login(settings: &Settings, change: &Change) -> anyhow::Result<Login> {
+    wire::login(settings.system(change.system.as_str())?, &Keys::of(settings))
 }
 
-impl Grounds {
-    fn of(settings: &Settings, change: &Change) -> anyhow::Result<Self> {
-        let login = wire::login(settings.system(change.system.as_str())?, &Keys::of(settings))?;
-        Ok(Self { login, history: history(settings)? })
-    }
-
-    fn as_ground(&self) -> Ground<'_> {
-        Ground { login: &self.login, vault: None, history: &self.history }
-    }
+fn images(settings: &Settings) -> anyhow::Result<Images> {
+    Ok(Images::new(Arc::new(wire::vault(settings, &Keys::of(settings))?), Arc::new(history(settings)?)))
 }
 
 async fn list(cli: &Cli, settings: &Settings, which: &Which, limit: usize) -> anyhow::Result<u8> {
@@ -148,8 +152,8 @@ async fn list(cli: &Cli, settings: &Settings, which: &Which, limit: usize) -> an
     let mut listed = Vec::new();
     for change in &found {
         let conflicts = if change.standing == Standing::Undoable && change.reach.rows() <= LOOKED_AT {
-            let ground = Grounds::of(settings, change)?;
-            Some(match preview(ground.as_ground(), std::slice::from_ref(change), UndoChoice::Stop).await {
+            let ground = Ground { login: &login(settings, change)?, images: &images(settings)? };
+            Some(match preview(ground, std::slice::from_ref(change), UndoChoice::Stop).await {
                 Ok(_) => "none".to_owned(),
                 Err(UndoError::Conflicts(report)) => format!("{} rows were changed since", report.conflicts_found),
                 Err(error) => error.to_string(),
@@ -198,10 +202,12 @@ fn standing(change: &Change, now: reprieve_operation::Timestamp) -> String {
 
 async fn show(cli: &Cli, settings: &Settings, id: UndoId, diff: bool) -> anyhow::Result<u8> {
     let found = find(settings, &[id])?;
-    let ground = Grounds::of(settings, &found[0])?;
-    let rows = if diff { row_changes(&ground.login, &found[0], SHOWN_ROWS).await? } else { Vec::new() };
+    let login = login(settings, &found[0])?;
+    let images = images(settings)?;
+    let ground = Ground { login: &login, images: &images };
+    let rows = if diff { row_changes(ground, &found[0], SHOWN_ROWS).await? } else { Vec::new() };
     let report = match found[0].standing {
-        Standing::Undoable => Some(preview(ground.as_ground(), &found, UndoChoice::Stop).await),
+        Standing::Undoable => Some(preview(ground, &found, UndoChoice::Stop).await),
         _ => None,
     };
     if cli.json {

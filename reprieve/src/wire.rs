@@ -12,7 +12,8 @@ use reprieve_policy::{Policy, Source};
 use reprieve_secrets::resolve;
 use reprieve_store::SqliteStore;
 use reprieve_surface_postgres::{Options, Surface, System, Target, TlsMode};
-use reprieve_undo::{Journal, Login, Undo, UndoOptions};
+use reprieve_undo::{Images, Journal, Keeper, KeeperOptions, Kept, Login, Undo, UndoOptions, VaultAccess};
+use reprieve_vault::{Location, VaultOptions};
 
 use crate::{keys::Keys, settings::Settings, undo::LedgerHistory};
 
@@ -23,6 +24,7 @@ pub(crate) struct Parts {
     pub(crate) desk: Arc<ApprovalsDesk>,
     pub(crate) postgres: Arc<Surface>,
     pub(crate) policy: Arc<ArcSwap<Policy>>,
+    pub(crate) keepers: Vec<Arc<Keeper>>,
 }
 
 /// Builds the gateway that the settings describe.
@@ -40,9 +42,23 @@ pub(crate) fn build(settings: &Settings, keys: &Keys) -> anyhow::Result<Parts> {
     let gate = Arc::new(Gate::new(audit.clone(), clock.clone(), policy.clone(), options));
     let logins = settings.system.iter().map(|system| Ok((system.name.clone(), login(system, keys)?))).collect::<anyhow::Result<_>>()?;
     let history = Arc::new(LedgerHistory::open(&settings.ledger_file()?)?);
-    let undo = Arc::new(Undo::new(gate.clone(), history, UndoOptions { logins, vault: None, window: settings.undo.window }));
-    let desk = Arc::new(open_desk(settings, keys, audit.clone(), clock, Some(undo))?);
-    let systems = settings.system.iter().map(|system| open_system(system, keys)).collect::<anyhow::Result<Vec<_>>>()?;
+    let vault = Arc::new(vault(settings, keys)?);
+    let images = Images::new(vault.clone(), history.clone());
+    let undo = Arc::new(Undo::new(gate.clone(), history.clone(), UndoOptions { logins, window: settings.undo.window, images }));
+    let desk = Arc::new(open_desk(settings, keys, audit.clone(), clock.clone(), Some(undo))?);
+    let keeper = |system: &crate::settings::System| {
+        let options = KeeperOptions {
+            window: settings.undo.window,
+            journal_window: settings.undo.journal_window,
+            journal_bytes: settings.undo.journal_bytes,
+            lag: settings.undo.lag,
+        };
+        let login = login(system, keys)?;
+        Ok(Arc::new(Keeper::new(system.name.clone(), login, vault.clone(), audit.clone(), history.clone(), clock.clone(), options)))
+    };
+    let keepers = settings.system.iter().map(keeper).collect::<anyhow::Result<Vec<_>>>()?;
+    let systems = settings.system.iter().zip(&keepers).map(|(system, keeper)| open_system(system, keys, keeper.clone()));
+    let systems = systems.collect::<anyhow::Result<Vec<_>>>()?;
     let options = Options {
         tls: Some(keys.tls()?),
         channel_binding: Some(keys.channel_binding()?),
@@ -50,7 +66,7 @@ pub(crate) fn build(settings: &Settings, keys: &Keys) -> anyhow::Result<Parts> {
         sessions: settings.listen.sessions,
     };
     let postgres = Surface::new(gate.clone(), systems, options);
-    Ok(Parts { audit, gate, desk, postgres, policy })
+    Ok(Parts { audit, gate, desk, postgres, policy, keepers })
 }
 
 /// Opens the ledger to append to it.
@@ -97,6 +113,18 @@ fn target_by(reference: &str, what: &str, system: &crate::settings::System, keys
     Target::parse(url.reveal()).with_context(|| format!("the {what} of `{}` is not right", system.name))
 }
 
+/// The vault, which is opened when it is needed.
+pub(crate) fn vault(settings: &Settings, keys: &Keys) -> anyhow::Result<VaultAccess> {
+    let mut options = VaultOptions::new(&settings.vault.store, keys.vault()?)?;
+    if let Location::File(path) = &mut options.store {
+        *path = settings.path(path);
+    }
+    options.max_bytes = settings.vault.max_bytes;
+    options.s3.endpoint.clone_from(&settings.vault.endpoint);
+    options.s3.region.clone_from(&settings.vault.region);
+    Ok(VaultAccess::new(options))
+}
+
 /// The login by which Reprieve itself works in a system.
 pub(crate) fn login(system: &crate::settings::System, keys: &Keys) -> anyhow::Result<Login> {
     let target = admin_target(system, keys)?;
@@ -109,11 +137,11 @@ pub(crate) fn login(system: &crate::settings::System, keys: &Keys) -> anyhow::Re
     Ok(Login::new(target.host(), target.port(), target.user(), target.password(), target.database(), encrypted, config))
 }
 
-fn open_system(system: &crate::settings::System, keys: &Keys) -> anyhow::Result<Arc<System>> {
+fn open_system(system: &crate::settings::System, keys: &Keys, keeper: Arc<Keeper>) -> anyhow::Result<Arc<System>> {
     let crate::settings::SystemKind::Postgres = system.kind;
     let journal = Journal::new(login(system, keys)?, None);
     let open = System::new(system.name.clone(), system.environment.clone(), target(system, keys)?, system.measure_limit);
-    Ok(Arc::new(open.with_coverage(Arc::new(journal))))
+    Ok(Arc::new(open.with_coverage(Arc::new(Kept::new(journal, keeper)))))
 }
 
 /// The policy set in the settings' folder.

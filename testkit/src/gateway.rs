@@ -105,6 +105,8 @@ pub struct GatewayOptions {
     pub rows_without_undo: u64,
     /// Own policies, as file names ending in `.cedar` and texts.
     pub policies: Vec<(String, String)>,
+    /// More settings, as TOML.
+    pub settings: String,
 }
 
 impl Default for GatewayOptions {
@@ -118,6 +120,7 @@ impl Default for GatewayOptions {
             budgets: Vec::new(),
             rows_without_undo: 1_000_000_000,
             policies: Vec::new(),
+            settings: String::new(),
         }
     }
 }
@@ -392,7 +395,8 @@ impl Gateway {
     fn write_settings(&mut self) -> Result<()> {
         self.ports = (free_port()?, free_port()?);
         let (agents, people) = self.ports;
-        let GatewayOptions { systems, wait, expire, open_holds, profile, budgets, rows_without_undo, policies: _ } = &self.options;
+        let GatewayOptions { systems, wait, expire, open_holds, profile, budgets, rows_without_undo, policies: _, settings } =
+            &self.options;
         let mut text = format!(
             "[listen]\npostgres = \"127.0.0.1:{agents}\"\noperators = \"127.0.0.1:{people}\"\n\
              [policy]\nprofile = \"{profile}\"\n[hold]\nwait = \"{wait}\"\nexpire = \"{expire}\"\nopen = {open_holds}\n"
@@ -408,6 +412,7 @@ impl Gateway {
                 );
             }
         }
+        text += settings;
         for (number, system) in systems.iter().enumerate() {
             let GuardedSystem { name, environment, url: _, admin_url, measure_limit } = system;
             text += &format!(

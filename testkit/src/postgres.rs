@@ -193,7 +193,17 @@ impl Postgres {
         self.halt(Files::Keep)
     }
 
-    /// Starts it again after [`Postgres::stop`], on the same port.
+    /// Kills the server without notice and keeps its files, as a power cut would that leaves the disk's cache alone.
+    pub fn kill_now(&mut self) -> Result<()> {
+        let file = self.bench.folder().join("data/postmaster.pid");
+        let text = fs::read_to_string(&file).context("the server does not run")?;
+        let id = text.lines().next().context("the server's process has no id")?.to_owned();
+        let status = Command::new("kill").args(["-KILL", &id]).status().context("cannot run `kill`")?;
+        ensure!(status.success(), "process {id} could not be killed");
+        self.halt(Files::Keep)
+    }
+
+    /// Starts it again after [`Postgres::stop`] or [`Postgres::kill_now`], on the same port.
     pub fn resume(&mut self) -> Result<()> {
         ensure!(self.watchdog.is_none(), "the server runs already");
         self.launch()

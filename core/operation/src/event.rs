@@ -228,6 +228,36 @@ pub enum Event {
     /// The kept result was handed over. Unique for each hold.
     ResultDelivered { hold: HoldId },
 
+    /// Row images of finished transactions lie in the vault, outside of the database that they are of.
+    ImagesStored {
+        system: SystemName,
+        /// Which vault.
+        vault: Digest,
+        /// Which database: another one behind the same name has transactions of its own.
+        origin: String,
+        object: Digest,
+        plain_bytes: u64,
+        stored_bytes: u64,
+        /// The object's place among those of one look at the journal, from 0.
+        part: u32,
+        /// The lowest and the highest transaction in it.
+        first: u64,
+        last: u64,
+        rows: u64,
+        /// Up to where the journal is in the vault now: a snapshot, as PostgreSQL spells it. Only with the last part, without which
+        /// the others count for nothing.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        position: Option<String>,
+    },
+    /// Row images were removed from the vault: the time in which they could be asked for is over.
+    ImagesPurged {
+        system: SystemName,
+        objects: u64,
+        stored_bytes: u64,
+        /// The last event that recorded one of them; all before are gone too.
+        through: u64,
+    },
+
     /// A person must look.
     Alarm {
         what: String,
@@ -267,6 +297,8 @@ impl Event {
             Self::HoldReleased { .. } => "hold_released",
             Self::HoldFinished { .. } => "hold_finished",
             Self::ResultDelivered { .. } => "result_delivered",
+            Self::ImagesStored { .. } => "images_stored",
+            Self::ImagesPurged { .. } => "images_purged",
             Self::Alarm { .. } => "alarm",
         }
     }
@@ -301,6 +333,8 @@ impl Event {
             | Self::DefinitionsTaken { .. }
             | Self::HoldOpened { .. }
             | Self::HoldFinished { .. }
+            | Self::ImagesStored { .. }
+            | Self::ImagesPurged { .. }
             | Self::Alarm { .. } => None,
         }
     }
@@ -333,7 +367,9 @@ impl Event {
             | Self::HoldExpired { .. }
             | Self::HoldReleased { .. }
             | Self::HoldFinished { .. }
-            | Self::ResultDelivered { .. } => None,
+            | Self::ResultDelivered { .. }
+            | Self::ImagesStored { .. }
+            | Self::ImagesPurged { .. } => None,
         }
     }
 

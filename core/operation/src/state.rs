@@ -254,6 +254,8 @@ impl State {
             | Event::SessionRefused { .. }
             | Event::Reads { .. }
             | Event::DefinitionsTaken { .. }
+            | Event::ImagesStored { .. }
+            | Event::ImagesPurged { .. }
             | Event::Alarm { .. } => {}
         }
     }

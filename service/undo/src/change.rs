@@ -19,6 +19,9 @@ const PAGE: usize = 1_000;
 pub trait History: Send + Sync {
     /// At most `limit` events before the one with index `before`, newest first.
     fn before(&self, before: u64, limit: usize) -> Result<Vec<Recorded>, String>;
+
+    /// At most `limit` events of one kind before the one with index `before`, newest first.
+    fn of_kind(&self, kind: &str, before: u64, limit: usize) -> Result<Vec<Recorded>, String>;
 }
 
 /// How a change stands.

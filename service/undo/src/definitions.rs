@@ -20,7 +20,7 @@ use reprieve_vault::Vault;
 use tokio::sync::Notify;
 use tokio_postgres::Transaction;
 
-use crate::{Change, History, Login, UndoError, journal::keep_whole, table::Table};
+use crate::{Change, History, Images, Login, UndoError, VaultAccess, journal::keep_whole, table::Table};
 
 /// The longest that a snapshot may take; whoever waits for one waits no longer either.
 const SNAPSHOT: Duration = Duration::from_secs(30);
@@ -35,7 +35,7 @@ const PAGE: usize = 1_000;
 pub struct DefinitionsLog {
     system: SystemName,
     login: Login,
-    vault: Vault,
+    vault: Arc<VaultAccess>,
     audit: Arc<dyn Audit>,
     /// Counts up with every change of the catalogue, and what of that is kept.
     wanted: AtomicU64,
@@ -49,7 +49,7 @@ pub struct DefinitionsLog {
 impl DefinitionsLog {
     /// A log that has kept nothing yet.
     #[must_use]
-    pub fn new(system: SystemName, login: Login, vault: Vault, audit: Arc<dyn Audit>) -> Self {
+    pub fn new(system: SystemName, login: Login, vault: Arc<VaultAccess>, audit: Arc<dyn Audit>) -> Self {
         Self {
             system,
             login,
@@ -91,7 +91,7 @@ impl DefinitionsLog {
 
     async fn take(&self) -> Result<(), UndoError> {
         let definitions = snapshot(&self.login).await?;
-        let object = self.vault.put_bytes(Bytes::from(definitions.text().to_owned())).await.map_err(vault)?;
+        let object = self.vault.vault().await?.put_bytes(Bytes::from(definitions.text().to_owned())).await?;
         let last = self.last.lock().unwrap_or_else(PoisonError::into_inner).0;
         if last != Some(object.digest) {
             let event = Event::DefinitionsTaken { system: self.system.clone(), object: object.digest, bytes: object.plain_bytes };
@@ -122,10 +122,6 @@ impl DefinitionsLog {
     }
 }
 
-fn vault(error: reprieve_vault::VaultError) -> UndoError {
-    UndoError::Vault(error.to_string())
-}
-
 /// All definitions as they are now.
 async fn snapshot(login: &Login) -> Result<Definitions, UndoError> {
     let client = login.connect().await?;
@@ -146,16 +142,10 @@ pub(crate) struct Way {
 }
 
 /// Plans how to take back what `changes`, newest first, did to definitions. `None`: nothing.
-pub(crate) async fn plan(
-    login: &Login,
-    objects: Option<&Vault>,
-    history: &dyn History,
-    changes: &[Change],
-) -> Result<Option<Way>, UndoError> {
+pub(crate) async fn plan(login: &Login, images: &Images, changes: &[Change]) -> Result<Option<Way>, UndoError> {
     let defining: Vec<&Change> = changes.iter().filter(|change| defines(change)).collect();
     let (Some(newest), Some(oldest)) = (defining.first(), defining.last()) else { return Ok(None) };
-    let objects = objects.ok_or_else(|| UndoError::NotUndoable("definitions can't be undone without a vault".to_owned()))?;
-    let taken = snapshots(history, newest, oldest)?;
+    let taken = snapshots(images.history(), newest, oldest)?;
     let (Some(after), Some(before)) = (taken.first().copied().flatten(), taken.last().copied().flatten()) else {
         let reason = "the definitions before or after it are not kept (yet); try again in a moment";
         return Err(UndoError::NotUndoable(reason.to_owned()));
@@ -164,6 +154,7 @@ pub(crate) async fn plan(
         let reason = "others changed definitions in between; undo these changes one at a time";
         return Err(UndoError::NotUndoable(reason.to_owned()));
     }
+    let objects = images.vault().await?;
     let (before, after) = (read(objects, before).await?, read(objects, after).await?);
     let now = snapshot(login).await?;
     let script = plan_undo(&before, &after, &now, Options::default());
@@ -211,15 +202,15 @@ fn snapshots(history: &dyn History, newest: &Change, oldest: &Change) -> Result<
 }
 
 async fn read(objects: &Vault, digest: Digest) -> Result<Definitions, UndoError> {
-    let object = objects.describe(digest).await.map_err(vault)?;
-    let bytes = objects.get_bytes(&object, LONGEST).await.map_err(vault)?;
-    let text = std::str::from_utf8(&bytes).map_err(|error| UndoError::Vault(error.to_string()))?;
-    Definitions::parse(text).map_err(|error| UndoError::Vault(error.to_string()))
+    let object = objects.describe(digest).await?;
+    let bytes = objects.get_bytes(&object, LONGEST).await?;
+    let text = std::str::from_utf8(&bytes).map_err(|error| UndoError::Definitions(error.to_string()))?;
+    Definitions::parse(text).map_err(|error| UndoError::Definitions(error.to_string()))
 }
 
 impl Way {
     /// Runs the script in the open transaction, and fills in rows and positions that the transactions `xids` wrote down whole.
-    pub(crate) async fn go(&self, work: &Transaction<'_>, xids: &[String]) -> Result<(), UndoError> {
+    pub(crate) async fn go(&self, work: &Transaction<'_>, source: &str, xids: &[String]) -> Result<(), UndoError> {
         // What goes is written down first, so that this can be undone too.
         for loss in &self.script.loses {
             let (Loss::Table(table) | Loss::Column(table, _)) = loss;
@@ -230,7 +221,7 @@ impl Way {
         }
         self.run(work, Section::Before).await?;
         for data in &self.script.needs_data {
-            self.fill(work, xids, data).await?;
+            self.fill(work, source, xids, data).await?;
         }
         self.run(work, Section::After).await
     }
@@ -258,7 +249,7 @@ impl Way {
         entries.filter(|entry| is_it(entry.schema(), entry.name())).find_map(|entry| entry.identity().map(|(_, oid)| oid))
     }
 
-    async fn fill(&self, work: &Transaction<'_>, xids: &[String], data: &Data) -> Result<(), UndoError> {
+    async fn fill(&self, work: &Transaction<'_>, source: &str, xids: &[String], data: &Data) -> Result<(), UndoError> {
         let spelled = match data {
             Data::Rows { table } | Data::Column { table, .. } => table,
             Data::Sequence { sequence } => sequence,
@@ -266,7 +257,7 @@ impl Way {
         let not_kept = || UndoError::NotUndoable(format!("`{spelled}` was not written down whole before it went"));
         let oid = self.oid(spelled).ok_or_else(not_kept)?;
         let listed = xids.iter().map(|xid| format!("'{xid}'")).collect::<Vec<_>>().join(",");
-        let whole = format!("FROM reprieve.journal s WHERE s.xid IN ({listed}) AND s.relation = {oid} AND s.statement < 0");
+        let whole = format!("FROM {source} s WHERE s.xid IN ({listed}) AND s.relation = {oid} AND s.statement < 0");
         let noted = work.query_opt(&format!("SELECT s.new {whole} AND s.old IS NULL ORDER BY s.statement LIMIT 1"), &[]).await?;
         let noted: String = noted.ok_or_else(not_kept)?.get(0);
         match data {

@@ -4,22 +4,31 @@
 //! changes of a row come to is in `chain.rs`; what must be known of a table in `table.rs`; how rows are put back and checked in
 //! `rows.rs`. Which changes there are is read from the ledger (`change.rs`), and an operator's request is carried out by [`Undo`].
 
+mod access;
 mod chain;
 mod change;
 mod connect;
 mod definitions;
+mod images;
 pub mod journal;
+mod keeper;
+mod position;
+mod purge;
 mod rows;
+mod source;
 mod table;
 mod undo;
 
+pub use access::VaultAccess;
 pub use chain::{Edge, net};
 pub use change::{Change, History, Standing, changes};
 pub use connect::Login;
 pub use definitions::DefinitionsLog;
 pub use journal::Journal;
+pub use keeper::{Keeper, KeeperOptions, Kept};
 pub use reprieve_gate::UndoChoice as Choice;
 pub use rows::{Conflict, ConflictKind, Report, TableReport, Taken, revert};
+pub use source::{Images, StoredImages, stored};
 pub use undo::{Ground, RowChange, Undo, UndoOptions, preview, row_changes};
 
 /// Why something was not undone. Nothing was changed.
@@ -75,15 +84,23 @@ pub enum UndoError {
     /// The ledger is not there.
     #[error("the ledger: {0}")]
     Ledger(String),
-    /// The vault is away, or does not have what it should.
-    #[error("the vault: {0}")]
-    Vault(String),
+    /// The vault is away, or can't give or take what it should.
+    #[error("{}", with_causes(.0))]
+    Vault(#[from] reprieve_vault::VaultError),
+    /// Row images are not where they should be.
+    #[error("{0}")]
+    Images(String),
     /// Definitions can't be read.
     #[error("the definitions can't be read: {0}")]
     Definitions(String),
     /// Too much for one plan.
     #[error("{0}")]
     Limit(String),
+}
+
+/// An error with what caused it, in one line.
+fn with_causes(error: &(dyn std::error::Error + 'static)) -> String {
+    std::iter::successors(error.source(), |cause| cause.source()).fold(error.to_string(), |said, cause| format!("{said}: {cause}"))
 }
 
 fn in_words(error: &tokio_postgres::Error) -> String {

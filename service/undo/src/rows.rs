@@ -123,28 +123,34 @@ pub(crate) const SETTINGS: &str = "SET LOCAL search_path = pg_catalog; SET LOCAL
  SET LOCAL extra_float_digits = 1; SET LOCAL bytea_output = hex; SET LOCAL timezone = 'UTC'; SET LOCAL row_security = off; SET LOCAL lock_timeout = '30s'; \
  SET LOCAL statement_timeout = 0; SET LOCAL idle_in_transaction_session_timeout = '10min'; SET LOCAL client_min_messages = error";
 
+/// Where row images are, unless they have to be fetched from the vault.
+pub(crate) const JOURNAL: &str = "reprieve.journal";
+
 /// Undoes the changes of the transactions `xids` inside the open transaction, and checks what it did. The caller commits.
 pub async fn revert(work: &Transaction<'_>, taken: &[Taken], choice: Choice) -> Result<Report, UndoError> {
-    put_rows_back(work, taken, choice, false).await
+    put_rows_back(work, JOURNAL, taken, choice, false).await
 }
 
-/// The same after definitions were put back: rows of tables that are not there, or that were put in with their table, are left out.
-pub(crate) async fn revert_rows_that_are_there(work: &Transaction<'_>, taken: &[Taken], choice: Choice) -> Result<Report, UndoError> {
-    put_rows_back(work, taken, choice, true).await
-}
-
-async fn put_rows_back(work: &Transaction<'_>, taken: &[Taken], choice: Choice, skip_gone: bool) -> Result<Report, UndoError> {
+/// The same with the images from another table of the journal's form. With `skip_gone`, after definitions were put back: rows of
+/// tables that are not there, or that were put in with their table, are left out.
+pub(crate) async fn put_rows_back(
+    work: &Transaction<'_>,
+    source: &str,
+    taken: &[Taken],
+    choice: Choice,
+    skip_gone: bool,
+) -> Result<Report, UndoError> {
     work.batch_execute(SETTINGS).await?;
     let xids: Vec<String> = taken.iter().map(|taken| taken.xid.to_string()).collect();
     let unhindered = leave_triggers_out(work).await?;
     // What this transaction wrote down until now was not for rows to be put back.
     let from: i64 = work.query_one("SELECT s.last_value FROM reprieve.journal_statement s", &[]).await?.get(0);
     let mut parts = Vec::new();
-    for relation in relations(work, &xids, taken).await? {
+    for relation in relations(work, source, &xids, taken).await? {
         if skip_gone && Table::look(work, relation.oid).await?.is_none() {
             continue;
         }
-        parts.push(gather(work, &xids, relation).await?);
+        parts.push(gather(work, source, &xids, relation).await?);
     }
     let mut parts = parents_first(work, parts).await?;
     if !unhindered {
@@ -193,12 +199,14 @@ struct Relation {
 }
 
 /// The changed relations, if the journal has what was measured.
-async fn relations(work: &Transaction<'_>, xids: &[String], taken: &[Taken]) -> Result<Vec<Relation>, UndoError> {
+async fn relations(work: &Transaction<'_>, source: &str, xids: &[String], taken: &[Taken]) -> Result<Vec<Relation>, UndoError> {
     let rows = work
         .query(
-            "SELECT COALESCE(pg_catalog.pg_partition_root(j.relation)::pg_catalog.oid, j.relation), j.relation, j.xid::pg_catalog.text, \
-             pg_catalog.count(*), pg_catalog.count(j.old), pg_catalog.count(j.new) \
-             FROM reprieve.journal j WHERE j.xid = ANY ($1::pg_catalog.text[]::pg_catalog.xid8[]) AND j.statement > 0 GROUP BY 1, 2, 3 ORDER BY 1, 2",
+            &format!(
+                "SELECT COALESCE(pg_catalog.pg_partition_root(j.relation)::pg_catalog.oid, j.relation), j.relation, j.xid::pg_catalog.text, \
+                 pg_catalog.count(*), pg_catalog.count(j.old), pg_catalog.count(j.new) \
+                 FROM {source} j WHERE j.xid = ANY ($1::pg_catalog.text[]::pg_catalog.xid8[]) AND j.statement > 0 GROUP BY 1, 2, 3 ORDER BY 1, 2"
+            ),
             &[&xids],
         )
         .await?;
@@ -240,7 +248,7 @@ fn image(row: &str) -> String {
 }
 
 /// Finds what the transactions' changes of one table come to.
-async fn gather(work: &Transaction<'_>, xids: &[String], relation: Relation) -> Result<Part, UndoError> {
+async fn gather(work: &Transaction<'_>, source: &str, xids: &[String], relation: Relation) -> Result<Part, UndoError> {
     let gone = || UndoError::Gone { name: format!("oid {}", relation.oid) };
     let table = Table::look(work, relation.oid).await?.ok_or_else(gone)?;
     for source in relation.sources.iter().filter(|source| **source != relation.oid) {
@@ -259,7 +267,7 @@ async fn gather(work: &Transaction<'_>, xids: &[String], relation: Relation) -> 
     // A statement that makes a table takes no parameters: the oids and xids are numbers of ours.
     let listed = xids.iter().map(|xid| format!("'{xid}'")).collect::<Vec<_>>().join(",");
     let sources = relation.sources.iter().map(u32::to_string).collect::<Vec<_>>().join(",");
-    let journal = format!("FROM reprieve.journal s WHERE s.xid IN ({listed}) AND s.relation IN ({sources}) AND s.statement > 0");
+    let journal = format!("FROM {source} s WHERE s.xid IN ({listed}) AND s.relation IN ({sources}) AND s.statement > 0");
     let name = &table.name;
     let columns = format!(
         "s.old IS NOT NULL AS had, s.new IS NOT NULL AS has, s.old::{name} AS before, s.new::{name} AS after, {} AS old_hash, {} AS new_hash",

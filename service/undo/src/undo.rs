@@ -4,15 +4,14 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use reprieve_gate::{DeskAnswer, DeskError, Gate, Revert, UndoChoice, UndoRequest};
 use reprieve_operation::{Event, OperatorName, Outcome, Reach, Refusal, SystemName, TableReach, Timestamp, UndoId};
-use reprieve_vault::Vault;
 use serde_json::{Value, json};
 
 use crate::{
-    UndoError,
+    Images, UndoError,
     change::{Change, History, Standing, changes},
     connect::Login,
     definitions::{self, Way},
-    rows::{Report, SETTINGS, Taken, revert, revert_rows_that_are_there},
+    rows::{Report, SETTINGS, Taken, put_rows_back},
 };
 
 /// Changes in one request.
@@ -22,8 +21,8 @@ const MOST_CHANGES: usize = 1_000;
 pub struct UndoOptions {
     /// The administrator's login of each system.
     pub logins: BTreeMap<SystemName, Login>,
-    /// Where definitions are kept.
-    pub vault: Option<Vault>,
+    /// The rows and definitions that are kept.
+    pub images: Images,
     /// How long a change can be undone.
     pub window: Duration,
 }
@@ -40,18 +39,16 @@ pub struct Undo {
 pub struct Ground<'a> {
     /// The administrator's login of the system.
     pub login: &'a Login,
-    /// Where definitions are kept.
-    pub vault: Option<&'a Vault>,
-    /// The ledger.
-    pub history: &'a dyn History,
+    /// The rows and definitions that are kept.
+    pub images: &'a Images,
 }
 
 /// What taking `changes` back, newest first, would do. Nothing stays of it.
 pub async fn preview(ground: Ground<'_>, changes: &[Change], choice: UndoChoice) -> Result<Report, UndoError> {
-    let way = definitions::plan(ground.login, ground.vault, ground.history, changes).await?;
+    let way = definitions::plan(ground.login, ground.images, changes).await?;
     let mut client = ground.login.connect().await?;
     let work = client.transaction().await?;
-    let report = take_back(&work, way.as_ref(), changes, choice).await;
+    let report = take_back(&work, ground.images, way.as_ref(), changes, choice).await;
     work.rollback().await?;
     report
 }
@@ -68,18 +65,23 @@ pub struct RowChange {
 }
 
 /// The first `limit` row changes of a change, as they were made.
-pub async fn row_changes(login: &Login, change: &Change, limit: u32) -> Result<Vec<RowChange>, UndoError> {
+pub async fn row_changes(ground: Ground<'_>, change: &Change, limit: u32) -> Result<Vec<RowChange>, UndoError> {
     let Some(xid) = change.xid else { return Ok(Vec::new()) };
-    let client = login.connect().await?;
-    let text = "SELECT pg_catalog.concat(n.nspname, '.', c.relname), j.old, j.new FROM reprieve.journal j \
+    let mut client = ground.login.connect().await?;
+    let work = client.transaction().await?;
+    let source = ground.images.gather(&work, &change.system, &[xid]).await?;
+    let text = format!(
+        "SELECT pg_catalog.concat(n.nspname, '.', c.relname), j.old, j.new FROM {source} j \
         LEFT JOIN pg_catalog.pg_class c ON c.oid = j.relation LEFT JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace \
-        WHERE j.xid = ($1::pg_catalog.text)::pg_catalog.xid8 ORDER BY j.statement LIMIT $2";
-    let rows = client.query(text, &[&xid.to_string(), &i64::from(limit)]).await?;
+        WHERE j.xid = ($1::pg_catalog.text)::pg_catalog.xid8 ORDER BY j.statement LIMIT $2"
+    );
+    let rows = work.query(&text, &[&xid.to_string(), &i64::from(limit)]).await?;
     Ok(rows.iter().map(|row| RowChange { table: row.get(0), before: row.get(1), after: row.get(2) }).collect())
 }
 
 async fn take_back(
     work: &tokio_postgres::Transaction<'_>,
+    images: &Images,
     way: Option<&Way>,
     changes: &[Change],
     choice: UndoChoice,
@@ -89,14 +91,23 @@ async fn take_back(
         Ok(Taken { xid, rows: Some(change.reach.rows()), emptied: !change.reach.rewritten.is_empty() || !change.reach.dropped.is_empty() })
     });
     let taken = taken.collect::<Result<Vec<_>, UndoError>>()?;
-    let Some(way) = way else { return revert(work, &taken, choice).await };
-    work.batch_execute(SETTINGS).await?;
-    let xids: Vec<String> = taken.iter().map(|taken| taken.xid.to_string()).collect();
-    way.go(work, &xids).await?;
-    // Rows of tables that came or went with the definitions came and went with them.
-    let rest: Vec<Taken> = taken.iter().map(|taken| Taken { rows: None, ..*taken }).collect();
-    let mut report = revert_rows_that_are_there(work, &rest, choice).await?;
-    report.definitions = way.script.statements.iter().map(|step| step.sql.clone()).collect();
+    let xids: Vec<u64> = taken.iter().map(|taken| taken.xid).collect();
+    let Some(newest) = changes.first() else { return Ok(Report::default()) };
+    let source = images.gather(work, &newest.system, &xids).await?;
+    let report = match way {
+        None => put_rows_back(work, &source, &taken, choice, false).await?,
+        Some(way) => {
+            work.batch_execute(SETTINGS).await?;
+            let listed: Vec<String> = xids.iter().map(u64::to_string).collect();
+            way.go(work, &source, &listed).await?;
+            // Rows of tables that came or went with the definitions came and went with them.
+            let rest: Vec<Taken> = taken.iter().map(|taken| Taken { rows: None, ..*taken }).collect();
+            let mut report = put_rows_back(work, &source, &rest, choice, true).await?;
+            report.definitions = way.script.statements.iter().map(|step| step.sql.clone()).collect();
+            report
+        }
+    };
+    images.still_there(work, &source, &xids).await?;
     Ok(report)
 }
 
@@ -165,7 +176,7 @@ impl Undo {
         };
         let unavailable = |error: reprieve_gate::AuditError| DeskError::Unavailable(error.to_string());
         self.gate.audit().append(started).await.map_err(unavailable)?;
-        let ground = Ground { login, vault: self.options.vault.as_ref(), history: self.history.as_ref() };
+        let ground = Ground { login, images: &self.options.images };
         let (outcome, answer) = match run(ground, &found, request.choice).await {
             Ok(report) => {
                 let outcome = Outcome::Done { tag: "UNDO".to_owned(), reach: reach(&report), xid: report.xid };
@@ -189,11 +200,11 @@ impl Undo {
 }
 
 async fn run(ground: Ground<'_>, found: &[Change], choice: UndoChoice) -> Result<Report, Failed> {
-    let way = definitions::plan(ground.login, ground.vault, ground.history, found).await.map_err(Failed::Before)?;
+    let way = definitions::plan(ground.login, ground.images, found).await.map_err(Failed::Before)?;
     let mut client = ground.login.connect().await.map_err(Failed::Before)?;
     let before = |error: tokio_postgres::Error| Failed::Before(error.into());
     let work = client.transaction().await.map_err(before)?;
-    let report = take_back(&work, way.as_ref(), found, choice).await.map_err(Failed::Before)?;
+    let report = take_back(&work, ground.images, way.as_ref(), found, choice).await.map_err(Failed::Before)?;
     work.commit().await.map_err(|error| {
         // Deferred constraints fail at COMMIT, and nothing is changed then.
         if error.as_db_error().is_some() { Failed::Before(error.into()) } else { Failed::AtCommit(error.into()) }

@@ -53,6 +53,8 @@ pub(crate) struct Snapshot {
     pub(crate) loud: HashSet<String>,
     /// Tables whose every row change is written down in the same transaction, so that it can be taken back.
     covered: HashSet<u32>,
+    /// Why there is no way back from them either, at the moment.
+    uncovered_because: Option<String>,
     /// Tables that the guard counts, by oid.
     counted: BTreeSet<u32>,
     /// The guard as a function, where it is installed as it has to be.
@@ -199,10 +201,15 @@ impl Snapshot {
         (self.counted.len() <= LISTED_TABLES).then_some(&self.counted)
     }
 
+    /// Whether there is a way back from this table.
+    fn covers(&self, oid: u32) -> bool {
+        self.uncovered_because.is_none() && self.covered.contains(&oid)
+    }
+
     /// Counted tables from which there is no way back.
     fn uncovered(&self) -> impl Iterator<Item = u32> + '_ {
         let is_view = |oid: &u32| self.relations.get(oid).is_some_and(|relation| relation.kind == 'm');
-        self.counted.iter().copied().filter(move |oid| !self.covered.contains(oid) && !is_view(oid))
+        self.counted.iter().copied().filter(move |oid| !self.covers(*oid) && !is_view(oid))
     }
 
     /// The guard that raises above `ceiling` rows, on any definition change, and on a cursor that would run inside COMMIT. It answers
@@ -245,8 +252,8 @@ impl Snapshot {
     }
 
     /// The same with tables from which there is a way back.
-    pub(crate) fn with_covered(self, covered: HashSet<u32>) -> Self {
-        Self { covered, ..self }
+    pub(crate) fn with_covered(self, covered: HashSet<u32>, uncovered_because: Option<String>) -> Self {
+        Self { covered, uncovered_because, ..self }
     }
 
     /// Takes rows of one table into a reach, with what of them can't be taken back.
@@ -261,8 +268,9 @@ impl Snapshot {
             }
             return;
         }
-        if !self.covered.contains(&oid) {
-            reach.lasting.push(format!("changes of `{name}` are not kept"));
+        if !self.covers(oid) {
+            let because = self.uncovered_because.as_ref().map_or_else(String::new, |because| format!(": {because}"));
+            reach.lasting.push(format!("changes of `{name}` are not kept{because}"));
         }
         reach.tables.insert(name.to_owned(), rows);
     }
@@ -396,9 +404,8 @@ impl Snapshot {
     /// What of changed definitions can't be taken back: what is gone, rewritten in another form, or changes rights and code. What a
     /// TRUNCATE empties is kept before it is gone.
     fn add_lasting_definitions(&self, reach: &mut Reach, columns_moved: bool) {
-        let is_kept = |name: &String| {
-            !columns_moved && self.relations.iter().any(|(oid, relation)| relation.name == *name && self.covered.contains(oid))
-        };
+        let is_kept =
+            |name: &String| !columns_moved && self.relations.iter().any(|(oid, relation)| relation.name == *name && self.covers(*oid));
         let mut lasting: Vec<String> = reach.dropped.iter().map(|name| format!("`{name}` is dropped")).collect();
         lasting.extend(reach.rewritten.iter().filter(|name| !is_kept(name)).map(|name| format!("`{name}` is rewritten")));
         lasting.extend(reach.catalogs.contains_key(RULES).then(|| CODE.to_owned()));

@@ -230,7 +230,7 @@ mod tests {
 
     fn installed(source: String, right: &str, safe: &str) -> Captured {
         let row = ["20001".to_owned(), source, right.to_owned(), safe.to_owned()];
-        Captured { rows: vec![row.into_iter().map(Some).collect()], error: None }
+        Captured { rows: vec![row.into_iter().map(Some).collect()], ..Captured::default() }
     }
 
     #[test]

@@ -174,6 +174,7 @@ impl System {
         // Nobody's operators come between us and the catalogue.
         let _ours = wire.ask("SET search_path = pg_catalog").await.map_err(|gone| gone.to_string())?;
         let mut last = String::new();
+        let mut last_ready = Ok(());
         loop {
             let mut signature = self.signature(&mut wire).await?;
             if let Some(coverage) = self.coverage.as_ref().filter(|_| signature != last) {
@@ -183,15 +184,17 @@ impl System {
                 signature = self.signature(&mut wire).await?;
             }
             self.looked.store(u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX), Ordering::Release);
-            if signature != last || self.view().is_none() {
-                if signature != last {
+            let ready = self.coverage.as_ref().map_or(Ok(()), |coverage| coverage.ready());
+            if signature != last || ready != last_ready || self.view().is_none() {
+                if signature != last || ready != last_ready {
                     self.wanted.fetch_add(1, Ordering::AcqRel);
                 }
                 // Taken before reading: what changes while we read asks for another one.
                 let version = self.wanted.load(Ordering::Acquire);
-                let view = self.read(&mut wire, version).await.map_err(|gone| gone.to_string())?;
+                let view = self.read(&mut wire, version, &ready).await.map_err(|gone| gone.to_string())?;
                 self.view.store(Some(Arc::new(view.ok_or("the catalogue's answer was not understood")?)));
                 last = signature;
+                last_ready = ready;
                 self.read_done.notify_waiters();
             }
             let _timed_out_or_asked = tokio::time::timeout(WATCH_EVERY, self.read_again.notified()).await;
@@ -221,7 +224,7 @@ impl System {
         }
     }
 
-    async fn read(&self, wire: &mut Wire, version: u64) -> Result<Option<View>, Gone> {
+    async fn read(&self, wire: &mut Wire, version: u64, ready: &Result<(), String>) -> Result<Option<View>, Gone> {
         // One look at all of it: what is known of a table in one list must be in the others.
         let begun = wire.ask("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY").await?;
         let relations = wire.ask(RELATIONS).await?;
@@ -247,6 +250,6 @@ impl System {
             snapshot.function = None;
         }
         let covered = covered.rows.iter().filter_map(|row| row.first()?.as_deref()?.parse().ok()).collect();
-        Ok(Some(View { version, catalog, snapshot: snapshot.with_covered(covered) }))
+        Ok(Some(View { version, catalog, snapshot: snapshot.with_covered(covered, ready.clone().err()) }))
     }
 }

@@ -1,0 +1,137 @@
+//! `reprieve vault`: what lies in the vault, and whether all of it can be read.
+
+use std::collections::HashSet;
+
+use reprieve_undo::{StoredImages, stored};
+use reprieve_vault::{Usage, VaultError};
+use serde_json::{Value, json};
+
+use crate::{
+    args::{Cli, Vault},
+    keys::Keys,
+    people::time,
+    settings::Settings,
+    undo::history,
+    wire,
+};
+
+pub(crate) fn vault(cli: &Cli, settings: &Settings, command: &Vault) -> anyhow::Result<u8> {
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
+    match command {
+        Vault::Ls { limit } => runtime.block_on(list(cli, settings, *limit)),
+        Vault::Verify => runtime.block_on(verify(cli, settings)),
+    }
+}
+
+/// The objects with row images that the ledger knows, newest first.
+fn recorded(settings: &Settings) -> anyhow::Result<Vec<StoredImages>> {
+    let history = history(settings)?;
+    let mut all = Vec::new();
+    for system in &settings.system {
+        all.extend(stored(&history, &system.name)?.into_iter().filter(|(_, counts)| *counts).map(|(stored, _)| stored));
+    }
+    all.sort_by_key(|stored| std::cmp::Reverse(stored.index));
+    Ok(all)
+}
+
+async fn list(cli: &Cli, settings: &Settings, limit: usize) -> anyhow::Result<u8> {
+    let all = recorded(settings)?;
+    let usage = usage(settings).await;
+    if cli.json {
+        let objects: Vec<Value> = all.iter().take(limit).map(to_json).collect();
+        let usage = usage.map_or_else(|error| json!({ "error": format!("{error:#}") }), |usage| json!(usage));
+        tell!("{}", json!({ "objects": objects, "recorded": all.len(), "usage": usage }));
+        return Ok(0);
+    }
+    for stored in all.iter().take(limit) {
+        let (first, last) = stored.transactions;
+        tell!(
+            "{}  {}  {}  {} rows of transactions {first} to {last}, {} of {} bytes",
+            stored.object.digest.short(),
+            time(stored.at),
+            stored.system,
+            stored.rows,
+            stored.object.stored_bytes,
+            stored.object.plain_bytes
+        );
+    }
+    if all.len() > limit {
+        tell!("… and {} older ones", all.len() - limit);
+    }
+    match usage {
+        Ok(usage) => {
+            tell!("{}", in_words(&usage));
+            Ok(0)
+        }
+        Err(error) => Err(error),
+    }
+}
+
+fn to_json(stored: &StoredImages) -> Value {
+    json!({
+        "object": stored.object.digest,
+        "at": stored.at,
+        "system": stored.system,
+        "rows": stored.rows,
+        "part": stored.part,
+        "first": stored.transactions.0,
+        "last": stored.transactions.1,
+        "plain_bytes": stored.object.plain_bytes,
+        "stored_bytes": stored.object.stored_bytes,
+    })
+}
+
+fn in_words(usage: &Usage) -> String {
+    let bound = usage.max_bytes.map_or_else(String::new, |bytes| format!(", at most {bytes}"));
+    let free = usage.free_bytes.map_or_else(String::new, |bytes| format!("; {bytes} bytes are free there"));
+    format!("{} objects, {} bytes{bound}{free}", usage.objects, usage.stored_bytes)
+}
+
+/// How much is in the vault, if something could be put there now.
+pub(crate) async fn usage(settings: &Settings) -> anyhow::Result<Usage> {
+    let access = wire::vault(settings, &Keys::of(settings))?;
+    Ok(access.healthy().await?.usage().await?)
+}
+
+/// Reads everything to its end, and looks for what the ledger says is there.
+async fn verify(cli: &Cli, settings: &Settings) -> anyhow::Result<u8> {
+    let access = wire::vault(settings, &Keys::of(settings))?;
+    let vault = access.vault().await?;
+    let identity = vault.identity().await?;
+    let verified = vault.verify().await?;
+    let damaged: HashSet<_> = verified.damaged.iter().map(|(digest, _)| *digest).collect();
+    let mut missing = Vec::new();
+    let mut elsewhere = 0u64;
+    for stored in recorded(settings)? {
+        let digest = stored.object.digest;
+        if stored.vault != identity {
+            elsewhere += 1;
+        } else if !damaged.contains(&digest) {
+            match vault.describe(digest).await {
+                Ok(_) => {}
+                Err(VaultError::Missing(_)) => missing.push(stored),
+                Err(error) => return Err(error.into()),
+            }
+        }
+    }
+    // What a running gateway purged meanwhile is not missing.
+    let still: HashSet<u64> = recorded(settings)?.iter().map(|stored| stored.index).collect();
+    missing.retain(|stored| still.contains(&stored.index));
+    let ok = verified.damaged.is_empty() && missing.is_empty();
+    if cli.json {
+        let missing: Vec<Value> = missing.iter().map(to_json).collect();
+        tell!(
+            "{}",
+            json!({ "ok": ok, "good": verified.good, "plain_bytes": verified.plain_bytes, "damaged": verified.damaged, "missing": missing,
+                    "in_other_vaults": elsewhere })
+        );
+        return Ok(u8::from(!ok));
+    }
+    tell!("{} objects are whole.", verified.good);
+    verified.damaged.iter().for_each(|(_, why)| tell!("Damaged: {why}"));
+    missing.iter().for_each(|stored| tell!("Missing: {} of {}, {} rows", stored.object.digest, stored.system, stored.rows));
+    if elsewhere > 0 {
+        tell!("{elsewhere} more were put into another vault.");
+    }
+    Ok(u8::from(!ok))
+}
