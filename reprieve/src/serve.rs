@@ -45,6 +45,9 @@ async fn run(as_json: bool, settings: Arc<Settings>) -> anyhow::Result<()> {
     for keeper in &parts.keepers {
         tokio::spawn(keeper.clone().run());
     }
+    for definitions in &parts.definitions {
+        tokio::spawn(definitions.clone().keep());
+    }
     // A moment, so that the first changes are not held only because nobody has looked yet.
     let looked = async {
         for keeper in &parts.keepers {

@@ -12,7 +12,7 @@ use reprieve_policy::{Policy, Source};
 use reprieve_secrets::resolve;
 use reprieve_store::SqliteStore;
 use reprieve_surface_postgres::{Options, Surface, System, Target, TlsMode};
-use reprieve_undo::{Images, Journal, Keeper, KeeperOptions, Kept, Login, Undo, UndoOptions, VaultAccess};
+use reprieve_undo::{DefinitionsLog, Images, Journal, Keeper, KeeperOptions, Kept, Login, Undo, UndoOptions, VaultAccess};
 use reprieve_vault::{Location, VaultOptions};
 
 use crate::{keys::Keys, settings::Settings, undo::LedgerHistory};
@@ -25,6 +25,7 @@ pub(crate) struct Parts {
     pub(crate) postgres: Arc<Surface>,
     pub(crate) policy: Arc<ArcSwap<Policy>>,
     pub(crate) keepers: Vec<Arc<Keeper>>,
+    pub(crate) definitions: Vec<Arc<DefinitionsLog>>,
 }
 
 /// Builds the gateway that the settings describe.
@@ -44,7 +45,17 @@ pub(crate) fn build(settings: &Settings, keys: &Keys) -> anyhow::Result<Parts> {
     let history = Arc::new(LedgerHistory::open(&settings.ledger_file()?)?);
     let vault = Arc::new(vault(settings, keys)?);
     let images = Images::new(vault.clone(), history.clone());
-    let undo = Arc::new(Undo::new(gate.clone(), history.clone(), UndoOptions { logins, window: settings.undo.window, images }));
+    let definitions = |system: &crate::settings::System| {
+        Ok(Arc::new(DefinitionsLog::new(system.name.clone(), login(system, keys)?, vault.clone(), audit.clone())))
+    };
+    let definitions = settings.system.iter().map(definitions).collect::<anyhow::Result<Vec<_>>>()?;
+    let by_system =
+        settings.system.iter().zip(&definitions).map(|(system, definitions)| (system.name.clone(), definitions.clone())).collect();
+    let undo = Arc::new(Undo::new(
+        gate.clone(),
+        history.clone(),
+        UndoOptions { logins, definitions: by_system, window: settings.undo.window, images },
+    ));
     let desk = Arc::new(open_desk(settings, keys, audit.clone(), clock.clone(), Some(undo))?);
     let keeper = |system: &crate::settings::System| {
         let options = KeeperOptions {
@@ -57,7 +68,12 @@ pub(crate) fn build(settings: &Settings, keys: &Keys) -> anyhow::Result<Parts> {
         Ok(Arc::new(Keeper::new(system.name.clone(), login, vault.clone(), audit.clone(), history.clone(), clock.clone(), options)))
     };
     let keepers = settings.system.iter().map(keeper).collect::<anyhow::Result<Vec<_>>>()?;
-    let systems = settings.system.iter().zip(&keepers).map(|(system, keeper)| open_system(system, keys, keeper.clone()));
+    let kept = keepers.iter().zip(&definitions);
+    let systems = settings
+        .system
+        .iter()
+        .zip(kept)
+        .map(|(system, (keeper, definitions))| open_system(system, keys, keeper.clone(), definitions.clone()));
     let systems = systems.collect::<anyhow::Result<Vec<_>>>()?;
     let options = Options {
         tls: Some(keys.tls()?),
@@ -66,7 +82,7 @@ pub(crate) fn build(settings: &Settings, keys: &Keys) -> anyhow::Result<Parts> {
         sessions: settings.listen.sessions,
     };
     let postgres = Surface::new(gate.clone(), systems, options);
-    Ok(Parts { audit, gate, desk, postgres, policy, keepers })
+    Ok(Parts { audit, gate, desk, postgres, policy, keepers, definitions })
 }
 
 /// Opens the ledger to append to it.
@@ -137,9 +153,14 @@ pub(crate) fn login(system: &crate::settings::System, keys: &Keys) -> anyhow::Re
     Ok(Login::new(target.host(), target.port(), target.user(), target.password(), target.database(), encrypted, config))
 }
 
-fn open_system(system: &crate::settings::System, keys: &Keys, keeper: Arc<Keeper>) -> anyhow::Result<Arc<System>> {
+fn open_system(
+    system: &crate::settings::System,
+    keys: &Keys,
+    keeper: Arc<Keeper>,
+    definitions: Arc<DefinitionsLog>,
+) -> anyhow::Result<Arc<System>> {
     let crate::settings::SystemKind::Postgres = system.kind;
-    let journal = Journal::new(login(system, keys)?, None);
+    let journal = Journal::new(login(system, keys)?, Some(definitions));
     let open = System::new(system.name.clone(), system.environment.clone(), target(system, keys)?, system.measure_limit);
     Ok(Arc::new(open.with_coverage(Arc::new(Kept::new(journal, keeper)))))
 }

@@ -82,7 +82,7 @@ async fn what_an_agent_changed_comes_back() -> Result<()> {
         assert_eq!(listed.iter().find(|change| change["id"] == id.as_str()).context("it")?["standing"], "undone");
     }
     let verified = site.gateway.verify()?;
-    assert_eq!(verified["ok"], true, "{verified}");
+    assert_eq!(verified["verified"], true, "{verified}");
     Ok(())
 }
 
@@ -159,6 +159,84 @@ async fn a_table_that_came_later_is_covered_and_what_is_taken_off_is_held() -> R
         "SELECT * FROM reprieve.journal",
     ] {
         assert!(client.simple_query(sql).await.is_err(), "{sql}");
+    }
+    Ok(())
+}
+
+/// Every definition and every row, as PostgreSQL's own tool tells them.
+fn dump(site: &Site) -> Result<String> {
+    let dump = site.server.binaries().program("pg_dump");
+    let output = std::process::Command::new(dump)
+        .arg(site.server.superuser_url("shop"))
+        .args(["--exclude-schema=reprieve", "--inserts"])
+        .output()?;
+    ensure!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let text = String::from_utf8(output.stdout)?;
+    // Rows in any order.
+    let mut lines: Vec<&str> = text.lines().filter(|line| !line.starts_with("--") && !line.starts_with("\\")).collect();
+    lines.sort_unstable();
+    Ok(lines.join("\n"))
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn definitions_come_back_with_their_rows() -> Result<()> {
+    let site = site(true)?;
+    site.direct(
+        "CREATE VIEW busy AS SELECT c.id, c.name, count(*) AS orders FROM customers c JOIN orders o ON o.customer = c.id GROUP BY c.id;
+         CREATE TABLE notes (id serial PRIMARY KEY, amount numeric(10,2), word varchar(20) DEFAULT 'w' NOT NULL CHECK (word <> ''), born date);
+         INSERT INTO notes (amount, word, born) SELECT n * 1.5, 'n' || n, '2020-01-01'::date + n FROM generate_series(1, 30) n;
+         CREATE INDEX notes_word ON notes (word); CREATE TYPE mood AS ENUM ('good', 'bad');
+         CREATE FUNCTION twice(n int) RETURNS int LANGUAGE sql IMMUTABLE AS 'SELECT n * 2'; CREATE SEQUENCE numbers START 7;
+         SELECT nextval('numbers'); COMMENT ON TABLE notes IS 'of people'; GRANT SELECT ON notes TO PUBLIC",
+    )?;
+    let url = site.gateway.agent("helper", &["shop"], "read,write,destroy,grant")?;
+    for sql in [
+        "CREATE TABLE fresh (id int PRIMARY KEY)",
+        "ALTER TABLE notes ADD COLUMN extra text",
+        "CREATE INDEX notes_born ON notes (born)",
+        "DROP TABLE notes",
+        "DROP TABLE orders, customers CASCADE",
+        "ALTER TABLE notes DROP COLUMN born",
+        "ALTER TABLE notes ALTER COLUMN amount TYPE int",
+        "ALTER TABLE notes RENAME COLUMN word TO wort",
+        "ALTER TABLE notes RENAME TO remarks",
+        "DROP VIEW busy",
+        "DROP FUNCTION twice",
+        "DROP TYPE mood",
+        "DROP SEQUENCE numbers",
+        "DROP INDEX notes_word",
+        "REVOKE SELECT ON notes FROM PUBLIC",
+        "TRUNCATE orders",
+    ] {
+        let before = dump(&site)?;
+        let client = connect(&url).await?;
+        match client.simple_query(sql).await {
+            Ok(_) => {}
+            Err(error) => {
+                let told = denied(Err(error))?;
+                let hold = told.hold.with_context(|| format!("{sql}: {} {}", told.code, told.message))?;
+                site.gateway.approve_as_asked(&hold)?;
+                site.gateway.wait_for_status(&hold, "finished")?;
+            }
+        }
+        ensure!(dump(&site)? != before, "{sql} changed nothing");
+        let id = newest(&site)?;
+        // The snapshot after it may be in the making.
+        let mut shown = Value::Null;
+        for _ in 0..150 {
+            shown = site.gateway.json(&["undo", "show", &id, "--json"])?;
+            if shown["plan"]["possible"] == true {
+                break;
+            }
+            tokio::time::sleep(Duration::from_millis(200)).await;
+        }
+        assert_eq!(shown["plan"]["possible"], true, "{sql}: {shown}");
+        site.gateway.operate(&["undo", "apply", &id]).with_context(|| sql.to_owned())?;
+        let after = dump(&site)?;
+        if sql.contains("DROP COLUMN") {
+            continue; // the column comes back at the end
+        }
+        assert_eq!(after, before, "{sql}");
     }
     Ok(())
 }

@@ -74,6 +74,8 @@ impl Gateway {
             [("pocket-prod", "agent_migrations", PRODUCTION), ("pocket-staging", "agent_cursor_staging", STAGING)]
         {
             gateway.json(&["secret", "set", system], &[], &company.upstream_url(role, database)).await?;
+            gateway.json(&["secret", "set", &format!("{system}-admin")], &[], &company.superuser_url(database)).await?;
+            gateway.json(&["protect", system, "--apply"], &[], "").await?;
         }
         Ok((gateway, person))
     }
@@ -84,8 +86,8 @@ impl Gateway {
         let text = format!(
             "[listen]\npostgres = \"127.0.0.1:{postgres}\"\noperators = \"127.0.0.1:{operators}\"\n\n\
              [hold]\nwait = \"1s\"    # the story has no time for more\n\n\
-             [[system]]\nname = \"pocket-prod\"\nkind = \"postgres\"\nenvironment = \"production\"\nurl = \"secret:pocket-prod\"\n\n\
-             [[system]]\nname = \"pocket-staging\"\nkind = \"postgres\"\nenvironment = \"staging\"\nurl = \"secret:pocket-staging\"\n"
+             [[system]]\nname = \"pocket-prod\"\nkind = \"postgres\"\nenvironment = \"production\"\nurl = \"secret:pocket-prod\"\nadmin = \"secret:pocket-prod-admin\"\n\n\
+             [[system]]\nname = \"pocket-staging\"\nkind = \"postgres\"\nenvironment = \"staging\"\nurl = \"secret:pocket-staging\"\nadmin = \"secret:pocket-staging-admin\"\n"
         );
         fs::write(self.settings(), text).context("cannot write the settings")
     }
@@ -183,6 +185,17 @@ impl Gateway {
     }
 
     /// Runs a command that has to succeed.
+    /// The time between the newest event of one kind and the newest of another, as the ledger has it.
+    pub(crate) async fn ledger_time(&self, from: &str, to: &str) -> anyhow::Result<std::time::Duration> {
+        let mut times = [0; 2];
+        for (time, kind) in times.iter_mut().zip([from, to]) {
+            let (_, output) = self.run(&self.settings(), &["ledger", "search", "--kind", kind, "--limit", "1"], &[], "").await?;
+            let event: Value = serde_json::from_str(output.lines().next().unwrap_or_default()).context("the ledger has no such event")?;
+            *time = event["at"].as_u64().context("an event without a time")?;
+        }
+        Ok(std::time::Duration::from_millis(times[1].saturating_sub(times[0])))
+    }
+
     pub(crate) async fn json(&self, arguments: &[&str], variables: &[(&str, &str)], input: &str) -> anyhow::Result<Value> {
         let (succeeded, output) = self.run(&self.settings(), arguments, variables, input).await?;
         ensure!(succeeded, "`reprieve {}` failed: {output}", arguments.join(" "));

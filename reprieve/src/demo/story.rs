@@ -29,6 +29,9 @@ const LOAD_TEST: &str =
     SELECT 900000 + n, 52107, 1, 'completed', '2026-03-01 09:00+00', '2026-03-02 09:00+00', 'loadtest', 1.00, '2026-03-01 09:00+00'
     FROM generate_series(1, 150) AS n";
 /// Runs for ten minutes unless somebody stops it.
+/// A person will approve this, and regret it.
+const MISTAKE: &str = "DELETE FROM public.reservations WHERE updated_at < '2026-02-14'";
+
 const LONG_READ: &str = "SELECT pg_sleep(600)";
 /// Other ways to the same effect.
 const ROUTES: [(&str, &str); 6] = [
@@ -91,6 +94,7 @@ pub(crate) async fn tell(keep: bool) -> anyhow::Result<bool> {
     story.wrong_belief().await?;
     story.other_routes().await?;
     story.approval().await?;
+    story.mistake().await?;
     story.freeze().await?;
     story.ledger().await?;
 
@@ -251,6 +255,44 @@ impl Story {
         Ok(())
     }
 
+    /// A person is wrong too: what was approved and is final comes back.
+    async fn mistake(&mut self) -> anyhow::Result<()> {
+        self.page.scene(5, "Approved by mistake: and brought back");
+        self.page.doing("a digest of every row of production");
+        let before = self.company.tables().await?;
+        let client = connect(&self.migrations).await?;
+        self.page.says("migrations", Ink::Bold, MISTAKE);
+        self.page.doing("the gateway runs it, measures it, and rolls it back");
+        let answer = ask(&client, MISTAKE).await?;
+        let Some(hold) = self.held("a DELETE that nobody should approve", &answer) else { return Ok(()) };
+        let held = self.gateway.hold(hold).await?;
+        let id = hold.to_string();
+        self.page.says("jonas", Ink::Bold, &format!("reprieve hold approve {hold} --confirm {}", held.confirm));
+        self.page.doing("it is approved, and runs");
+        self.gateway.command(&mut self.jonas, &["hold", "approve", &id, "--confirm", &held.confirm], &[]).await?;
+        self.wait_until_finished(hold).await?;
+        let gone = self.company.tables().await?;
+        let lost = rows(&before).saturating_sub(rows(&gone));
+        self.must(lost > 0, "an approved DELETE must have run");
+        let destroyed = self.gateway.ledger_time("hold_released", "hold_finished").await?;
+        self.page.says("", Ink::Warning, &format!("{} rows are gone from production, after {}", thousands(lost), seconds(destroyed)));
+
+        let listed = self.gateway.json(&["undo", "list", "--limit", "1"], &[], "").await?;
+        let change = text_of(&listed["changes"][0]["id"])?.to_owned();
+        self.page.says("jonas", Ink::Bold, &format!("reprieve undo apply {change} --reason 'I read the wrong date'"));
+        self.page.doing("it is put back, checked, and made final");
+        self.gateway.command(&mut self.jonas, &["undo", "apply", &change, "--reason", "I read the wrong date"], &[]).await?;
+        let brought_back = self.gateway.ledger_time("undo_started", "concluded").await?;
+        let after = self.company.tables().await?;
+        let same = after == before;
+        self.must(same, "after the undo every row must be what it was");
+        let text = format!("{} rows are back after {}, byte for byte", thousands(lost), seconds(brought_back));
+        self.page.says("", if same { Ink::Good } else { Ink::Bad }, &text);
+        let outcome = format!("approved, gone in {}, back in {}", seconds(destroyed), seconds(brought_back));
+        self.tried(&format!("DELETE of {}, approved by mistake", thousands(lost)), if same { Ink::Good } else { Ink::Bad }, &outcome);
+        Ok(())
+    }
+
     /// Nobody waits for the hold any more, so the gateway runs it by itself.
     async fn wait_until_finished(&self, hold: HoldId) -> anyhow::Result<()> {
         let deadline = Instant::now() + PATIENCE;
@@ -262,7 +304,7 @@ impl Story {
     }
 
     async fn freeze(&mut self) -> anyhow::Result<()> {
-        self.page.scene(5, "Enough: everything stops");
+        self.page.scene(6, "Enough: everything stops");
         let client = connect(&self.migrations).await?;
         self.page.says("migrations", Ink::Bold, LONG_READ);
         let running = tokio::spawn(async move {
@@ -301,7 +343,7 @@ impl Story {
     }
 
     async fn ledger(&mut self) -> anyhow::Result<()> {
-        self.page.scene(6, "The record");
+        self.page.scene(7, "The record");
         self.page.says("ana", Ink::Bold, "reprieve ledger verify");
         let (verified, report) = self.verify_running().await?;
         let number = |name: &str| report.get(name).and_then(serde_json::Value::as_u64).unwrap_or(0);
@@ -583,4 +625,12 @@ fn brief(reach: &Reach) -> String {
     let how = if reach.estimated { "from the catalogue, it was not run" } else { "measured, rolled back" };
     let _ = write!(text, "{} rows in {tables} table{} ({how})", thousands(reach.rows()), if tables == 1 { "" } else { "s" });
     text
+}
+
+fn text_of(value: &serde_json::Value) -> anyhow::Result<&str> {
+    value.as_str().context("an answer without a name")
+}
+
+fn seconds(time: Duration) -> String {
+    format!("{:.1} s", time.as_secs_f64())
 }

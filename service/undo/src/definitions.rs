@@ -20,7 +20,11 @@ use reprieve_vault::Vault;
 use tokio::sync::Notify;
 use tokio_postgres::Transaction;
 
-use crate::{Change, History, Images, Login, UndoError, VaultAccess, journal::keep_whole, table::Table};
+use crate::{
+    Change, History, Images, Login, UndoError, VaultAccess,
+    journal::{is_set_up, keep_whole},
+    table::Table,
+};
 
 /// The longest that a snapshot may take; whoever waits for one waits no longer either.
 const SNAPSHOT: Duration = Duration::from_secs(30);
@@ -75,7 +79,7 @@ impl DefinitionsLog {
             let wanted = self.wanted.load(Ordering::Acquire);
             let failed = self.take().await.err().map(|error| error.to_string());
             if let Some(reason) = &failed {
-                tracing::warn!(system = %self.system, reason, "definitions can't be kept; changes of them are held");
+                tracing::info!(system = %self.system, reason, "definitions can't be kept; changes of them are held");
             } else {
                 self.kept.fetch_max(wanted, Ordering::AcqRel);
             }
@@ -90,6 +94,9 @@ impl DefinitionsLog {
     }
 
     async fn take(&self) -> Result<(), UndoError> {
+        if !is_set_up(&self.login.connect().await?).await? {
+            return Err(UndoError::NotUndoable("`protect --apply` was not run there".to_owned()));
+        }
         let definitions = snapshot(&self.login).await?;
         let object = self.vault.vault().await?.put_bytes(Bytes::from(definitions.text().to_owned())).await?;
         let last = self.last.lock().unwrap_or_else(PoisonError::into_inner).0;

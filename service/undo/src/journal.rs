@@ -180,8 +180,12 @@ impl Coverage for Journal {
     }
 }
 
-async fn is_set_up(client: &Client) -> Result<bool, UndoError> {
-    Ok(client.query_one("SELECT pg_catalog.to_regclass('reprieve.journal') IS NOT NULL", &[]).await?.get(0))
+pub(crate) async fn is_set_up(client: &Client) -> Result<bool, UndoError> {
+    // Ours, and not something of that name that somebody else made for us to trip over.
+    let ours = "SELECT EXISTS (SELECT FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid OPERATOR(pg_catalog.=) c.relnamespace \
+        WHERE n.nspname OPERATOR(pg_catalog.=) 'reprieve' AND c.relname OPERATOR(pg_catalog.=) 'journal' AND c.relkind OPERATOR(pg_catalog.=) 'r' \
+        AND c.relowner OPERATOR(pg_catalog.=) n.nspowner AND pg_catalog.pg_get_userbyid(c.relowner) OPERATOR(pg_catalog.=) current_user)";
+    Ok(client.query_one(ours, &[]).await?.get(0))
 }
 
 /// Tables that can be covered and are not.

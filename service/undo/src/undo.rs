@@ -10,7 +10,7 @@ use crate::{
     Images, UndoError,
     change::{Change, History, Standing, changes},
     connect::Login,
-    definitions::{self, Way},
+    definitions::{self, DefinitionsLog, Way},
     rows::{Report, SETTINGS, Taken, put_rows_back},
 };
 
@@ -23,6 +23,8 @@ pub struct UndoOptions {
     pub logins: BTreeMap<SystemName, Login>,
     /// The rows and definitions that are kept.
     pub images: Images,
+    /// What keeps the definitions of each system.
+    pub definitions: BTreeMap<SystemName, Arc<DefinitionsLog>>,
     /// How long a change can be undone.
     pub window: Duration,
 }
@@ -195,6 +197,11 @@ impl Undo {
         };
         let concluded = Event::Concluded { intent, agent, outcome, statements: Vec::new() };
         self.gate.audit().append(concluded).await.map_err(unavailable)?;
+        if let Some(definitions) = self.options.definitions.get(&newest.system).filter(|_| found.iter().any(definitions::defines)) {
+            // The next change must not be taken for the one that changed these.
+            definitions.want();
+            drop(definitions.ready().await);
+        }
         answer
     }
 }
