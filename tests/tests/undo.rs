@@ -173,7 +173,8 @@ fn dump(site: &Site) -> Result<String> {
     ensure!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     let text = String::from_utf8(output.stdout)?;
     // Rows in any order.
-    let mut lines: Vec<&str> = text.lines().filter(|line| !line.starts_with("--") && !line.starts_with("\\")).collect();
+    let is_said = |line: &&str| !line.is_empty() && !line.starts_with("--") && !line.starts_with('\\') && !line.contains("reprieve_keeps");
+    let mut lines: Vec<&str> = text.lines().filter(is_said).collect();
     lines.sort_unstable();
     Ok(lines.join("\n"))
 }
@@ -219,11 +220,19 @@ async fn definitions_come_back_with_their_rows() -> Result<()> {
                 site.gateway.wait_for_status(&hold, "finished")?;
             }
         }
-        ensure!(dump(&site)? != before, "{sql} changed nothing");
+        // What CASCADE takes along is not in an estimate: more than was approved is held anew, as measured.
+        if dump(&site)? == before {
+            let holds = site.gateway.holds()?;
+            let anew = holds.iter().find(|hold| hold["status"] == "waiting").with_context(|| format!("{sql} changed nothing"))?;
+            let hold = anew["hold"].as_str().map_or_else(|| format!("H-{}", anew["hold"]), str::to_owned);
+            site.gateway.approve_as_asked(&hold)?;
+            site.gateway.wait_for_status(&hold, "finished")?;
+            ensure!(dump(&site)? != before, "{sql} changed nothing");
+        }
         let id = newest(&site)?;
         // The snapshot after it may be in the making.
         let mut shown = Value::Null;
-        for _ in 0..150 {
+        for _ in 0..60 {
             shown = site.gateway.json(&["undo", "show", &id, "--json"])?;
             if shown["plan"]["possible"] == true {
                 break;
@@ -236,7 +245,10 @@ async fn definitions_come_back_with_their_rows() -> Result<()> {
         if sql.contains("DROP COLUMN") {
             continue; // the column comes back at the end
         }
-        assert_eq!(after, before, "{sql}");
+        let only = |one: &str, other: &str| {
+            one.lines().filter(|line| !other.lines().any(|known| known == *line)).map(str::to_owned).collect::<Vec<_>>()
+        };
+        assert_eq!(after, before, "{sql}: added {:?}, missing {:?}", only(&after, &before), only(&before, &after));
     }
     Ok(())
 }

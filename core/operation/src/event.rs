@@ -164,8 +164,9 @@ pub enum Event {
         choice: String,
         reason: String,
     },
-    /// What a system's definitions were at this moment, kept in the vault.
-    DefinitionsTaken { system: SystemName, object: Digest, bytes: u64 },
+    /// What a system's definitions were, kept in the vault. `from` is the ledger's size when taking them began: they show everything
+    /// that was concluded before.
+    DefinitionsTaken { system: SystemName, object: Digest, bytes: u64, from: u64 },
     /// How it ended.
     Concluded {
         intent: IntentId,

@@ -97,11 +97,12 @@ impl DefinitionsLog {
         if !is_set_up(&self.login.connect().await?).await? {
             return Err(UndoError::NotUndoable("`protect --apply` was not run there".to_owned()));
         }
+        let from = self.audit.state().size;
         let definitions = snapshot(&self.login).await?;
         let object = self.vault.vault().await?.put_bytes(Bytes::from(definitions.text().to_owned())).await?;
         let last = self.last.lock().unwrap_or_else(PoisonError::into_inner).0;
         if last != Some(object.digest) {
-            let event = Event::DefinitionsTaken { system: self.system.clone(), object: object.digest, bytes: object.plain_bytes };
+            let event = Event::DefinitionsTaken { system: self.system.clone(), object: object.digest, bytes: object.plain_bytes, from };
             self.audit.append(event).await.map_err(|error| UndoError::Ledger(error.to_string()))?;
             self.last.lock().unwrap_or_else(PoisonError::into_inner).0 = Some(object.digest);
         }
@@ -139,7 +140,30 @@ async fn snapshot(login: &Login) -> Result<Definitions, UndoError> {
         UndoError::Definitions(format!("{error}{cause}"))
     };
     let tools = Tools::find(u32::try_from(version).unwrap_or(0)).map_err(failed)?;
-    take(&tools, &login.url(), &Scope { timeout: SNAPSHOT, ..Scope::default() }).await.map_err(failed)
+    let all = take(&tools, &login.url(), &Scope { timeout: SNAPSHOT, ..Scope::default() }).await.map_err(failed)?;
+    Definitions::parse(&without_ours(all.text())).map_err(|error| UndoError::Definitions(error.to_string()))
+}
+
+/// A dump without the journal's triggers: they come and go with coverage, and are no change of anybody's.
+///
+/// Whoever spells such a heading inside a function's body only makes the dump unreadable, and a change that can't be read is held.
+fn without_ours(dump: &str) -> String {
+    const HEADING: &str = "\n-- TOC entry ";
+    let is_ours = |entry: &str| {
+        let name = entry.lines().find(|line| line.starts_with("-- Name: "));
+        name.is_some_and(|line| line.contains(" reprieve_keeps_") && line.contains("; Type: TRIGGER; "))
+    };
+    let mut parts = dump.split(HEADING);
+    let mut kept = parts.next().unwrap_or_default().to_owned();
+    for part in parts {
+        if !is_ours(part) {
+            kept.push_str(HEADING);
+            kept.push_str(part);
+        } else if let Some(end) = part.find("\n-- Completed on ").or_else(|| part.find("\n--\n-- PostgreSQL database dump complete")) {
+            kept.push_str(part.get(end..).unwrap_or_default());
+        }
+    }
+    kept
 }
 
 /// The way back of definitions, and what was there before.
@@ -192,12 +216,15 @@ fn snapshots(history: &dyn History, newest: &Change, oldest: &Change) -> Result<
         };
         before = last.index;
         for recorded in &page {
-            let Event::DefinitionsTaken { system, object, .. } = &recorded.event else { continue };
+            let Event::DefinitionsTaken { system, object, from, .. } = &recorded.event else { continue };
             if *system != newest.system {
                 continue;
             }
             if recorded.index > newest.index {
-                found[0] = Some(*object);
+                // One that was begun before may not show it.
+                if *from > newest.index {
+                    found[0] = Some(*object);
+                }
             } else {
                 found.push(Some(*object));
                 if recorded.index < oldest.index {
@@ -250,8 +277,13 @@ impl Way {
 
     /// The number that a table or sequence had before.
     fn oid(&self, spelled: &str) -> Option<u32> {
-        let is_it =
-            |schema: Option<&str>, name: &str| schema.is_some_and(|schema| spelled == format!("{}.{}", quoted(schema), quoted(name)));
+        // Scripts quote every name, whether it has to be or not.
+        let always = |name: &str| format!("\"{}\"", name.replace('"', "\"\""));
+        let is_it = |schema: Option<&str>, name: &str| {
+            schema.is_some_and(|schema| {
+                spelled == format!("{}.{}", quoted(schema), quoted(name)) || spelled == format!("{}.{}", always(schema), always(name))
+            })
+        };
         let entries = self.before.entries().iter().filter(|entry| matches!(entry.kind(), "TABLE" | "SEQUENCE"));
         entries.filter(|entry| is_it(entry.schema(), entry.name())).find_map(|entry| entry.identity().map(|(_, oid)| oid))
     }
