@@ -224,9 +224,9 @@ async fn definitions_come_back_with_their_rows() -> Result<()> {
         if dump(&site)? == before {
             let holds = site.gateway.holds()?;
             let anew = holds.iter().find(|hold| hold["status"] == "waiting").with_context(|| format!("{sql} changed nothing"))?;
-            let hold = anew["hold"].as_str().map_or_else(|| format!("H-{}", anew["hold"]), str::to_owned);
-            site.gateway.approve_as_asked(&hold)?;
-            site.gateway.wait_for_status(&hold, "finished")?;
+            let hold = anew["id"].as_str().context("an id")?;
+            site.gateway.approve_as_asked(hold)?;
+            site.gateway.wait_for_status(hold, "finished")?;
             ensure!(dump(&site)? != before, "{sql} changed nothing");
         }
         let id = newest(&site)?;

@@ -87,7 +87,8 @@ DECLARE
 BEGIN
   SELECT c.relkind, pg_catalog.format('%I.%I', n.nspname, c.relname) INTO kind, name
    FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid OPERATOR(pg_catalog.=) c.relnamespace WHERE c.oid OPERATOR(pg_catalog.=) relation;
-  IF NOT pg_catalog.has_table_privilege(session_user, relation, 'DELETE') THEN
+  IF kind OPERATOR(pg_catalog.=) 'S' AND NOT pg_catalog.has_sequence_privilege(session_user, relation, 'UPDATE')
+   OR kind OPERATOR(pg_catalog.<>) 'S' AND NOT pg_catalog.has_table_privilege(session_user, relation, 'DELETE') THEN
     RAISE EXCEPTION 'only who may delete its rows may have a table kept';
   END IF;
 {set}
