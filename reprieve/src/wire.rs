@@ -81,7 +81,7 @@ pub(crate) fn build(settings: &Settings, keys: &Keys) -> anyhow::Result<Parts> {
         salt: keys.scram_salt()?.into(),
         sessions: settings.listen.sessions,
     };
-    let postgres = Surface::new(gate.clone(), systems, options);
+    let postgres = Surface::new(gate.clone(), systems, options).context("cannot start the threads for sessions")?;
     Ok(Parts { audit, gate, desk, postgres, policy, keepers, definitions })
 }
 

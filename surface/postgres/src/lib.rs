@@ -13,6 +13,7 @@ mod extended;
 mod guard;
 mod guard_function;
 mod known;
+mod lanes;
 mod listener;
 mod protect;
 mod reads;

@@ -19,6 +19,7 @@ use crate::{
     door::enter,
     duplex::{Duplex, Stream},
     known::KnownTexts,
+    lanes::Lanes,
     session::{Ends, Session},
     sessions::Sessions,
     system::System,
@@ -49,14 +50,15 @@ pub struct Surface {
     texts: Arc<KnownTexts>,
     sessions: Arc<Sessions>,
     places: Arc<Semaphore>,
+    lanes: Lanes,
 }
 
 impl Surface {
-    /// A surface for these systems.
-    #[must_use]
-    pub fn new(gate: Arc<Gate>, systems: Vec<Arc<System>>, options: Options) -> Arc<Self> {
+    /// A surface for these systems. Fails where no threads can be had.
+    pub fn new(gate: Arc<Gate>, systems: Vec<Arc<System>>, options: Options) -> std::io::Result<Arc<Self>> {
         let places = Arc::new(Semaphore::new(options.sessions));
-        Arc::new(Self { gate, systems, options, texts: Arc::default(), sessions: Arc::default(), places })
+        let lanes = Lanes::new()?;
+        Ok(Arc::new(Self { gate, systems, options, texts: Arc::default(), sessions: Arc::default(), places, lanes }))
     }
 
     /// Watches catalogues and freezes, and runs what was approved and nobody waits for. Runs for ever.
@@ -78,7 +80,10 @@ impl Surface {
             match accepted {
                 Ok((socket, peer)) => {
                     let surface = self.clone();
-                    tokio::spawn(async move { surface.serve(socket, peer).await });
+                    match socket.into_std() {
+                        Ok(socket) => self.lanes.serve(socket, move |socket| async move { surface.serve(socket, peer).await }),
+                        Err(error) => tracing::warn!(%error, "cannot take a client's connection over"),
+                    }
                 }
                 Err(error) => {
                     // Out of descriptors, most likely: waiting is all that helps.
