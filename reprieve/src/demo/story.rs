@@ -30,7 +30,7 @@ const LOAD_TEST: &str =
     FROM generate_series(1, 150) AS n";
 /// Runs for ten minutes unless somebody stops it.
 /// A person will approve this, and regret it.
-const MISTAKE: &str = "DELETE FROM public.reservations WHERE updated_at < '2026-02-14'";
+const MISTAKE: &str = "DELETE FROM public.reservations WHERE status = 'cancelled'";
 
 const LONG_READ: &str = "SELECT pg_sleep(600)";
 /// Other ways to the same effect.
@@ -279,9 +279,9 @@ impl Story {
 
         let listed = self.gateway.json(&["undo", "list", "--limit", "1"], &[], "").await?;
         let change = text_of(&listed["changes"][0]["id"])?.to_owned();
-        self.page.says("jonas", Ink::Bold, &format!("reprieve undo apply {change} --reason 'I read the wrong date'"));
+        self.page.says("jonas", Ink::Bold, &format!("reprieve undo apply {change} --reason 'they are needed for refunds'"));
         self.page.doing("it is put back, checked, and made final");
-        self.gateway.command(&mut self.jonas, &["undo", "apply", &change, "--reason", "I read the wrong date"], &[]).await?;
+        self.gateway.command(&mut self.jonas, &["undo", "apply", &change, "--reason", "they are needed for refunds"], &[]).await?;
         let brought_back = self.gateway.ledger_time("undo_started", "concluded").await?;
         let after = self.company.tables().await?;
         let same = after == before;

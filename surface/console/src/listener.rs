@@ -26,14 +26,14 @@ pub(crate) struct Limits {
     pub(crate) connections: usize,
     /// For the TLS handshake, the request's head, and its body, each.
     pub(crate) read: Duration,
-    /// For all of it, the answer included.
+    /// For all of it, the answer included: undoing a large change takes minutes.
     pub(crate) whole: Duration,
     pub(crate) drain: Duration,
 }
 
 impl Limits {
     const STANDARD: Self =
-        Self { connections: 64, read: Duration::from_secs(10), whole: Duration::from_secs(60), drain: Duration::from_secs(10) };
+        Self { connections: 64, read: Duration::from_secs(10), whole: Duration::from_secs(15 * 60), drain: Duration::from_secs(10) };
 }
 
 /// Serves operators until `shutdown` resolves, then lets running commands finish for a while.
