@@ -66,8 +66,7 @@ fn post(settings: &Settings, keys: &Keys, path: &str, headers: &[(&str, String)]
     let certificate = keys.certificate()?;
     let roots = ureq::tls::RootCerts::Specific(Arc::new(vec![ureq::tls::Certificate::from_der(certificate.as_ref()).to_owned()]));
     let tls = ureq::tls::TlsConfig::builder().root_certs(roots).build();
-    let config =
-        ureq::Agent::config_builder().tls_config(tls).timeout_global(Some(LONGEST)).http_status_as_error(false).build();
+    let config = ureq::Agent::config_builder().tls_config(tls).timeout_global(Some(LONGEST)).http_status_as_error(false).build();
     let address = settings.listen.operators;
     let mut request = ureq::Agent::from(config).post(format!("https://localhost:{}{path}", address.port()));
     for (name, value) in headers {
