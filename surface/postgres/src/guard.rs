@@ -127,12 +127,12 @@ SELECT COALESCE(pg_catalog.bool_or(t.tgdeferrable), false), (pg_catalog.count(*)
  OR EXISTS (SELECT FROM pg_catalog.pg_rewrite r WHERE r.ev_type OPERATOR(pg_catalog.<>) '1' AND r.oid OPERATOR(pg_catalog.>=) 16384::pg_catalog.oid)
  OR EXISTS (SELECT FROM pg_catalog.pg_proc f WHERE f.oid OPERATOR(pg_catalog.>=) 16384::pg_catalog.oid AND f.prolang OPERATOR(pg_catalog.>=) 14::pg_catalog.oid
   AND NOT (f.pronamespace OPERATOR(pg_catalog.=) ANY (SELECT n.oid FROM pg_catalog.pg_namespace n WHERE n.nspname OPERATOR(pg_catalog.=) 'reprieve'
-   AND NOT pg_catalog.pg_has_role(n.nspowner, 'MEMBER')))),
+   AND NOT pg_catalog.pg_has_role(n.nspowner, 'MEMBER') AND NOT pg_catalog.has_schema_privilege(n.oid, 'CREATE')))),
  (SELECT pg_catalog.max(c.oid) FROM pg_catalog.pg_class c),
  (SELECT pg_catalog.count(*) FROM pg_catalog.pg_type y WHERE y.typtype OPERATOR(pg_catalog.=) ANY ('{d,r}') AND y.oid OPERATOR(pg_catalog.>=) 16384::pg_catalog.oid)
 FROM pg_catalog.pg_trigger t WHERE NOT t.tgisinternal
  AND NOT EXISTS (SELECT FROM pg_catalog.pg_proc g JOIN pg_catalog.pg_namespace n ON n.oid OPERATOR(pg_catalog.=) g.pronamespace WHERE g.oid OPERATOR(pg_catalog.=) t.tgfoid
-  AND n.nspname OPERATOR(pg_catalog.=) 'reprieve' AND NOT pg_catalog.pg_has_role(n.nspowner, 'MEMBER'))";
+  AND n.nspname OPERATOR(pg_catalog.=) 'reprieve' AND NOT pg_catalog.pg_has_role(n.nspowner, 'MEMBER') AND NOT pg_catalog.has_schema_privilege(n.oid, 'CREATE'))";
 
 /// Reads the cursors WITH HOLD: the text that declared them, and whether that was before this transaction.
 pub(crate) const CURSORS: &str = "
