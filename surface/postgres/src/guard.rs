@@ -397,7 +397,8 @@ impl Snapshot {
         if rules_changed > 0 {
             *reach.catalogs.entry(RULES.to_owned()).or_default() += rules_changed;
         }
-        self.add_lasting_definitions(reach, true);
+        let columns_moved = reach.catalogs.contains_key("pg_attribute") || reach.catalogs.contains_key("pg_type");
+        self.add_lasting_definitions(reach, columns_moved);
         Some(())
     }
 
