@@ -3,7 +3,7 @@
 //! A surface derives them from the request's text before it runs; they are the first opinion. What a change really did
 //! is its [`Reach`](crate::Reach).
 
-use std::fmt;
+use std::{collections::BTreeSet, fmt};
 
 use serde::{Deserialize, Serialize};
 
@@ -127,6 +127,39 @@ pub enum Rewrite {
     Alter,
 }
 
+/// What makes a call to a service more than its kind says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Hazard {
+    /// The service keeps nothing that would bring it back.
+    Lasting,
+    /// The answer hands out a credential.
+    Secret,
+    /// It runs whatever code the request carries or names.
+    Code,
+    /// It takes a protection away: against deletion, of backups, versions or logs.
+    Unprotects,
+    /// It touches all there is of something rather than what it names.
+    Every,
+}
+
+impl Hazard {
+    /// Every hazard.
+    pub const ALL: [Self; 5] = [Self::Lasting, Self::Secret, Self::Code, Self::Unprotects, Self::Every];
+
+    /// The hazard in one word, as the catalog spells it.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Lasting => "lasting",
+            Self::Secret => "secret",
+            Self::Code => "code",
+            Self::Unprotects => "unprotects",
+            Self::Every => "every",
+        }
+    }
+}
+
 /// One touch.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(tag = "effect", rename_all = "snake_case")]
@@ -200,6 +233,19 @@ pub enum Effect {
         /// What, in words.
         what: String,
     },
+    /// An operation of a service is called.
+    Invoke {
+        /// The operation as the catalog names it: `railway:volumeDelete`.
+        operation: String,
+        /// What it does to what it names.
+        kind: Kind,
+        /// What it names, `type/id`; none where it concerns the system as a whole.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        resource: Option<String>,
+        /// What makes it more than its kind.
+        #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+        hazards: BTreeSet<Hazard>,
+    },
     /// The text could not be understood.
     Unknown {
         /// Why not.
@@ -209,7 +255,8 @@ pub enum Effect {
 
 impl Effect {
     /// The kind that scopes and policies see. A called function is `Read` until it is measured: what it did decides. Defining
-    /// code that others' statements run into is `Grant`: it changes what they do.
+    /// code that others' statements run into is `Grant`: it changes what they do. So is a call that hands out a credential or runs
+    /// code of its caller's: whoever gets one may do what this gateway does not see. Taking a protection away is `Destroy`.
     #[must_use]
     pub fn kind(&self) -> Kind {
         match self {
@@ -220,6 +267,14 @@ impl Effect {
             Self::Grant { .. } => Kind::Grant,
             Self::Escape { .. } => Kind::Escape,
             Self::Unknown { .. } => Kind::Unknown,
+            Self::Invoke { kind, hazards, .. } => match kind {
+                Kind::Grant | Kind::Escape | Kind::Unknown => *kind,
+                Kind::Read | Kind::Write | Kind::Destroy if hazards.contains(&Hazard::Secret) || hazards.contains(&Hazard::Code) => {
+                    Kind::Grant
+                }
+                Kind::Read | Kind::Write if hazards.contains(&Hazard::Unprotects) => Kind::Destroy,
+                Kind::Read | Kind::Write | Kind::Destroy => *kind,
+            },
         }
     }
 
@@ -229,6 +284,7 @@ impl Effect {
         match self {
             Self::Update { bounded, .. } | Self::Delete { bounded, .. } => !bounded,
             Self::Rewrite { .. } | Self::Drop { .. } => true,
+            Self::Invoke { hazards, .. } => hazards.contains(&Hazard::Every),
             Self::Read { .. }
             | Self::Insert { .. }
             | Self::Define { .. }
@@ -251,7 +307,12 @@ impl Effect {
             | Self::Drop { name, .. }
             | Self::Rewrite { table: name, .. }
             | Self::Define { name, .. } => Some(name),
-            Self::Grant { .. } | Self::Call { .. } | Self::Session { .. } | Self::Escape { .. } | Self::Unknown { .. } => None,
+            Self::Grant { .. }
+            | Self::Call { .. }
+            | Self::Session { .. }
+            | Self::Escape { .. }
+            | Self::Invoke { .. }
+            | Self::Unknown { .. } => None,
         }
     }
 }
@@ -278,6 +339,14 @@ impl fmt::Display for Effect {
             Self::Call { function } => write!(f, "calls `{function}`, which may do anything"),
             Self::Session { what } => write!(f, "changes the session: {what}"),
             Self::Escape { what } => write!(f, "escapes the transaction: {what}"),
+            Self::Invoke { operation, kind, resource, hazards } => {
+                write!(f, "calls `{operation}` ({kind}")?;
+                for hazard in hazards {
+                    write!(f, ", {}", hazard.as_str())?;
+                }
+                f.write_str(")")?;
+                resource.as_ref().map_or(Ok(()), |resource| write!(f, " on `{resource}`"))
+            }
             Self::Unknown { because } => write!(f, "not understood: {because}"),
         }
     }

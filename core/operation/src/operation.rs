@@ -25,6 +25,8 @@ pub struct Principal {
 pub enum Protocol {
     /// PostgreSQL frontend/backend protocol 3.
     Postgres,
+    /// HTTP/1.1 or HTTP/2, whatever the service speaks over it.
+    Http,
 }
 
 /// Bound parameters of a prepared statement, exactly as the client sent them.
@@ -113,7 +115,11 @@ impl Operation {
     /// Whether it may change anything, as far as its text tells.
     #[must_use]
     pub fn may_change(&self) -> bool {
-        self.effects.iter().any(|effect| !matches!(effect, Effect::Read { .. } | Effect::Session { .. }))
+        self.effects.iter().any(|effect| match effect {
+            Effect::Read { .. } | Effect::Session { .. } => false,
+            Effect::Invoke { .. } => effect.kind() != Kind::Read,
+            _ => true,
+        })
     }
 }
 

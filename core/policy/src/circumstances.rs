@@ -5,13 +5,13 @@
 use std::time::Duration;
 
 use cedar_policy::{Context, RestrictedExpression};
-use reprieve_operation::{Action, Budget, Effect, Facts, Kind, Operation, Timestamp, Undoability};
+use reprieve_operation::{Action, Budget, Effect, Facts, Kind, Operation, Protocol, Timestamp, Undoability};
 
 /// Which attributes of the context a rule looks at: one bit each, by their place in [`NAMES`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(crate) struct Mentions(u32);
 
-const NAMES: [&str; 20] = [
+const NAMES: [&str; 21] = [
     "in_scope",
     "frozen",
     "production",
@@ -24,6 +24,7 @@ const NAMES: [&str; 20] = [
     "estimated",
     "unbounded",
     "commit",
+    "call",
     "rows",
     "deleted",
     "dropped",
@@ -83,6 +84,8 @@ pub(crate) struct Circumstances {
     pub(crate) estimated: bool,
     pub(crate) unbounded: bool,
     pub(crate) commit: bool,
+    /// A call to a service, which no transaction takes back.
+    pub(crate) call: bool,
     pub(crate) rows: u64,
     pub(crate) deleted: u64,
     pub(crate) dropped: u64,
@@ -101,7 +104,12 @@ impl Circumstances {
     pub(crate) fn new(operation: &Operation, facts: &Facts, out_of_scope: Option<String>) -> Self {
         let reach = operation.reach.as_ref();
         let kinds = operation.kinds();
-        let named = operation.effects.iter().filter(|effect| matches!(effect, Effect::Drop { .. } | Effect::Rewrite { .. })).count() as u64;
+        let takes_away = |effect: &&Effect| match effect {
+            Effect::Drop { .. } | Effect::Rewrite { .. } => true,
+            Effect::Invoke { .. } => effect.kind() == Kind::Destroy,
+            _ => false,
+        };
+        let named = operation.effects.iter().filter(takes_away).count() as u64;
         let counted = reach.map_or(0, |reach| (reach.dropped.len() as u64).saturating_add(reach.rewritten.len() as u64));
         // `DROP … IF EXISTS` of nothing moves nothing. Otherwise the text counts too: a dropped function is not in a reach.
         let nothing = reach.is_some_and(|reach| !reach.estimated && reach.is_empty());
@@ -127,6 +135,10 @@ impl Circumstances {
             commit: match operation.action {
                 Action::Commit => true,
                 Action::SelfContained | Action::InSession => false,
+            },
+            call: match operation.protocol {
+                Protocol::Http => true,
+                Protocol::Postgres => false,
             },
             rows: reach.map_or(0, |reach| reach.rows()),
             deleted: reach.map_or(0, |reach| reach.deleted()),
@@ -239,6 +251,7 @@ impl Circumstances {
             "estimated" => Value::Truth(self.estimated),
             "unbounded" => Value::Truth(self.unbounded),
             "commit" => Value::Truth(self.commit),
+            "call" => Value::Truth(self.call),
             "rows" => Value::Number(self.rows),
             "deleted" => Value::Number(self.deleted),
             "dropped" => Value::Number(self.dropped),
@@ -290,6 +303,7 @@ mod tests {
             estimated: false,
             unbounded: false,
             commit: false,
+            call: false,
             rows: u64::MAX,
             deleted: 2,
             dropped: 3,

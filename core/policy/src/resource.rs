@@ -32,6 +32,9 @@ const WITHOUT_SCHEMA: [&str; 22] = [
 
 /// The resource that `effect` touches, `None` where it names none: then it is the system as a whole.
 pub(crate) fn of_effect(effect: &Effect) -> Option<Cow<'_, str>> {
+    if let Effect::Invoke { resource, .. } = effect {
+        return resource.as_deref().filter(|resource| !resource.is_empty()).map(Cow::Borrowed);
+    }
     let name = effect.relation().filter(|name| !name.name.is_empty())?;
     match effect {
         Effect::Define { object, .. } | Effect::Drop { object, .. } => {
@@ -54,6 +57,7 @@ pub(crate) fn of_effect(effect: &Effect) -> Option<Cow<'_, str>> {
         | Effect::Call { .. }
         | Effect::Session { .. }
         | Effect::Escape { .. }
+        | Effect::Invoke { .. }
         | Effect::Unknown { .. } => Some(of_name(name)),
     }
 }
