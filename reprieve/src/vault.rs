@@ -2,8 +2,9 @@
 
 use std::collections::HashSet;
 
-use reprieve_undo::{StoredImages, stored};
-use reprieve_vault::{Usage, VaultError};
+use reprieve_operation::Digest;
+use reprieve_undo::{Snapshot, StoredImages, snapshots, stored};
+use reprieve_vault::{Usage, Vault as Objects, VaultError};
 use serde_json::{Value, json};
 
 use crate::{
@@ -34,14 +35,33 @@ fn recorded(settings: &Settings) -> anyhow::Result<Vec<StoredImages>> {
     Ok(all)
 }
 
+/// The objects with definitions that the ledger knows, newest first.
+fn definitions(settings: &Settings) -> anyhow::Result<Vec<Snapshot>> {
+    let history = history(settings)?;
+    let mut all = Vec::new();
+    for system in &settings.system {
+        all.extend(snapshots(&history, &system.name)?);
+    }
+    all.sort_by_key(|snapshot| std::cmp::Reverse(snapshot.index));
+    Ok(all)
+}
+
 async fn list(cli: &Cli, settings: &Settings, limit: usize) -> anyhow::Result<u8> {
     let all = recorded(settings)?;
+    let snapshots = definitions(settings)?;
     let usage = usage(settings).await;
     if cli.json {
         let objects: Vec<Value> = all.iter().take(limit).map(to_json).collect();
+        let definitions: Vec<Value> = snapshots.iter().take(limit).map(snapshot_to_json).collect();
         let usage = usage.map_or_else(|error| json!({ "error": format!("{error:#}") }), |usage| json!(usage));
-        tell!("{}", json!({ "objects": objects, "recorded": all.len(), "usage": usage }));
+        tell!("{}", json!({ "objects": objects, "recorded": all.len(), "definitions": definitions, "usage": usage }));
         return Ok(0);
+    }
+    for Snapshot { at, system, object, bytes, .. } in snapshots.iter().take(limit) {
+        tell!("{}  {}  {system}  definitions, {bytes} bytes", object.short(), time(*at));
+    }
+    if snapshots.len() > limit {
+        tell!("… and definitions {} times before", snapshots.len() - limit);
     }
     for stored in all.iter().take(limit) {
         let (first, last) = stored.transactions;
@@ -81,6 +101,10 @@ fn to_json(stored: &StoredImages) -> Value {
     })
 }
 
+fn snapshot_to_json(snapshot: &Snapshot) -> Value {
+    json!({ "object": snapshot.object, "at": snapshot.at, "system": snapshot.system, "definitions": true, "plain_bytes": snapshot.bytes })
+}
+
 fn in_words(usage: &Usage) -> String {
     let bound = usage.max_bytes.map_or_else(String::new, |bytes| format!(", at most {bytes}"));
     let free = usage.free_bytes.map_or_else(String::new, |bytes| format!("; {bytes} bytes are free there"));
@@ -106,20 +130,24 @@ async fn verify(cli: &Cli, settings: &Settings) -> anyhow::Result<u8> {
         let digest = stored.object.digest;
         if stored.vault != identity {
             elsewhere += 1;
-        } else if !damaged.contains(&digest) {
-            match vault.describe(digest).await {
-                Ok(_) => {}
-                Err(VaultError::Missing(_)) => missing.push(stored),
-                Err(error) => return Err(error.into()),
-            }
+        } else if !damaged.contains(&digest) && is_missing(vault, digest).await? {
+            missing.push(stored);
+        }
+    }
+    let mut missing_definitions = Vec::new();
+    for snapshot in definitions(settings)? {
+        if !damaged.contains(&snapshot.object) && is_missing(vault, snapshot.object).await? {
+            missing_definitions.push(snapshot);
         }
     }
     // What a running gateway purged meanwhile is not missing.
     let still: HashSet<u64> = recorded(settings)?.iter().map(|stored| stored.index).collect();
     missing.retain(|stored| still.contains(&stored.index));
-    let ok = verified.damaged.is_empty() && missing.is_empty();
+    let still: HashSet<u64> = definitions(settings)?.iter().map(|snapshot| snapshot.index).collect();
+    missing_definitions.retain(|snapshot| still.contains(&snapshot.index));
+    let ok = verified.damaged.is_empty() && missing.is_empty() && missing_definitions.is_empty();
     if cli.json {
-        let missing: Vec<Value> = missing.iter().map(to_json).collect();
+        let missing: Vec<Value> = missing.iter().map(to_json).chain(missing_definitions.iter().map(snapshot_to_json)).collect();
         tell!(
             "{}",
             json!({ "ok": ok, "good": verified.good, "plain_bytes": verified.plain_bytes, "damaged": verified.damaged, "missing": missing,
@@ -130,8 +158,17 @@ async fn verify(cli: &Cli, settings: &Settings) -> anyhow::Result<u8> {
     tell!("{} objects are whole.", verified.good);
     verified.damaged.iter().for_each(|(_, why)| tell!("Damaged: {why}"));
     missing.iter().for_each(|stored| tell!("Missing: {} of {}, {} rows", stored.object.digest, stored.system, stored.rows));
+    missing_definitions.iter().for_each(|snapshot| tell!("Missing: {}, definitions of {}", snapshot.object, snapshot.system));
     if elsewhere > 0 {
         tell!("{elsewhere} more were put into another vault.");
     }
     Ok(u8::from(!ok))
+}
+
+async fn is_missing(vault: &Objects, digest: Digest) -> anyhow::Result<bool> {
+    match vault.describe(digest).await {
+        Ok(_) => Ok(false),
+        Err(VaultError::Missing(_)) => Ok(true),
+        Err(error) => Err(error.into()),
+    }
 }

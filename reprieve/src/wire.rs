@@ -46,7 +46,8 @@ pub(crate) fn build(settings: &Settings, keys: &Keys) -> anyhow::Result<Parts> {
     let vault = Arc::new(vault(settings, keys)?);
     let images = Images::new(vault.clone(), history.clone());
     let definitions = |system: &crate::settings::System| {
-        Ok(Arc::new(DefinitionsLog::new(system.name.clone(), login(system, keys)?, vault.clone(), audit.clone())))
+        let (name, login, window) = (system.name.clone(), login(system, keys)?, settings.undo.window);
+        Ok(Arc::new(DefinitionsLog::new(name, login, vault.clone(), audit.clone(), history.clone(), clock.clone(), window)))
     };
     let definitions = settings.system.iter().map(definitions).collect::<anyhow::Result<Vec<_>>>()?;
     let by_system =

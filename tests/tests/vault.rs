@@ -3,7 +3,7 @@
 
 use std::{
     fs,
-    path::PathBuf,
+    path::{Path, PathBuf},
     sync::atomic::{AtomicU32, Ordering},
     time::{Duration, Instant},
 };
@@ -114,9 +114,14 @@ impl Stage {
         self.gateway.folder().join("vault")
     }
 
-    fn vault_files(&self) -> Result<usize> {
-        let folders = fs::read_dir(self.vault().join("objects"))?;
-        folders.map(|folder| Ok(fs::read_dir(folder?.path())?.count())).sum()
+    fn vault_files(&self) -> Result<Vec<PathBuf>> {
+        let mut files = Vec::new();
+        for folder in fs::read_dir(self.vault().join("objects"))? {
+            for file in fs::read_dir(folder?.path())? {
+                files.push(file?.path());
+            }
+        }
+        Ok(files)
     }
 
     /// A change that nobody tried before: an identical one would join its hold.
@@ -281,7 +286,9 @@ async fn what_is_over_is_gone_and_recorded() -> Result<()> {
     stage.change("DELETE FROM orders WHERE id <= 10").await?;
     let purged = stage.wait("a purge", || Ok(stage.events("images_purged")?.pop()))?;
     assert_eq!(purged["objects"], 1);
-    assert_eq!(stage.vault_files()?, 0);
+    stage.wait("what remains is what the definitions are now", || Ok((stage.vault_files()?.len() == 1).then_some(())))?;
+    let purged = stage.events("definitions_purged")?;
+    assert!(purged.iter().all(|event| event["objects"].as_u64() > Some(0)), "{purged:?}");
     stage.wait("the journal is empty", || Ok((stage.journal_rows()? == 0).then_some(())))?;
     assert!(stage.undo_all().is_err(), "nothing can be undone any more");
     Ok(())
@@ -321,20 +328,32 @@ async fn a_journal_beyond_its_bound_is_emptied_into_the_vault() -> Result<()> {
 async fn the_vault_is_listed_and_verified() -> Result<()> {
     let stage = Stage::open("")?;
     stage.change("DELETE FROM orders WHERE id <= 10").await?;
-    stage.wait("an object", || Ok((stage.vault_files()? == 1).then_some(())))?;
     stage.wait("its record", || Ok((stage.events("images_stored")?.len() == 1).then_some(())))?;
     let listed = stage.gateway.json(&["vault", "ls", "--json"])?;
     assert_eq!((&listed["objects"][0]["system"], &listed["objects"][0]["rows"]), (&"shop".into(), &10.into()), "{listed}");
+    assert_eq!(listed["definitions"][0]["system"], "shop", "{listed}");
     assert_eq!(stage.gateway.json(&["vault", "verify", "--json"])?["ok"], true);
-    assert_eq!(stage.gateway.json(&["check", "--json"])?["vault"]["objects"], 1);
-    let folder = fs::read_dir(stage.vault().join("objects"))?.next().context("a folder")??.path();
-    let object = fs::read_dir(folder)?.next().context("an object")??.path();
-    let mut bytes = fs::read(&object)?;
+    assert_eq!(stage.gateway.json(&["check", "--json"])?["vault"]["objects"], stage.vault_files()?.len());
+    for kind in ["objects", "definitions"] {
+        let digest = listed[kind][0]["object"].as_str().context("a digest")?;
+        let named = |file: &&PathBuf| file.file_name().is_some_and(|name| digest.ends_with(&*name.to_string_lossy()));
+        let object = stage.vault_files()?.iter().find(named).context("its file")?.clone();
+        damage_and_remove(&stage, &object)?;
+    }
+    Ok(())
+}
+
+/// Whatever happens to an object is found; it is put back afterwards.
+fn damage_and_remove(stage: &Stage, object: &Path) -> Result<()> {
+    let right = fs::read(object)?;
+    let mut bytes = right.clone();
     let middle = bytes.len() / 2;
     bytes[middle] ^= 1;
-    fs::write(&object, bytes)?;
+    fs::write(object, bytes)?;
     assert!(stage.gateway.json(&["vault", "verify", "--json"]).is_err(), "one changed bit is found");
     fs::remove_file(object)?;
     assert!(stage.gateway.json(&["vault", "verify", "--json"]).is_err(), "a missing object is found");
+    fs::write(object, right)?;
+    assert_eq!(stage.gateway.json(&["vault", "verify", "--json"])?["ok"], true);
     Ok(())
 }

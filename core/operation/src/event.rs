@@ -167,6 +167,9 @@ pub enum Event {
     /// What a system's definitions were, kept in the vault. `from` is the ledger's size when taking them began: they show everything
     /// that was concluded before.
     DefinitionsTaken { system: SystemName, object: Digest, bytes: u64, from: u64 },
+    /// What definitions were was removed from the vault: no change can be taken back any more that would need it. `through` is the last
+    /// event that recorded one of them; all before are gone too.
+    DefinitionsPurged { system: SystemName, objects: u64, bytes: u64, through: u64 },
     /// How it ended.
     Concluded {
         intent: IntentId,
@@ -291,6 +294,7 @@ impl Event {
             Self::Intent { .. } => "intent",
             Self::UndoStarted { .. } => "undo_started",
             Self::DefinitionsTaken { .. } => "definitions_taken",
+            Self::DefinitionsPurged { .. } => "definitions_purged",
             Self::Concluded { .. } => "concluded",
             Self::HoldOpened { .. } => "hold_opened",
             Self::HoldAnswered { .. } => "hold_answered",
@@ -332,6 +336,7 @@ impl Event {
             | Self::Reads { .. }
             | Self::Intent { .. }
             | Self::DefinitionsTaken { .. }
+            | Self::DefinitionsPurged { .. }
             | Self::HoldOpened { .. }
             | Self::HoldFinished { .. }
             | Self::ImagesStored { .. }
@@ -364,6 +369,7 @@ impl Event {
             | Self::SessionClosed { .. }
             | Self::SessionRefused { .. }
             | Self::DefinitionsTaken { .. }
+            | Self::DefinitionsPurged { .. }
             | Self::HoldAnswered { .. }
             | Self::HoldExpired { .. }
             | Self::HoldReleased { .. }

@@ -254,6 +254,7 @@ impl State {
             | Event::SessionRefused { .. }
             | Event::Reads { .. }
             | Event::DefinitionsTaken { .. }
+            | Event::DefinitionsPurged { .. }
             | Event::ImagesStored { .. }
             | Event::ImagesPurged { .. }
             | Event::Alarm { .. } => {}

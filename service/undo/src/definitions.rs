@@ -14,7 +14,7 @@ use std::{
 
 use bytes::Bytes;
 use reprieve_definitions::{Data, Definitions, Loss, Options, Scope, Section, Tools, UndoScript, plan_undo, take};
-use reprieve_gate::Audit;
+use reprieve_gate::{Audit, Clock};
 use reprieve_operation::{Digest, Event, SystemName};
 use reprieve_vault::Vault;
 use tokio::sync::Notify;
@@ -23,11 +23,16 @@ use tokio_postgres::Transaction;
 use crate::{
     Change, History, Images, Login, UndoError, VaultAccess,
     journal::{is_set_up, keep_whole},
+    snapshots::purge,
     table::Table,
 };
 
 /// The longest that a snapshot may take; whoever waits for one waits no longer either.
 const SNAPSHOT: Duration = Duration::from_secs(30);
+
+/// How soon a snapshot that failed is tried again, and how often definitions are looked at that nobody is known to have changed.
+const RETRY: Duration = Duration::from_secs(5);
+const LOOK_EVERY: Duration = Duration::from_secs(3600);
 
 /// The longest text of definitions.
 const LONGEST: u64 = 256 << 20;
@@ -41,6 +46,10 @@ pub struct DefinitionsLog {
     login: Login,
     vault: Arc<VaultAccess>,
     audit: Arc<dyn Audit>,
+    history: Arc<dyn History>,
+    clock: Arc<dyn Clock>,
+    /// How long a change can be undone.
+    window: Duration,
     /// Counts up with every change of the catalogue, and what of that is kept.
     wanted: AtomicU64,
     kept: AtomicU64,
@@ -53,12 +62,23 @@ pub struct DefinitionsLog {
 impl DefinitionsLog {
     /// A log that has kept nothing yet.
     #[must_use]
-    pub fn new(system: SystemName, login: Login, vault: Arc<VaultAccess>, audit: Arc<dyn Audit>) -> Self {
+    pub fn new(
+        system: SystemName,
+        login: Login,
+        vault: Arc<VaultAccess>,
+        audit: Arc<dyn Audit>,
+        history: Arc<dyn History>,
+        clock: Arc<dyn Clock>,
+        window: Duration,
+    ) -> Self {
         Self {
             system,
             login,
             vault,
             audit,
+            history,
+            clock,
+            window,
             wanted: AtomicU64::new(1),
             kept: AtomicU64::new(0),
             asked: Notify::new(),
@@ -83,14 +103,21 @@ impl DefinitionsLog {
             } else {
                 self.kept.fetch_max(wanted, Ordering::AcqRel);
             }
+            if let Err(error) = self.purge().await {
+                tracing::warn!(system = %self.system, %error, "definitions whose window is over could not be removed");
+            }
             let has_failed = failed.is_some();
             self.last.lock().unwrap_or_else(PoisonError::into_inner).1 = failed;
             self.tried.notify_waiters();
             if self.wanted.load(Ordering::Acquire) == wanted {
-                let again = if has_failed { Duration::from_secs(5) } else { Duration::from_secs(3600) };
+                let again = if has_failed { RETRY } else { (self.window / 4).clamp(RETRY, LOOK_EVERY) };
                 let _asked_or_time_to_look = tokio::time::timeout(again, self.asked.notified()).await;
             }
         }
+    }
+
+    async fn purge(&self) -> Result<(), UndoError> {
+        purge(self.history.as_ref(), self.audit.as_ref(), &self.vault, &self.system, self.clock.now(), self.window).await
     }
 
     async fn take(&self) -> Result<(), UndoError> {
@@ -141,7 +168,7 @@ async fn snapshot(login: &Login) -> Result<Definitions, UndoError> {
     };
     let tools = Tools::find(u32::try_from(version).unwrap_or(0)).map_err(failed)?;
     let all = take(&tools, &login.url(), &Scope { timeout: SNAPSHOT, ..Scope::default() }).await.map_err(failed)?;
-    Definitions::parse(&without_ours(all.text())).map_err(|error| UndoError::Definitions(error.to_string()))
+    Definitions::parse(&without_times(&without_ours(all.text()))).map_err(|error| UndoError::Definitions(error.to_string()))
 }
 
 /// A dump without the journal's triggers: they come and go with coverage, and are no change of anybody's.
@@ -164,6 +191,20 @@ fn without_ours(dump: &str) -> String {
         }
     }
     kept
+}
+
+/// A dump without what tells it from the next one of the same definitions: when it was made, and the token that newer servers' tools
+/// guard `psql` with. Only before the first entry and at the very end; elsewhere it is part of a definition.
+fn without_times(dump: &str) -> String {
+    const ENTRY: &str = "\n-- TOC entry ";
+    let differs =
+        |line: &&str| ["-- Started on ", "-- Completed on ", "\\restrict ", "\\unrestrict "].iter().any(|start| line.starts_with(start));
+    let head = dump.find(ENTRY).map_or(dump.len(), |at| at + 1);
+    let tail = dump[head..].rfind("\n-- Completed on ").map_or(dump.len(), |at| head + at + 1);
+    let mut same: String = dump[..head].split_inclusive('\n').filter(|line| !differs(line)).collect();
+    same.push_str(&dump[head..tail]);
+    same.extend(dump[tail..].split_inclusive('\n').filter(|line| !differs(line)));
+    same
 }
 
 /// The way back of definitions, and what was there before.
@@ -344,4 +385,24 @@ fn quoted(name: &str) -> String {
     let plain = name.starts_with(|c: char| c.is_ascii_lowercase() || c == '_')
         && name.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_' || c == '$');
     if plain { name.to_owned() } else { format!("\"{}\"", name.replace('"', "\"\"")) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn two_dumps_of_the_same_definitions_are_equal() {
+        let dump = |time: &str, token: &str| {
+            format!(
+                "--\n\\restrict {token}\n-- Started on {time}\n\nSET x;\n--\n-- TOC entry 1\n-- Name: f\n\n\
+                 $$\n-- Started on Monday\n-- Completed on Monday\n$$;\n\n-- Completed on {time}\n\n--\n-- complete\n--\n\\unrestrict {token}\n"
+            )
+        };
+        let same = without_times(&dump("Monday", "a"));
+        assert_eq!(same, without_times(&dump("Tuesday", "b")));
+        assert!(same.contains("$$\n-- Started on Monday\n-- Completed on Monday\n$$"), "{same}");
+        assert!(same.ends_with("-- complete\n--\n"), "{same}");
+        assert_eq!(without_times(""), "");
+    }
 }

@@ -15,6 +15,7 @@ mod keeper;
 mod position;
 mod purge;
 mod rows;
+mod snapshots;
 mod source;
 mod table;
 mod undo;
@@ -28,6 +29,7 @@ pub use journal::Journal;
 pub use keeper::{Keeper, KeeperOptions, Kept};
 pub use reprieve_gate::UndoChoice as Choice;
 pub use rows::{Conflict, ConflictKind, Report, TableReport, Taken, revert};
+pub use snapshots::{Snapshot, snapshots};
 pub use source::{Images, StoredImages, stored};
 pub use undo::{Ground, RowChange, Undo, UndoOptions, preview, row_changes};
 
