@@ -97,7 +97,7 @@ impl DefinitionsLog {
     pub async fn keep(self: Arc<Self>) {
         loop {
             let wanted = self.wanted.load(Ordering::Acquire);
-            let failed = self.take().await.err().map(|error| error.to_string());
+            let failed = self.take(wanted).await.err().map(|error| error.to_string());
             if let Some(reason) = &failed {
                 tracing::info!(system = %self.system, reason, "definitions can't be kept; changes of them are held");
             } else {
@@ -120,7 +120,7 @@ impl DefinitionsLog {
         purge(self.history.as_ref(), self.audit.as_ref(), &self.vault, &self.system, self.clock.now(), self.window).await
     }
 
-    async fn take(&self) -> Result<(), UndoError> {
+    async fn take(&self, wanted: u64) -> Result<(), UndoError> {
         if !is_set_up(&self.login.connect().await?).await? {
             return Err(UndoError::NotUndoable("`protect --apply` was not run there".to_owned()));
         }
@@ -128,7 +128,8 @@ impl DefinitionsLog {
         let definitions = snapshot(&self.login).await?;
         let object = self.vault.vault().await?.put_bytes(Bytes::from(definitions.text().to_owned())).await?;
         let last = self.last.lock().unwrap_or_else(PoisonError::into_inner).0;
-        if last != Some(object.digest) {
+        // After a change, also where nothing differs: one that began before the change was concluded doesn't count as after it.
+        if last != Some(object.digest) || self.kept.load(Ordering::Acquire) < wanted {
             let event = Event::DefinitionsTaken { system: self.system.clone(), object: object.digest, bytes: object.plain_bytes, from };
             self.audit.append(event).await.map_err(|error| UndoError::Ledger(error.to_string()))?;
             self.last.lock().unwrap_or_else(PoisonError::into_inner).0 = Some(object.digest);
@@ -217,7 +218,8 @@ pub(crate) struct Way {
 pub(crate) async fn plan(login: &Login, images: &Images, changes: &[Change]) -> Result<Option<Way>, UndoError> {
     let defining: Vec<&Change> = changes.iter().filter(|change| defines(change)).collect();
     let (Some(newest), Some(oldest)) = (defining.first(), defining.last()) else { return Ok(None) };
-    let taken = snapshots(images.history(), newest, oldest)?;
+    let mut taken = snapshots(images.history(), newest, oldest)?;
+    taken.dedup();
     let (Some(after), Some(before)) = (taken.first().copied().flatten(), taken.last().copied().flatten()) else {
         let reason = "the definitions before or after it are not kept (yet); try again in a moment";
         return Err(UndoError::NotUndoable(reason.to_owned()));
