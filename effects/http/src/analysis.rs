@@ -1,0 +1,437 @@
+//! Analyses: what one request does, and how to find out more, keep first, and go back.
+
+use std::fmt::Write as _;
+
+use reprieve_operation::{Effect, Hazard, Kind};
+use serde_json::{Map, Value, json};
+
+use crate::{
+    canonical::{Canonical, Paths, canonical, shown},
+    catalog::{Catalog, Provider, holds},
+    class::Class,
+    draft::{Draft, Encoding},
+    format::{Ask, Naming, Row, Speaks, StagedRow},
+    graphql::{self, OperationKind},
+    lookup::{Lookup, texts},
+    place,
+    request::Request,
+    rest,
+    undo::{Escrow, Undo, Until},
+};
+
+/// More resources than one call sensibly names.
+const MOST_RESOURCES: usize = 256;
+
+/// What one request does.
+#[derive(Debug, Clone)]
+pub struct Analysis {
+    /// The provider whose catalog was used.
+    pub provider: String,
+    /// Every operation it calls. Empty if it could not be understood.
+    pub calls: Vec<Call>,
+    /// What it touches, the first opinion.
+    pub effects: Vec<Effect>,
+    /// Why it could not be understood, where it wasn't.
+    pub problem: Option<String>,
+    /// What is to be sent: exactly what was understood. `None` where that has no one meaning.
+    pub send: Option<Request>,
+    /// The request as it is recorded: without bodies, values and whatever looks like a credential.
+    pub redacted: String,
+    /// The exact request, for people who decide on it.
+    pub text: String,
+}
+
+/// One operation that a request calls.
+#[derive(Debug, Clone)]
+pub struct Call {
+    /// `provider:operation`.
+    pub operation: String,
+    /// What it does.
+    pub class: Class,
+    /// Why it is of that class, in words.
+    pub because: Vec<String>,
+    /// What it touches, `type/id` each. Empty: the system as a whole.
+    pub resources: Vec<String>,
+    /// How to find out what these are.
+    pub lookups: Vec<Lookup>,
+    /// What to keep first.
+    pub escrow: Vec<Escrow>,
+    /// The call that takes it back.
+    pub undo: Option<Undo>,
+    /// How the provider itself keeps what is deleted, in words.
+    pub soft: Option<String>,
+    /// It carries out what earlier calls put together: to be looked at first.
+    pub staged: Option<Staged>,
+    /// A text in SQL that it runs.
+    pub sql: Option<String>,
+    /// It only says what it would do.
+    pub dry_run: bool,
+}
+
+/// What earlier calls put together and this one carries out. Until it was looked at, the call counts as destroying.
+#[derive(Debug, Clone)]
+pub struct Staged {
+    /// The read that shows it.
+    pub request: Result<Request, crate::draft::Missing>,
+    take: String,
+    otherwise: Class,
+    row: Row,
+}
+
+impl Staged {
+    /// The class of what is staged, why, and what it touches, by the service's answer. `None`: the answer doesn't show it.
+    #[must_use]
+    pub fn judge(&self, answer: &Value) -> Option<(Class, Vec<String>, Vec<String>)> {
+        let staged = place::first(answer, &self.take)?;
+        let (mut class, mut because, mut resources) = (self.otherwise.clone(), Vec::new(), Vec::new());
+        for guard in self.row.guards.iter().filter(|guard| guard.test.holds(&staged)) {
+            class.raise(&guard.class);
+            because.push(guard.because.clone());
+            name(&guard.names, &staged, &mut resources);
+        }
+        Some((class, because, resources))
+    }
+}
+
+/// An operation with its arguments, as a decoder found it.
+#[derive(Debug, Clone)]
+pub(crate) struct Invocation {
+    /// The operation's id in the catalog; `None` if it has none.
+    pub(crate) id: Option<String>,
+    /// What it is called where it has none.
+    pub(crate) label: String,
+    pub(crate) arguments: Value,
+    /// By its method or kind it should change nothing.
+    pub(crate) safe: bool,
+    /// What it touches, where no row says so.
+    pub(crate) resources: Vec<String>,
+    /// What the decoder knows beyond the catalog: raises the class.
+    pub(crate) raise: Vec<(Class, String)>,
+}
+
+/// What `request` to `provider` does. An unknown provider's requests are judged by their method alone.
+#[must_use]
+pub fn analyze(catalog: &Catalog, provider: &str, request: &Request) -> Analysis {
+    let known = catalog.provider(provider);
+    let speaks = known.map_or(Speaks::Rest, Provider::speaks);
+    let paths = match speaks {
+        Speaks::Aws => Paths::Names,
+        Speaks::Rest | Speaks::Graphql | Speaks::Kubernetes => Paths::Strict,
+    };
+    let understood = canonical(request, paths).and_then(|canonical| {
+        let invocations = match (known, speaks) {
+            (Some(known), Speaks::Graphql) => graphql_calls(known, &canonical)?,
+            (Some(known), Speaks::Rest) => rest_calls(known, &canonical),
+            (Some(_), Speaks::Aws | Speaks::Kubernetes) => return Err("this provider's protocol is not read yet".to_owned()),
+            (None, _) => vec![by_method(&canonical)],
+        };
+        Ok((canonical, invocations))
+    });
+    match understood {
+        Ok((canonical, invocations)) => {
+            let calls: Vec<Call> = invocations.iter().map(|invocation| judge(known, provider, &canonical.request, invocation)).collect();
+            let effects = calls.iter().flat_map(effects).collect();
+            let redacted = redacted(&canonical, &calls);
+            Analysis {
+                provider: provider.to_owned(),
+                effects,
+                problem: None,
+                redacted,
+                text: canonical.request.text(),
+                send: Some(canonical.request),
+                calls,
+            }
+        }
+        Err(problem) => Analysis {
+            provider: provider.to_owned(),
+            calls: Vec::new(),
+            effects: vec![Effect::Unknown { because: problem.clone() }],
+            redacted: format!("{} {}://{}", shown(&request.method), shown(&request.scheme), shown(&request.host)),
+            text: request.text(),
+            problem: Some(problem),
+            send: None,
+        },
+    }
+}
+
+fn graphql_calls(provider: &Provider, request: &Canonical) -> Result<Vec<Invocation>, String> {
+    let path = request.request.path().trim_end_matches('/');
+    if !provider.paths.iter().any(|endpoint| endpoint.trim_end_matches('/') == path) {
+        return Ok(rest_calls(provider, request));
+    }
+    let fields = graphql::fields(request)?;
+    if fields.is_empty() {
+        return Ok(vec![by_method(request)]);
+    }
+    let of_field = |field: graphql::Field| {
+        let safe = field.kind != OperationKind::Mutation;
+        let secret =
+            field.selected.iter().chain([&field.name]).find(|name| provider.secret_fields.iter().any(|secret| place::same(secret, name)));
+        let raise = secret.map(|name| {
+            let class = Class { kind: Kind::Read, hazards: [Hazard::Secret].into() };
+            (class, format!("`{name}` shows credentials"))
+        });
+        let harmless = safe && field.name.starts_with("__");
+        Invocation {
+            id: (provider.class(&field.name).is_some() || provider.row(&field.name).is_some() || harmless).then(|| field.name.clone()),
+            label: field.name.clone(),
+            resources: ids_of(&field.arguments),
+            arguments: field.arguments,
+            safe,
+            raise: raise.into_iter().collect(),
+        }
+    };
+    Ok(fields.into_iter().map(of_field).collect())
+}
+
+/// `volumeId: "v"` names `volume/v`: what arguments are called in GraphQL, where no row says more.
+fn ids_of(arguments: &Value) -> Vec<String> {
+    let mut resources = Vec::new();
+    let mut visit = |object: &Map<String, Value>| {
+        for (name, value) in object {
+            let kind = name.strip_suffix("Id").or_else(|| name.strip_suffix("ID"));
+            if let (Some(kind), Value::String(id)) = (kind.filter(|kind| !kind.is_empty()), value) {
+                push(&mut resources, format!("{kind}/{id}"));
+            }
+        }
+    };
+    if let Value::Object(object) = arguments {
+        visit(object);
+        object.values().filter_map(Value::as_object).for_each(visit);
+    }
+    resources
+}
+
+fn rest_calls(provider: &Provider, request: &Canonical) -> Vec<Invocation> {
+    let method = request.request.method.as_str();
+    let mut segments = request.segments.as_slice();
+    if provider.speaks == Speaks::Rest {
+        for prefix in &provider.paths {
+            let prefix: Vec<&str> = prefix.split('/').filter(|part| !part.is_empty()).collect();
+            if segments.len() >= prefix.len() && segments.iter().zip(&prefix).all(|(segment, part)| segment == part) && !prefix.is_empty() {
+                segments = &segments[prefix.len()..];
+                break;
+            }
+        }
+    }
+    let found = provider.routes.find(method, segments).or_else(|| provider.table.find(method, segments));
+    let Some(found) = found else { return vec![by_method(request)] };
+    vec![Invocation {
+        label: found.id.clone(),
+        id: Some(found.id),
+        resources: of_path(segments, &found.path),
+        arguments: rest::arguments(found.path, request),
+        safe: is_safe(method),
+        raise: Vec::new(),
+    }]
+}
+
+/// `/v2/volumes/{id}` names `volumes/ID`: the last parameter and the part before it.
+fn of_path(segments: &[String], path: &Map<String, Value>) -> Vec<String> {
+    let is_parameter = |segment: &String| path.values().any(|value| value.as_str() == Some(segment));
+    let Some(place) = segments.iter().rposition(is_parameter) else { return Vec::new() };
+    let kind = segments[..place].iter().rev().find(|segment| !is_parameter(segment));
+    kind.map(|kind| format!("{kind}/{}", segments[place])).into_iter().collect()
+}
+
+fn is_safe(method: &str) -> bool {
+    matches!(method, "GET" | "HEAD" | "OPTIONS")
+}
+
+/// A request that no catalog knows.
+fn by_method(request: &Canonical) -> Invocation {
+    let method = &request.request.method;
+    Invocation {
+        id: None,
+        label: format!("{method} {}", request.request.path()),
+        arguments: rest::arguments(Map::new(), request),
+        safe: is_safe(method),
+        resources: Vec::new(),
+        raise: Vec::new(),
+    }
+}
+
+/// What one operation does, and all that the catalog knows about it.
+fn judge(provider: Option<&Provider>, provider_name: &str, request: &Request, invocation: &Invocation) -> Call {
+    let row = invocation.id.as_ref().and_then(|id| provider.and_then(|provider| provider.row(id)));
+    let listed = invocation.id.as_ref().and_then(|id| provider.and_then(|provider| provider.class(id)));
+    let mut because = Vec::new();
+    let mut class = match listed {
+        Some(class) => class,
+        None if invocation.safe => {
+            because.push("it is in no catalog; its method says that it only reads".to_owned());
+            Class::plain(Kind::Read)
+        }
+        None => {
+            because.push("it is in no catalog, and its method doesn't say that it only reads".to_owned());
+            Class::plain(Kind::Unknown)
+        }
+    };
+    because.extend(row.and_then(|row| row.note.clone()));
+    let dry_run = row.is_some_and(|row| holds(row.dry_run.as_ref(), &invocation.arguments));
+    let mut resources = Vec::new();
+    if let Some(row) = row {
+        name(&row.names, &invocation.arguments, &mut resources);
+    }
+    if dry_run {
+        class = Class::plain(Kind::Read);
+        because.push("it only says what it would do".to_owned());
+    } else {
+        let id = invocation.id.as_deref().unwrap_or_default();
+        let general = provider.into_iter().flat_map(|provider| &provider.guards).filter(|guard| guard.concerns(id));
+        let own = row.into_iter().flat_map(|row| &row.guards);
+        // What only reads has nothing to guard.
+        let reads = class.kind == Kind::Read;
+        for guard in general.filter(|_| !reads).chain(own).filter(|guard| guard.test.holds(&invocation.arguments)) {
+            class.raise(&guard.class);
+            because.push(guard.because.clone());
+            name(&guard.names, &invocation.arguments, &mut resources);
+        }
+    }
+    for (raised, why) in &invocation.raise {
+        class.raise(raised);
+        because.push(why.clone());
+    }
+    if resources.is_empty() {
+        resources.clone_from(&invocation.resources);
+    }
+    let known = |id: &str| json!({ "id": id, "args": invocation.arguments, "host": request.host });
+    let first = resources.first().and_then(|resource| resource.split_once('/')).map_or("", |(_, id)| id).to_owned();
+    let draft = |ask: &Ask| provider.map_or_else(|| Err(unfillable()), |provider| draft(provider, request, ask));
+    let fill = |ask: &Ask, known: &Value| draft(ask).and_then(|draft| draft.fill(known));
+    let mut lookups = Vec::new();
+    for resource in &resources {
+        let Some((kind, id)) = resource.split_once('/') else { continue };
+        for resolve in provider.and_then(|provider| provider.resource(kind)).into_iter().flat_map(|row| &row.resolve) {
+            lookups.push(Lookup {
+                resource: resource.clone(),
+                request: fill(&resolve.ask, &known(id)),
+                reads: resolve.read.iter().map(|(what, places)| (what.clone(), texts(places))).collect(),
+                unit: resolve.unit.clone(),
+            });
+        }
+    }
+    let escrow = row.into_iter().flat_map(|row| &row.escrow).map(|step| Escrow {
+        save: step.save.clone(),
+        says: step.says.clone(),
+        request: fill(&step.ask, &known(&first)),
+        take: step.take.clone(),
+        until: step.until.as_ref().and_then(|until| {
+            let draft = draft(&until.ask).ok()?;
+            Some(Until { draft, known: known(&first), at: until.at.clone(), is: until.is.clone(), never: until.never.clone() })
+        }),
+    });
+    let undo = row.and_then(|row| row.undo.as_ref()).and_then(|undo| {
+        // A call that names several things at once would need several calls back.
+        let draft = if resources.len() > 1 { None } else { draft(&undo.ask).ok() };
+        draft.map(|draft| Undo { says: undo.says.clone(), loses: undo.loses.clone(), draft, known: known(&first) })
+    });
+    let staged = row.and_then(|row| row.staged.as_ref().map(|staged| (row, staged))).map(|(row, staged): (&Row, &StagedRow)| Staged {
+        request: fill(&staged.ask, &known(&first)),
+        take: staged.take.clone(),
+        otherwise: staged.class.clone(),
+        row: row.clone(),
+    });
+    Call {
+        operation: format!("{provider_name}:{}", shown(&invocation.label)),
+        escrow: escrow.collect(),
+        undo,
+        soft: row.and_then(|row| row.soft.clone()),
+        staged,
+        sql: row.and_then(|row| row.sql.as_ref()).and_then(|at| place::first(&invocation.arguments, at)).map(|sql| place::plain(&sql)),
+        dry_run,
+        class,
+        because,
+        lookups,
+        resources,
+    }
+}
+
+/// Adds what `names` finds to `resources`.
+fn name(names: &[Naming], arguments: &Value, resources: &mut Vec<String>) {
+    for naming in names {
+        for id in naming.ids(arguments) {
+            push(resources, format!("{}/{id}", naming.r#type));
+        }
+    }
+}
+
+fn push(resources: &mut Vec<String>, resource: String) {
+    if resources.len() < MOST_RESOURCES && !resources.contains(&resource) {
+        resources.push(resource);
+    }
+}
+
+fn unfillable() -> crate::draft::Missing {
+    crate::draft::Missing("provider".to_owned())
+}
+
+/// A draft of what the catalog asks, for the host that the request went to.
+fn draft(provider: &Provider, request: &Request, ask: &Ask) -> Result<Draft, crate::draft::Missing> {
+    let mut headers = ask.headers.clone();
+    headers.entry("accept".to_owned()).or_insert_with(|| "application/json".to_owned());
+    let mut draft = Draft {
+        method: "POST".to_owned(),
+        scheme: request.scheme.clone(),
+        host: ask.host.clone().unwrap_or_else(|| request.host.clone()),
+        target: "/".to_owned(),
+        headers,
+        body: ask.body.clone(),
+        encoding: Encoding::Json,
+        keep: ask.keep.clone(),
+        drop: ask.drop.clone(),
+    };
+    if let Some(document) = &ask.graphql {
+        draft.target = provider.paths.first().cloned().unwrap_or_else(|| "/graphql".to_owned());
+        draft.body = Some(json!({ "query": document, "variables": ask.variables }));
+    } else if let Some((method, target)) = ask.call.as_ref().and_then(|call| call.split_once(' ')) {
+        let prefix = match provider.speaks {
+            Speaks::Rest => provider.paths.first().map_or("", |prefix| prefix.trim_end_matches('/')),
+            Speaks::Graphql | Speaks::Aws | Speaks::Kubernetes => "",
+        };
+        method.clone_into(&mut draft.method);
+        draft.target = format!("{prefix}{target}");
+    } else {
+        return Err(unfillable());
+    }
+    if draft.body.is_some() {
+        draft.headers.entry("content-type".to_owned()).or_insert_with(|| "application/json".to_owned());
+    }
+    Ok(draft)
+}
+
+fn effects(call: &Call) -> Vec<Effect> {
+    let effect = |resource: Option<&String>| match call.class.kind {
+        Kind::Unknown => Effect::Unknown { because: format!("`{}`: {}", call.operation, call.because.join("; ")) },
+        kind => {
+            Effect::Invoke { operation: call.operation.clone(), kind, resource: resource.cloned(), hazards: call.class.hazards.clone() }
+        }
+    };
+    if call.resources.is_empty() || call.class.kind == Kind::Unknown {
+        return vec![effect(None)];
+    }
+    call.resources.iter().map(|resource| effect(Some(resource))).collect()
+}
+
+/// Method, host, path and the operations' names; parts of the path that look like credentials are hidden.
+fn redacted(request: &Canonical, calls: &[Call]) -> String {
+    let mut text = format!("{} {}://{}", request.request.method, request.request.scheme, request.request.host);
+    for segment in &request.segments {
+        let secret = segment.len() >= 20
+            && segment.bytes().any(|byte| byte.is_ascii_digit())
+            && segment.bytes().any(|byte| byte.is_ascii_alphabetic())
+            && calls.iter().all(|call| !call.resources.iter().any(|resource| resource.contains(segment.as_str())));
+        let _ = write!(text, "/{}", if secret { "***".to_owned() } else { shown(segment) });
+    }
+    let names: Vec<String> = request.query.iter().map(|(name, _)| shown(name)).collect();
+    if !names.is_empty() {
+        let _ = write!(text, "?{}", names.join("&"));
+    }
+    for call in calls.iter().take(20) {
+        let _ = write!(text, " {}", call.operation);
+        for resource in call.resources.iter().take(5) {
+            let _ = write!(text, " {}", shown(resource));
+        }
+    }
+    text
+}

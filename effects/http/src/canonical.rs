@@ -1,0 +1,389 @@
+//! The canonical form of a request: what it says to every reader, or a reason why that can't be told.
+//!
+//! What services read differently (dot segments, doubled keys, headers that override the method) is not made equal here but
+//! refused: what was classified has to be what is sent. Only framing and compression are taken off.
+
+use std::io::Read as _;
+
+use flate2::read::{GzDecoder, ZlibDecoder};
+use percent_encoding::percent_decode_str;
+use serde_json::{Map, Value};
+
+use crate::{
+    json,
+    multipart::{self, Part},
+    request::{BODY_LIMIT, Body, Request},
+    xml,
+};
+
+/// More segments, parameters or headers than any service needs.
+const MOST: usize = 512;
+const LONGEST_TARGET: usize = 64 << 10;
+
+const METHODS: [&str; 7] = ["GET", "HEAD", "OPTIONS", "POST", "PUT", "PATCH", "DELETE"];
+
+/// Headers by which some services take another method or address than the one in the first line.
+const OVERRIDES: [&str; 9] = [
+    "x-http-method-override",
+    "x-http-method",
+    "x-method-override",
+    "x-method",
+    "x-original-url",
+    "x-original-uri",
+    "x-rewrite-url",
+    "x-forwarded-uri",
+    "x-original-method",
+];
+
+/// Headers of the connection, which the next one gets anew.
+const HOP_BY_HOP: [&str; 9] = [
+    "connection",
+    "keep-alive",
+    "proxy-connection",
+    "proxy-authorization",
+    "te",
+    "trailer",
+    "transfer-encoding",
+    "expect",
+    "content-length",
+];
+
+/// Headers that decide what a request means, and so must not occur twice.
+const ONCE: [&str; 9] = [
+    "host",
+    "content-type",
+    "content-encoding",
+    "x-amz-target",
+    "authorization",
+    "smithy-protocol",
+    "x-amz-copy-source",
+    "x-amz-bypass-governance-retention",
+    "x-amz-decoded-content-length",
+];
+
+/// A request that has one meaning.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct Canonical {
+    /// What is sent.
+    pub(crate) request: Request,
+    /// The path's segments, decoded; without the empty one that a slash at the end makes.
+    pub(crate) segments: Vec<String>,
+    /// The query's parameters, decoded, in order.
+    pub(crate) query: Vec<(String, String)>,
+    pub(crate) content: Content,
+}
+
+/// What a body says.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) enum Content {
+    None,
+    Json(Value),
+    /// Form fields in order.
+    Form(Vec<(String, String)>),
+    Xml(Value),
+    Cbor(Value),
+    Multipart(Vec<Part>),
+    /// Plain text, with its media type.
+    Text(String, String),
+    /// Anything else: data.
+    Opaque,
+}
+
+/// How a provider's addresses may look beyond the usual.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Paths {
+    /// Segments without slashes, dots or second encodings in them.
+    Strict,
+    /// A part of the path is a name of the user's (an object in a bucket) with anything but dot segments in it.
+    Names,
+}
+
+/// The one meaning of `request`, or why it has none.
+pub(crate) fn canonical(request: &Request, paths: Paths) -> Result<Canonical, String> {
+    if !METHODS.contains(&request.method.as_str()) {
+        return Err(format!("the method `{}` is not one this gateway knows", shown(&request.method)));
+    }
+    if !matches!(request.scheme.as_str(), "http" | "https") {
+        return Err("the scheme is neither http nor https".to_owned());
+    }
+    let mut headers = headers(request)?;
+    let body = decoded(request, &mut headers)?;
+    let (path, query) = target(request)?;
+    let segments = segments(&path, paths)?;
+    let pairs = query.as_deref().map(pairs).transpose()?.unwrap_or_default();
+    if pairs.iter().any(|(name, _)| overrides_method(name)) {
+        return Err("a parameter `_method` may make another method of it".to_owned());
+    }
+    let media = headers.iter().find(|(name, _)| name == "content-type").map(|(_, value)| value.clone());
+    let content = content(&body, media.as_deref())?;
+    let target = query.map_or_else(|| path.clone(), |query| format!("{path}?{query}"));
+    let request =
+        Request { method: request.method.clone(), scheme: request.scheme.clone(), host: request.host.clone(), target, headers, body };
+    Ok(Canonical { request, segments, query: pairs, content })
+}
+
+/// The headers that are sent on, names in lower case.
+fn headers(request: &Request) -> Result<Vec<(String, String)>, String> {
+    if request.headers.len() > MOST {
+        return Err(format!("it has more than {MOST} headers"));
+    }
+    let mut headers: Vec<(String, String)> = Vec::with_capacity(request.headers.len());
+    for (name, value) in &request.headers {
+        let name = name.to_ascii_lowercase();
+        let is_token = !name.is_empty() && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte));
+        if !is_token || value.chars().any(|letter| letter.is_control() && letter != '\t') {
+            return Err("a header is malformed".to_owned());
+        }
+        // Some servers read `_` in a header's name as `-`.
+        let dashed = name.replace('_', "-");
+        if OVERRIDES.contains(&dashed.as_str()) {
+            return Err(format!("the header `{name}` may make another request of it"));
+        }
+        if name != dashed && (ONCE.contains(&dashed.as_str()) || HOP_BY_HOP.contains(&dashed.as_str())) {
+            return Err(format!("the header `{}` stands for another one in some servers", shown(&name)));
+        }
+        if ONCE.contains(&name.as_str()) && headers.iter().any(|(other, _)| *other == name) {
+            return Err(format!("the header `{name}` occurs twice"));
+        }
+        if name == "host" && !value.trim().eq_ignore_ascii_case(&request.host) {
+            return Err("the header `Host` names another host than the address".to_owned());
+        }
+        if name == "connection"
+            && !value
+                .split(',')
+                .map(str::trim)
+                .all(|option| ["keep-alive", "close", "upgrade", "te"].iter().any(|known| option.eq_ignore_ascii_case(known)))
+        {
+            return Err("`Connection` would strip headers on the way".to_owned());
+        }
+        if name == "host" || HOP_BY_HOP.contains(&name.as_str()) {
+            continue;
+        }
+        headers.push((name, value.trim().to_owned()));
+    }
+    Ok(headers)
+}
+
+/// The body without compression, at most [`BODY_LIMIT`] of it.
+fn decoded(request: &Request, headers: &mut Vec<(String, String)>) -> Result<Body, String> {
+    let encoding = headers.iter().find(|(name, _)| name == "content-encoding").map(|(_, value)| value.to_ascii_lowercase());
+    let bytes = match &request.body {
+        Body::Unread(why) => return Err(format!("its body was not read: {why}")),
+        Body::Bytes(bytes) if !bytes.is_empty() => bytes,
+        Body::Empty | Body::Bytes(_) => {
+            headers.retain(|(name, _)| name != "content-encoding");
+            return Ok(Body::Empty);
+        }
+    };
+    if bytes.len() > BODY_LIMIT {
+        return Err(format!("its body is larger than {BODY_LIMIT} bytes"));
+    }
+    let limit = BODY_LIMIT as u64 + 1;
+    let mut plain = Vec::new();
+    let read = match encoding.as_deref() {
+        None | Some("identity") => return Ok(Body::Bytes(bytes.clone())),
+        Some("gzip" | "x-gzip") => GzDecoder::new(bytes.as_slice()).take(limit).read_to_end(&mut plain),
+        Some("deflate") => ZlibDecoder::new(bytes.as_slice()).take(limit).read_to_end(&mut plain),
+        Some(other) => return Err(format!("its body is encoded as `{}`, which is not read here", shown(other))),
+    };
+    match read {
+        Ok(_) if plain.len() > BODY_LIMIT => return Err(format!("its body is larger than {BODY_LIMIT} bytes")),
+        Ok(_) => {}
+        Err(_) => return Err("its body can't be decompressed".to_owned()),
+    }
+    headers.retain(|(name, _)| name != "content-encoding");
+    Ok(Body::Bytes(plain))
+}
+
+/// The path and the query as sent.
+fn target(request: &Request) -> Result<(String, Option<String>), String> {
+    let mut target = request.target.as_str();
+    if target.len() > LONGEST_TARGET {
+        return Err("its address is too long".to_owned());
+    }
+    if !target.starts_with('/') {
+        // Absolute form: another host in it would be another system.
+        let rest = target.strip_prefix(&format!("{}://", request.scheme)).ok_or("its address is no path")?;
+        let end = rest.find(['/', '?']).unwrap_or(rest.len());
+        if !rest[..end].eq_ignore_ascii_case(&request.host) {
+            return Err("its address names another host".to_owned());
+        }
+        target = &rest[end..];
+        if !target.starts_with('/') {
+            return Err("its address has no path".to_owned());
+        }
+    }
+    if !target.bytes().all(|byte| byte.is_ascii_graphic()) || target.contains(['#', '\\', '"', '<', '>']) {
+        return Err("its address has characters that have to be encoded".to_owned());
+    }
+    Ok(match target.split_once('?') {
+        Some((path, query)) => (path.to_owned(), Some(query.to_owned())),
+        None => (target.to_owned(), None),
+    })
+}
+
+fn segments(path: &str, paths: Paths) -> Result<Vec<String>, String> {
+    let mut segments: Vec<String> = Vec::new();
+    let raw: Vec<&str> = path[1..].split('/').collect();
+    if raw.len() > MOST {
+        return Err("its path has too many parts".to_owned());
+    }
+    for (place, part) in raw.iter().enumerate() {
+        let last = place + 1 == raw.len();
+        if part.is_empty() {
+            if last {
+                break;
+            }
+            match paths {
+                Paths::Strict => return Err("its path has an empty part".to_owned()),
+                Paths::Names => {}
+            }
+        }
+        let segment = unescape(part)?;
+        let dots = |text: &str| text.split(['/', '\\']).any(|part| part == "." || part == "..");
+        let again = percent_decode_str(&segment).decode_utf8_lossy();
+        if dots(&segment) || dots(&again) {
+            return Err("its path has `.` or `..` in it".to_owned());
+        }
+        if segment.chars().any(char::is_control) {
+            return Err("its path has control characters in it".to_owned());
+        }
+        match paths {
+            Paths::Strict if segment.contains(['/', '\\']) => return Err("its path has an encoded slash in it".to_owned()),
+            Paths::Strict if segment.contains(';') => return Err("its path has parameters in it, which some services cut off".to_owned()),
+            Paths::Strict if *again != segment => return Err("its path is encoded twice".to_owned()),
+            Paths::Strict | Paths::Names => {}
+        }
+        segments.push(segment);
+    }
+    Ok(segments)
+}
+
+/// Decodes `%XX`; half an escape, or bytes that are no text, have no one meaning.
+fn unescape(text: &str) -> Result<String, String> {
+    let bytes = text.as_bytes();
+    let whole = |index: usize| bytes.get(index + 1..index + 3).is_some_and(|hex| hex.iter().all(u8::is_ascii_hexdigit));
+    if bytes.iter().enumerate().any(|(index, byte)| *byte == b'%' && !whole(index)) {
+        return Err("its address has half an escape in it".to_owned());
+    }
+    percent_decode_str(text).decode_utf8().map(std::borrow::Cow::into_owned).map_err(|_| "its address is no UTF-8".to_owned())
+}
+
+/// The parameters of a query or a form.
+fn pairs(text: &str) -> Result<Vec<(String, String)>, String> {
+    let parts: Vec<&str> = text.split('&').filter(|part| !part.is_empty()).collect();
+    if parts.len() > 16 * MOST {
+        return Err("it has too many parameters".to_owned());
+    }
+    parts
+        .into_iter()
+        .map(|part| {
+            let (name, value) = part.split_once('=').unwrap_or((part, ""));
+            Ok((unescape(&name.replace('+', " "))?, unescape(&value.replace('+', " "))?))
+        })
+        .collect()
+}
+
+fn content(body: &Body, media: Option<&str>) -> Result<Content, String> {
+    let Body::Bytes(bytes) = body else { return Ok(Content::None) };
+    let media = media.unwrap_or_default().to_ascii_lowercase();
+    let mut parameters = media.split(';').map(str::trim);
+    let kind = parameters.next().unwrap_or_default().to_owned();
+    let charset = parameters.find_map(|parameter| parameter.strip_prefix("charset=")).map(|charset| charset.trim_matches('"').to_owned());
+    if charset.is_some_and(|charset| !matches!(charset.as_str(), "utf-8" | "utf8" | "us-ascii")) {
+        return Err("its body is in another character set than UTF-8".to_owned());
+    }
+    let text = || std::str::from_utf8(bytes).map_err(|_| "its body is no UTF-8".to_owned());
+    if kind.ends_with("json") || kind.starts_with("application/x-amz-json") || kind.ends_with("+json") {
+        return json::parse(bytes).map(Content::Json).map_err(|error| format!("its body is not one JSON value: {error}"));
+    }
+    if kind == "application/x-www-form-urlencoded" {
+        let text = text()?;
+        if json::parse(bytes).is_ok_and(|value| !value.is_number()) {
+            // `curl -d '{…}'`. Some services look at the body, others at its label.
+            return Err("its body is labelled as a form but is JSON; set `Content-Type: application/json`".to_owned());
+        }
+        let pairs = pairs(text)?;
+        if pairs.iter().any(|(name, _)| overrides_method(name)) {
+            return Err("a form field `_method` may make another method of it".to_owned());
+        }
+        return Ok(Content::Form(pairs));
+    }
+    if kind.ends_with("/xml") || kind.ends_with("+xml") {
+        return xml::parse(text()?).map(Content::Xml).map_err(|error| format!("its body is not one XML document: {error}"));
+    }
+    if kind == "application/cbor" {
+        return cbor(bytes).map(Content::Cbor);
+    }
+    if kind.starts_with("multipart/") {
+        let parts = multipart::parse(bytes, &request_boundary(&media, body)?)?;
+        if parts.iter().any(|part| overrides_method(&part.name)) {
+            return Err("a form field `_method` may make another method of it".to_owned());
+        }
+        return Ok(Content::Multipart(parts));
+    }
+    // Services often read JSON whatever its label; what is none is data.
+    match (json::parse(bytes), std::str::from_utf8(bytes)) {
+        (Ok(value), _) if value.is_object() || value.is_array() => Ok(Content::Json(value)),
+        (_, Ok(text)) => Ok(Content::Text(kind, text.to_owned())),
+        (_, Err(_)) => Ok(Content::Opaque),
+    }
+}
+
+/// The boundary between parts. The media type was folded to lower case, so it is searched for in the body in that form.
+fn request_boundary(media: &str, body: &Body) -> Result<String, String> {
+    let missing = || "its parts have no boundary".to_owned();
+    let lower = media
+        .split("boundary=")
+        .nth(1)
+        .map(|rest| rest.split(';').next().unwrap_or_default().trim().trim_matches('"'))
+        .ok_or_else(missing)?;
+    let Body::Bytes(bytes) = body else { return Err(missing()) };
+    let line = bytes.split(|byte| *byte == b'\n').next().unwrap_or_default();
+    let line = std::str::from_utf8(line).map_err(|_| missing())?.trim_end();
+    let exact = line.strip_prefix("--").ok_or_else(missing)?;
+    if lower.is_empty() || !exact.eq_ignore_ascii_case(lower) { Err(missing()) } else { Ok(exact.to_owned()) }
+}
+
+fn cbor(bytes: &[u8]) -> Result<Value, String> {
+    let mut rest = bytes;
+    let value: ciborium::Value =
+        ciborium::de::from_reader_with_recursion_limit(&mut rest, 128).map_err(|_| "its body is not one CBOR value".to_owned())?;
+    if rest.is_empty() { from_cbor(value) } else { Err("its body has more than one CBOR value".to_owned()) }
+}
+
+fn from_cbor(value: ciborium::Value) -> Result<Value, String> {
+    Ok(match value {
+        ciborium::Value::Null => Value::Null,
+        ciborium::Value::Bool(truth) => Value::Bool(truth),
+        ciborium::Value::Integer(number) => i64::try_from(number)
+            .map(Value::from)
+            .or_else(|_| u64::try_from(number).map(Value::from))
+            .map_err(|_| "a number in its body is too large")?,
+        ciborium::Value::Float(number) => Value::from(number),
+        ciborium::Value::Text(text) => Value::String(text),
+        ciborium::Value::Bytes(bytes) => Value::String(base64::Engine::encode(&base64::engine::general_purpose::STANDARD, bytes)),
+        ciborium::Value::Tag(_, inner) => from_cbor(*inner)?,
+        ciborium::Value::Array(items) => Value::Array(items.into_iter().map(from_cbor).collect::<Result<_, _>>()?),
+        ciborium::Value::Map(entries) => {
+            let mut object = Map::new();
+            for (key, value) in entries {
+                let ciborium::Value::Text(key) = key else { return Err("a key in its body is no text".to_owned()) };
+                if object.insert(key, from_cbor(value)?).is_some() {
+                    return Err("a key in its body occurs twice".to_owned());
+                }
+            }
+            Value::Object(object)
+        }
+        _ => return Err("its body has values of an unknown type".to_owned()),
+    })
+}
+
+fn overrides_method(name: &str) -> bool {
+    name.eq_ignore_ascii_case("_method") || name.eq_ignore_ascii_case("x-http-method-override") || name.eq_ignore_ascii_case("$method")
+}
+
+/// The agent's own text, fit for a message.
+pub(crate) fn shown(text: &str) -> String {
+    text.chars().flat_map(char::escape_debug).take(80).collect()
+}

@@ -1,0 +1,188 @@
+//! Drafts: requests of the gateway's own, with places to be filled in from ids, arguments and earlier answers.
+
+use std::{collections::BTreeMap, fmt::Write as _};
+
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+
+use crate::{
+    place,
+    request::{Body, Request},
+};
+
+/// What stays as it is in a part of an address (RFC 3986, unreserved).
+const UNRESERVED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
+
+/// How a body is written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Encoding {
+    Json,
+    Form,
+    /// The text itself.
+    Text,
+}
+
+/// A request to be filled in.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Draft {
+    pub(crate) method: String,
+    pub(crate) scheme: String,
+    pub(crate) host: String,
+    pub(crate) target: String,
+    pub(crate) headers: BTreeMap<String, String>,
+    pub(crate) body: Option<Value>,
+    pub(crate) encoding: Encoding,
+    pub(crate) keep: Vec<String>,
+    pub(crate) drop: Vec<String>,
+}
+
+/// Why a draft can't become a request.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("`{{{0}}}` is not known")]
+pub struct Missing(pub String);
+
+impl Draft {
+    /// The request, its places filled from `known`.
+    pub(crate) fn fill(&self, known: &Value) -> Result<Request, Missing> {
+        let mut headers = Vec::with_capacity(self.headers.len());
+        for (name, value) in &self.headers {
+            // A value from elsewhere must not become a header of its own.
+            headers.push((name.clone(), text(value, known, |value| value.replace(char::is_control, ""))?));
+        }
+        let encode = |value: &str| utf8_percent_encode(value, UNRESERVED).to_string();
+        let target = text(&self.target, known, encode)?;
+        if target.contains("//") || target.split(['/', '?']).any(|part| part == "." || part == "..") {
+            return Err(Missing("a part of the address".to_owned()));
+        }
+        let body = match &self.body {
+            None => Body::Empty,
+            Some(body) => Body::Bytes(self.body(body, known)?),
+        };
+        let host =
+            text(&self.host, known, |value| value.chars().filter(|letter| letter.is_ascii_alphanumeric() || *letter == '-').collect())?;
+        Ok(Request { method: self.method.clone(), scheme: self.scheme.clone(), host, target, headers, body })
+    }
+
+    fn body(&self, body: &Value, known: &Value) -> Result<Vec<u8>, Missing> {
+        let mut value = filled(body, known)?;
+        if let Value::Object(members) = &mut value {
+            if !self.keep.is_empty() {
+                members.retain(|name, member| self.keep.contains(name) && !member.is_null());
+            }
+            for place in &self.drop {
+                remove(members, place);
+            }
+        }
+        Ok(match self.encoding {
+            Encoding::Json => value.to_string().into_bytes(),
+            Encoding::Text => place::plain(&value).into_bytes(),
+            Encoding::Form => {
+                let mut form = form_urlencoded::Serializer::new(String::new());
+                for (name, member) in value.as_object().unwrap_or(&Map::new()) {
+                    form.append_pair(name, &place::plain(member));
+                }
+                form.finish().into_bytes()
+            }
+        })
+    }
+}
+
+/// A text with its `{places}` filled in; `encode` is applied to what is put in.
+pub(crate) fn text(template: &str, known: &Value, encode: impl Fn(&str) -> String) -> Result<String, Missing> {
+    let mut filled = String::with_capacity(template.len());
+    let mut rest = template;
+    while let Some(open) = rest.find('{') {
+        filled.push_str(&rest[..open]);
+        let after = &rest[open + 1..];
+        match after.find('}') {
+            Some(close) if is_name(&after[..close]) => {
+                let name = &after[..close];
+                let value = place::first(known, name).ok_or_else(|| Missing(name.to_owned()))?;
+                if value.is_object() || value.is_array() {
+                    return Err(Missing(name.to_owned()));
+                }
+                let _ = write!(filled, "{}", encode(&place::plain(&value)));
+                rest = &after[close + 1..];
+            }
+            _ => {
+                filled.push('{');
+                rest = after;
+            }
+        }
+    }
+    filled.push_str(rest);
+    Ok(filled)
+}
+
+/// Places have letters, digits and the signs of a place; a GraphQL selection is none.
+fn is_name(name: &str) -> bool {
+    !name.is_empty() && name.chars().all(|letter| letter.is_alphanumeric() || "._-*".contains(letter))
+}
+
+fn filled(value: &Value, known: &Value) -> Result<Value, Missing> {
+    Ok(match value {
+        Value::String(template) => {
+            let whole = template.strip_prefix('{').and_then(|rest| rest.strip_suffix('}')).filter(|name| is_name(name));
+            match whole {
+                Some(name) => place::first(known, name).ok_or_else(|| Missing(name.to_owned()))?,
+                None => Value::String(text(template, known, str::to_owned)?),
+            }
+        }
+        Value::Array(items) => Value::Array(items.iter().map(|item| filled(item, known)).collect::<Result<_, _>>()?),
+        Value::Object(members) => {
+            Value::Object(members.iter().map(|(name, member)| Ok((name.clone(), filled(member, known)?))).collect::<Result<_, Missing>>()?)
+        }
+        other => other.clone(),
+    })
+}
+
+fn remove(members: &mut Map<String, Value>, place: &str) {
+    match place.split_once('.') {
+        None => {
+            members.remove(place);
+        }
+        Some((name, rest)) => {
+            if let Some(Value::Object(inner)) = members.get_mut(name) {
+                remove(inner, rest);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn draft(target: &str, body: Option<Value>) -> Draft {
+        Draft {
+            method: "POST".into(),
+            scheme: "https".into(),
+            host: "api.test".into(),
+            target: target.into(),
+            headers: BTreeMap::from([("x-id".into(), "{id}".into())]),
+            body,
+            encoding: Encoding::Json,
+            keep: Vec::new(),
+            drop: vec!["metadata.uid".into()],
+        }
+    }
+
+    #[test]
+    fn what_is_put_in_stays_in_its_place() {
+        let known = json!({"id": "a/../b?x\r\ny: z", "saved": {"o": {"metadata": {"uid": 1, "name": "n"}, "n": 7}}});
+        let request = draft("/v/{id}", Some(json!("{saved.o}"))).fill(&known).expect("filled");
+        assert_eq!(request.target, "/v/a%2F..%2Fb%3Fx%0D%0Ay%3A%20z");
+        assert_eq!(request.headers, [("x-id".to_owned(), "a/../b?xy: z".to_owned())]);
+        assert_eq!(request.body, Body::Bytes(br#"{"metadata":{"name":"n"},"n":7}"#.to_vec()));
+        assert_eq!(draft("/v/{missing}", None).fill(&known), Err(Missing("missing".into())));
+        assert!(draft("/v/{id}", None).fill(&json!({"id": ".."})).is_err());
+        assert!(draft("/v/{id}/w", None).fill(&json!({"id": ""})).is_err());
+        let query = draft("/g", Some(json!({"query": "query($id: ID!) { v(id: $id) { name } }", "n": "{saved.o.n}"})));
+        let Body::Bytes(body) = query.fill(&known).expect("filled").body else { panic!("a body") };
+        assert!(String::from_utf8_lossy(&body).contains("{ v(id: $id) { name } }") && String::from_utf8_lossy(&body).contains("\"n\":7"));
+    }
+}

@@ -1,0 +1,32 @@
+//! What an HTTP request does: REST, GraphQL, the protocols of AWS and Kubernetes.
+//!
+//! [`analyze`] takes a request as values and a [`Catalog`], and tells every operation that the request calls, what each does to
+//! what, how to find out what that is, what to keep first and how to go back. What has no one meaning, or is in no catalog and
+//! not plainly a read, is `unknown`. No socket, clock or file is known here: the surface sends and asks.
+
+mod analysis;
+mod canonical;
+mod catalog;
+mod class;
+mod draft;
+mod format;
+mod graphql;
+mod guard;
+mod json;
+mod lookup;
+mod multipart;
+mod place;
+mod request;
+mod rest;
+mod table;
+mod undo;
+mod xml;
+
+pub use analysis::{Analysis, Call, Staged, analyze};
+pub use catalog::{Catalog, CatalogError, Provider};
+pub use class::{Class, UnknownClass};
+pub use draft::Missing;
+pub use format::Speaks;
+pub use lookup::{Lookup, ResolveError, Resolved, answer};
+pub use request::{BODY_LIMIT, Body, Request};
+pub use undo::{Escrow, Progress, Undo, Until};
