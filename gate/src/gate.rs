@@ -7,7 +7,7 @@ use std::{
     collections::HashMap,
     num::NonZeroUsize,
     sync::{
-        Arc,
+        Arc, Mutex, PoisonError,
         atomic::{AtomicU64, Ordering},
     },
     time::Duration,
@@ -59,6 +59,7 @@ pub struct Gate {
     policy: Arc<ArcSwap<Policy>>,
     decisions: DecisionCache,
     spending: Arc<Spending>,
+    judging: Mutex<()>,
     next_intent: AtomicU64,
     next_session: AtomicU64,
     control: watch::Sender<u64>,
@@ -84,6 +85,7 @@ impl Gate {
             policy,
             decisions: DecisionCache::new(REMEMBERED_DECISIONS),
             spending: Arc::default(),
+            judging: Mutex::default(),
             next_intent: AtomicU64::new(next.intent.max(1)),
             next_session: AtomicU64::new(next.session.max(1)),
             control: watch::channel(0).0,
@@ -105,6 +107,7 @@ impl Gate {
 
     async fn settle(&self, intent: &mut OpenIntent, operation: &mut Operation, upstream: &mut dyn Upstream) -> Result<Ran, Refusal> {
         for _ in 0..MAX_ROUNDS {
+            intent.reservation = None;
             let (mut terms, release) = match self.terms(intent, operation, upstream).await? {
                 Granted::Terms(terms, release) => (terms, release),
                 Granted::Delivered(done) => return Ok(Ran::Final(done)),
@@ -210,6 +213,17 @@ impl Gate {
         let budget = self.options.budgets.get(&operation.environment).copied().unwrap_or_default();
         let hour = operation.principal.scope.rows_per_hour.unwrap_or(u64::MAX).min(budget.rows_per_hour);
         self.spending.reserve(&operation.principal.agent, rows, hour, self.clock.now())
+    }
+
+    /// Counts a measured reach against the agent's hour, if the policy allows it as it is.
+    pub(crate) fn spend_if_allowed(&self, operation: &Operation, reach: &Reach) -> bool {
+        // Sessions side by side must not each be told that the rest of the hour is theirs.
+        let _one_at_a_time = self.judging.lock().unwrap_or_else(PoisonError::into_inner);
+        let allowed = self.allows_measured(operation, reach);
+        if allowed {
+            self.spend(operation, reach.rows());
+        }
+        allowed
     }
 
     /// Whether the policy allows a measured reach as it is.

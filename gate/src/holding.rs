@@ -95,6 +95,7 @@ impl Gate {
         let started = Instant::now();
         loop {
             let mut version = self.holding.version.subscribe();
+            self.may_go_on(&operation.principal)?; // it may have been frozen while it waited
             let hold = match self.find(operation)? {
                 Found::Hold(hold) => *hold,
                 Found::Nothing => {
@@ -145,7 +146,7 @@ impl Gate {
             let deadline = started + self.options.wait;
             loop {
                 tokio::select! {
-                    _ = version.changed() => if !self.same(&hold) { break },
+                    _ = version.changed() => if !self.same(&hold) || self.may_go_on(&operation.principal).is_err() { break },
                     () = tokio::time::sleep_until(deadline) => return Err(refusal),
                     () = upstream.gone() => return Err(refusal),
                 }
@@ -155,8 +156,7 @@ impl Gate {
 
     /// Whether nothing happened to the hold since it was looked at, so that waiting goes on.
     fn same(&self, hold: &HoldState) -> bool {
-        let state = self.audit.state();
-        state.frozen_because(&hold.agent).is_none() && state.holds.get(&hold.hold).is_some_and(|now| now.status == hold.status)
+        self.audit.state().holds.get(&hold.hold).is_some_and(|now| now.status == hold.status)
     }
 
     /// The hold of an identical operation, if there is one that still says something.

@@ -118,7 +118,11 @@ impl Permit<'_> {
         let covered = match &self.approved {
             Some(Approved { reach: Some(approved), .. }) => reach.is_within(approved),
             Some(Approved { reach: None, .. }) => true,
-            None => self.gate.allows_measured(self.operation, reach),
+            None => {
+                self.intent.reservation = None; // the exact number takes its place
+                self.intent.spent = self.gate.spend_if_allowed(self.operation, reach);
+                self.intent.spent
+            }
         };
         if !covered {
             return Ok(None);
@@ -126,10 +130,6 @@ impl Permit<'_> {
         self.intent.durable().await?;
         self.gate.may_go_on(&self.operation.principal)?; // while the intent became durable, somebody may have frozen the agent
         self.intent.cleared = true;
-        if self.approved.is_none() {
-            self.intent.spent = true;
-            self.gate.spend(self.operation, reach.rows());
-        }
         Ok(Some(Clearance(())))
     }
 }

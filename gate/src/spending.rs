@@ -32,11 +32,12 @@ impl Spent {
 }
 
 impl Spending {
-    /// Rows `agent` changed in the hour before `now`; `recorded` is what the ledger says when it is first asked.
+    /// Rows `agent` changed in the hour before `now`, and what is set aside for its runs; `recorded` is what the ledger says when it
+    /// is first asked.
     pub(crate) fn rows(&self, agent: &AgentName, now: Timestamp, recorded: impl FnOnce() -> u64) -> u64 {
         let mut agents = self.agents.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(spent) = agents.get(agent) {
-            return spent.rows(now);
+            return spent.rows(now).saturating_add(spent.reserved);
         }
         let recorded = recorded();
         agents.insert(agent.clone(), Spent { minutes: VecDeque::from([(now.0 / 60_000, recorded)]), reserved: 0 });
@@ -101,6 +102,7 @@ mod tests {
         let now = Timestamp(3_600_000);
         assert_eq!(spending.rows(&agent, now, || 10), 10);
         let first = spending.reserve(&agent, 60, 100, now).expect("fits");
+        assert_eq!(spending.rows(&agent, now, || 0), 70, "what is set aside may be used up");
         assert!(spending.reserve(&agent, 60, 100, now).is_none());
         drop(first);
         assert!(spending.reserve(&agent, 60, 100, now).is_some());

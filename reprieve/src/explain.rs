@@ -62,6 +62,7 @@ fn verdict(settings: &Settings, policy: &Policy, text: &str, system: Option<&str
         parameters: None,
         action: Action::SelfContained,
         effects: effects.clone().into(),
+        rows_apart: 0,
         reach: None,
     };
     let facts = Facts {

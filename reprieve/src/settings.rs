@@ -187,6 +187,9 @@ pub(crate) struct System {
     /// Rows up to which an unbounded change is run (and rolled back) to be measured.
     #[serde(default = "measure_limit")]
     pub(crate) measure_limit: u64,
+    /// Lets agents in although what their login role does can't be bounded. Never for anything that matters.
+    #[serde(default)]
+    pub(crate) run_with_unbounded_role: bool,
 }
 
 /// What sort of system it is.

@@ -162,7 +162,10 @@ fn open_system(
 ) -> anyhow::Result<Arc<System>> {
     let crate::settings::SystemKind::Postgres = system.kind;
     let journal = Journal::new(login(system, keys)?, Some(definitions));
-    let open = System::new(system.name.clone(), system.environment.clone(), target(system, keys)?, system.measure_limit);
+    let mut open = System::new(system.name.clone(), system.environment.clone(), target(system, keys)?, system.measure_limit);
+    if system.run_with_unbounded_role {
+        open = open.running_with_unbounded_role();
+    }
     Ok(Arc::new(open.with_coverage(Arc::new(Kept::new(journal, keeper)))))
 }
 

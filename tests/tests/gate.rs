@@ -105,6 +105,7 @@ fn delete(number: u64) -> Operation {
         parameters: None,
         action: Action::SelfContained,
         effects: [Effect::Delete { table: ObjectName::bare("orders"), bounded: true }].into(),
+        rows_apart: 0,
         reach: None,
     }
 }

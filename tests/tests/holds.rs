@@ -108,11 +108,11 @@ async fn one_approval_is_one_run_for_two_sessions_that_race() -> Result<()> {
     let done = site.gateway.wait_for_status(id, "finished")?;
     assert_eq!(done["succeeded"], true, "{done}");
     assert_eq!(site.count("raced")?, 500);
-    // Whoever lost the race is held anew or told that it ran; let them all go.
+    // Whoever lost the race is held anew or told that it ran; let them all go, and not only when their patience ends.
     site.gateway.freeze(Some("racer"))?;
     let mut succeeded = 0;
     for session in sessions {
-        let (_client, answer) = session.await?;
+        let (_client, answer) = tokio::time::timeout(Duration::from_secs(60), session).await.context("a frozen agent still waits")??;
         succeeded += usize::from(answer.is_ok());
     }
     assert_eq!((succeeded, site.count("raced")?), (1, 500));
@@ -267,6 +267,32 @@ async fn a_transaction_is_measured_at_its_commit_and_released_for_one_replay() -
     // Once: the same again is measured anew, and touches little now.
     let done = site.gateway.wait_for_status(&id, "finished")?;
     assert_eq!(done["succeeded"], true);
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn many_small_statements_make_a_transaction_that_no_single_one_could() -> Result<()> {
+    let site = site();
+    site.table("steps", 2_000)?;
+    let client = connect(&site.agent("stepwise")?).await?;
+    let step = |number: i32| (1 + number * 80, (number + 1) * 80);
+    client.batch_execute("BEGIN").await?;
+    for number in 0..6 {
+        let (first, last) = step(number);
+        client.batch_execute(&format!("DELETE FROM steps WHERE id BETWEEN {first} AND {last}")).await?;
+    }
+    let statement = client.prepare("DELETE FROM steps WHERE id BETWEEN $1 AND $2").await?;
+    for number in 6..12 {
+        let (first, last) = step(number);
+        client.execute(&statement, &[&first, &last]).await?;
+    }
+    client.batch_execute("COMMIT").await?;
+    assert_eq!(site.count("steps")?, 1_040);
+    client.batch_execute("BEGIN; DELETE FROM steps WHERE id BETWEEN 1001 AND 1080").await?;
+    client.execute(&statement, &[&1_101, &1_250]).await?;
+    let told = denied(client.simple_query("COMMIT").await)?;
+    assert_eq!((told.code.as_str(), told.message.contains("up to 150 rows")), ("RPH01", true), "{told:?}");
+    assert_eq!(site.count("steps")?, 1_040);
     Ok(())
 }
 

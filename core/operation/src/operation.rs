@@ -73,6 +73,8 @@ pub struct Operation {
     pub action: Action,
     /// What the text says it touches, the first opinion.
     pub effects: Arc<[Effect]>,
+    /// Rows of a client's transaction that are known not to be its largest statement's; none where it is one statement.
+    pub rows_apart: u64,
     /// What it was measured or estimated to reach, once that is known.
     pub reach: Option<Reach>,
 }

@@ -99,6 +99,7 @@ fn operation(effect: Effect, measured: bool) -> Result<Operation, Box<dyn std::e
         parameters: None,
         action: if measured { Action::Commit } else { Action::SelfContained },
         effects: [effect].into(),
+        rows_apart: 0,
         reach: measured.then(|| Reach {
             tables: [("public.a".to_owned(), TableReach { updated: 3, ..TableReach::default() })].into(),
             ..Reach::default()

@@ -103,6 +103,7 @@ fn hash_inputs(policy: &Policy, operation: &Operation, facts: &Facts, hash: &mut
     operation.environment.hash(hash);
     operation.action.hash(hash);
     operation.effects.hash(hash);
+    operation.rows_apart.hash(hash);
     match &operation.reach {
         None => hash.write_u8(0),
         Some(reach) => {

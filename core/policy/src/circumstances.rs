@@ -11,7 +11,7 @@ use reprieve_operation::{Action, Budget, Effect, Facts, Kind, Operation, Protoco
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(crate) struct Mentions(u32);
 
-const NAMES: [&str; 21] = [
+const NAMES: [&str; 22] = [
     "in_scope",
     "frozen",
     "production",
@@ -26,6 +26,7 @@ const NAMES: [&str; 21] = [
     "commit",
     "call",
     "rows",
+    "statement_rows",
     "deleted",
     "dropped",
     "definitions",
@@ -87,6 +88,8 @@ pub(crate) struct Circumstances {
     /// A call to a service, which no transaction takes back.
     pub(crate) call: bool,
     pub(crate) rows: u64,
+    /// Rows of them that are not the largest statement's.
+    pub(crate) rows_apart: u64,
     pub(crate) deleted: u64,
     pub(crate) dropped: u64,
     /// That number is what the text names: there may be more.
@@ -141,6 +144,7 @@ impl Circumstances {
                 Protocol::Postgres => false,
             },
             rows: reach.map_or(0, |reach| reach.rows()),
+            rows_apart: operation.rows_apart,
             deleted: reach.map_or(0, |reach| reach.deleted()),
             dropped: if nothing { 0 } else { named.max(counted) },
             dropped_by_text: named > counted || reach.is_none_or(|reach| reach.estimated),
@@ -156,19 +160,20 @@ impl Circumstances {
         }
     }
 
-    /// Rows that may still change: by the statement's or the transaction's budget, and in this hour.
+    /// Rows that may still change: by the statement's and the transaction's budget, and in this hour.
     pub(crate) fn rows_left(&self) -> u64 {
-        let own = if self.commit {
-            self.budget.rows_per_transaction
-        } else {
-            self.budget.rows_per_statement.min(self.budget.rows_per_transaction)
-        };
+        let own = self.budget.rows_per_statement.saturating_add(self.rows_apart).min(self.budget.rows_per_transaction);
         own.min(self.budget.rows_per_hour.saturating_sub(self.rows_before))
     }
 
     /// The same, had it been measured to change `rows` rows, all of them removed.
     pub(crate) fn assuming(&self, rows: u64, undoable: bool, out_of_scope: Option<String>) -> Self {
         Self { out_of_scope, rows, deleted: rows, measured: true, estimated: false, undoable, lasting: !undoable, ..self.clone() }
+    }
+
+    /// Rows that one statement of it may have changed.
+    fn statement_rows(&self) -> u64 {
+        self.rows.saturating_sub(self.rows_apart)
     }
 
     fn rows_hour(&self) -> u64 {
@@ -218,6 +223,9 @@ impl Circumstances {
         let (sure, number, noun) = match name {
             "rows" if self.estimated => ("about ", self.rows, "row"),
             "rows" => ("", self.rows, "row"),
+            "statement_rows" if self.rows_apart > 0 => ("up to ", self.statement_rows(), "row"),
+            "statement_rows" if self.estimated => ("about ", self.statement_rows(), "row"),
+            "statement_rows" => ("", self.statement_rows(), "row"),
             "dropped" if self.dropped_by_text => ("at least ", self.dropped, "object"),
             "dropped" => ("", self.dropped, "object"),
             _ => return None,
@@ -253,6 +261,7 @@ impl Circumstances {
             "commit" => Value::Truth(self.commit),
             "call" => Value::Truth(self.call),
             "rows" => Value::Number(self.rows),
+            "statement_rows" => Value::Number(self.statement_rows()),
             "deleted" => Value::Number(self.deleted),
             "dropped" => Value::Number(self.dropped),
             "definitions" => Value::Truth(self.definitions),
@@ -305,6 +314,7 @@ mod tests {
             commit: false,
             call: false,
             rows: u64::MAX,
+            rows_apart: 1,
             deleted: 2,
             dropped: 3,
             dropped_by_text: true,

@@ -91,7 +91,8 @@ impl RuleSet {
         rules.iter().for_each(|rule| mentions.merge(rule.mentions));
         let delays: BTreeSet<u64> = rules.iter().flat_map(|rule| rule.delays_s.iter().copied()).collect();
         let skipped = delays.len().saturating_sub(DELAYS);
-        let weighs = |rule: &Rule| ["rows", "deleted", "rows_hour", "over_hour"].into_iter().any(|name| rule.mentions.has(name));
+        let weighs =
+            |rule: &Rule| ["rows", "statement_rows", "deleted", "rows_hour", "over_hour"].into_iter().any(|name| rule.mentions.has(name));
         Ok(Self {
             places: rules.iter().enumerate().map(|(place, rule)| (rule.policy.id().clone(), place)).collect(),
             slices,

@@ -52,9 +52,15 @@ fn budgets_are_those_of_the_statement_the_transaction_the_hour_and_the_token() {
     let commit = with_action(write.clone(), Action::Commit);
     let measured = |rows| operation("production", vec![update("a", true)], Some(updated(rows)));
     let after = |rows| Facts { rows_this_hour: rows, ..facts() };
-    check(&guard, &commit, &facts(), "allow up to 1000");
-    check(&guard, &with_action(measured(1_000), Action::Commit), &facts(), "allow");
-    check(&guard, &with_action(measured(1_001), Action::Commit), &facts(), "hold: 1 approvals (rows-per-transaction)");
+    let apart = |rows, operation: Operation| Operation { rows_apart: rows, ..operation };
+    check(&guard, &commit, &facts(), "allow up to 100");
+    check(&guard, &apart(850, commit.clone()), &facts(), "allow up to 950");
+    check(&guard, &apart(5_000, commit), &facts(), "allow up to 1000");
+    let committed = |rows| with_action(measured(rows), Action::Commit);
+    check(&guard, &committed(101), &facts(), "hold: 1 approvals (rows-per-statement)");
+    check(&guard, &apart(900, committed(1_000)), &facts(), "allow");
+    check(&guard, &apart(899, committed(1_000)), &facts(), "hold: 1 approvals (rows-per-statement)");
+    check(&guard, &apart(5_000, committed(1_001)), &facts(), "hold: 1 approvals (rows-per-transaction)");
     check(&guard, &write, &after(9_950), "allow up to 50");
     check(&guard, &write, &after(10_000), "allow");
     check(&guard, &measured(1), &after(10_000), "hold: 1 approvals (rows-per-hour)");

@@ -3,6 +3,7 @@
 use serde::Serialize;
 
 use crate::{
+    bounds::UNBOUNDED,
     connect::{ConnectError, connect},
     duplex::{Duplex, Stream},
     guard_function::GUARD_FUNCTION,
@@ -32,47 +33,6 @@ pub struct Finding {
     /// What was found, and what follows.
     pub text: String,
 }
-
-/// Questions with one boolean each: true is unsafe.
-const UNSAFE: [(&str, &str, &str); 9] = [
-    (
-        "role",
-        "is a superuser: nothing it does can be bounded; log in with an ordinary role",
-        "(SELECT r.rolsuper FROM pg_catalog.pg_roles r WHERE r.rolname = current_user)",
-    ),
-    (
-        "role",
-        "may replicate, and so read and pin everything outside transactions",
-        "(SELECT r.rolreplication FROM pg_catalog.pg_roles r WHERE r.rolname = current_user)",
-    ),
-    (
-        "role",
-        "may create roles, and so give itself other rights",
-        "(SELECT r.rolcreaterole FROM pg_catalog.pg_roles r WHERE r.rolname = current_user)",
-    ),
-    (
-        "role",
-        "may run programs or read and write files on the server",
-        "(SELECT COALESCE(bool_or(pg_has_role(current_user, r.oid, 'USAGE')), false) FROM pg_catalog.pg_roles r WHERE r.rolname IN ('pg_execute_server_program', 'pg_read_server_files', 'pg_write_server_files'))",
-    ),
-    ("role", "may signal other sessions", "pg_has_role(current_user, 'pg_signal_backend', 'USAGE')"),
-    (
-        "settings",
-        "the role may set `track_counts` or `session_replication_role`, which blinds the measurement",
-        "(has_parameter_privilege('track_counts', 'SET') OR has_parameter_privilege('session_replication_role', 'SET'))",
-    ),
-    ("settings", "`track_counts` is off: nothing can be measured", "current_setting('track_counts') <> 'on'"),
-    (
-        "foreign servers",
-        "the role can use a foreign server: writes there are outside the transaction's counters",
-        "EXISTS (SELECT FROM pg_catalog.pg_foreign_server s WHERE has_server_privilege(s.oid, 'USAGE'))",
-    ),
-    (
-        "extensions",
-        "dblink or another extension that leaves the transaction is installed",
-        "EXISTS (SELECT FROM pg_catalog.pg_extension e WHERE e.extname IN ('dblink', 'pg_cron', 'http', 'pg_net', 'plpython3u', 'plperlu', 'adminpack', 'file_fdw', 'postgres_fdw'))",
-    ),
-];
 
 /// Questions with one boolean each: true is worth knowing.
 const NOTES: [(&str, &str, &str); 4] = [
@@ -114,7 +74,7 @@ pub async fn check(target: &Target) -> Result<Vec<Finding>, ConnectError> {
         "connection",
         if encrypted { "TLS".to_owned() } else { "not encrypted: use it on one machine only".to_owned() },
     );
-    for (level, questions) in [(Level::Unsafe, UNSAFE.as_slice()), (Level::Note, NOTES.as_slice())] {
+    for (level, questions) in [(Level::Unsafe, UNBOUNDED.as_slice()), (Level::Note, NOTES.as_slice())] {
         for (subject, text, question) in questions {
             match one(&mut wire, question).await?.as_str() {
                 "f" => {}
@@ -134,10 +94,19 @@ pub async fn check(target: &Target) -> Result<Vec<Finding>, ConnectError> {
         }
         .to_owned(),
     );
+    let journal = one(&mut wire, "pg_catalog.to_regclass('reprieve.journal') IS NOT NULL").await? == "t";
+    add(
+        if journal { Level::Good } else { Level::Note },
+        "undo",
+        if journal {
+            "a journal of row changes is installed; what it covers can be taken back"
+        } else {
+            "no journal: nothing can be taken back, so every change is held; `protect --apply` installs one"
+        }
+        .to_owned(),
+    );
     let wal = one(&mut wire, "current_setting('wal_level')").await?;
-    let undo =
-        if wal == "logical" { "the journal tier of undo is possible here" } else { "set it to `logical` for the journal tier of undo" };
-    add(Level::Note, "wal_level", format!("{wal}: {undo}; undo is not built yet, so what passes within the budget is final"));
+    add(Level::Note, "wal_level", format!("{wal}: the journal is written by triggers, which work at every level"));
     Ok(findings)
 }
 

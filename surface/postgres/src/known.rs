@@ -189,6 +189,31 @@ impl Known {
         self.analysis.statements.iter().any(|statement| statement.in_session)
     }
 
+    /// Whether it is one statement that changes rows of ordinary tables and calls nothing: what its tag says is what it did there.
+    pub(crate) fn is_counted_by_its_tag(&self, view: &View) -> bool {
+        let is_table = |effect: &Effect| match effect {
+            Effect::Insert { table } | Effect::Update { table, .. } | Effect::Delete { table, .. } => {
+                let tables = view.catalog.find_tables(table);
+                !tables.is_empty() && tables.iter().all(|table| matches!(table.kind, 'r' | 'p'))
+            }
+            Effect::Read { .. } => true,
+            _ => false,
+        };
+        let counted = |only: &Statement| only.class == Class::Dml && only.functions.is_empty() && only.effects.iter().all(is_table);
+        !self.distrusted && matches!(self.analysis.statements.as_slice(), [only] if counted(only))
+    }
+
+    /// Whether it can't have made a table: one that is temporary hides another one of the same name.
+    pub(crate) fn makes_nothing(&self, view: &View) -> bool {
+        let makes_nothing = |statement: &Statement| match statement.class {
+            Class::Control(_) | Class::Session => true,
+            Class::Read => view.catalog.proves_read(statement),
+            Class::Dml => statement.functions.is_empty(),
+            Class::Block | Class::Unwrapped | Class::Unreadable => false,
+        };
+        !self.distrusted && self.analysis.statements.iter().all(makes_nothing)
+    }
+
     /// Whether it can't have run code that prepares or closes statements and cursors behind our back.
     pub(crate) fn is_tame(&self, view: &View) -> bool {
         let statements = &self.analysis.statements;

@@ -4,6 +4,7 @@
 //! what may change something, `wire.rs` moves the bytes. `protect.rs` sets a database up for all that.
 
 mod answer;
+mod bounds;
 mod check;
 mod connect;
 mod door;
@@ -24,6 +25,7 @@ mod secured;
 mod session;
 mod sessions;
 mod system;
+mod tally;
 mod target;
 mod transaction;
 mod wire;

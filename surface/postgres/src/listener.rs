@@ -180,6 +180,10 @@ impl Surface {
                 return None;
             }
         };
+        if let Err(refusal) = entered.system.bounded().await {
+            tell(&mut client, &self.gate, &refusal).await;
+            return None;
+        }
         let mut parameters = entered.parameters;
         if let Some(encoding) = parameters.iter_mut().find(|(name, _)| name == "client_encoding") {
             // The texts are read as UTF-8, here and there.

@@ -251,7 +251,7 @@ impl Ends {
 
     /// A text by the simple protocol.
     async fn simple(&mut self, mut permit: Permit<'_>, text: &str, results: usize, plain: bool, copies_in: bool) -> Result<Ran> {
-        let view = self.system.fresh_view().await.ok_or_else(no_catalogue)?;
+        let view = self.system.measured_by().await?;
         if let Some(guard) =
             plain.then(|| ceiling(&permit, &view)).flatten().and_then(|ceiling| view.snapshot.raising_guard(ceiling, !copies_in))
             && !view.snapshot.deferrable_triggers
@@ -359,7 +359,7 @@ impl Ends {
     /// A batch of extended messages and its Sync.
     async fn batch(&mut self, mut permit: Permit<'_>, messages: &mut [Message], plain: bool, unwrapped: bool, again: bool) -> Result<Ran> {
         let effects = permit.operation().effects.clone();
-        let view = self.system.fresh_view().await.ok_or_else(no_catalogue)?;
+        let view = self.system.measured_by().await?;
         self.wire.hide_ready = true;
         if unwrapped {
             let reach = escapes(&effects);
@@ -443,7 +443,7 @@ impl Ends {
 
     /// The COMMIT of the client's transaction.
     async fn commit(&mut self, mut permit: Permit<'_>, by: &CommitBy, plain: bool, approved: Option<&Reach>) -> Result<Ran> {
-        let view = self.system.fresh_view().await.ok_or_else(no_catalogue)?;
+        let view = self.system.measured_by().await?;
         self.wire.hide_ready = true;
         // A table that we don't know yet is only counted the long way, by the locks on it.
         let counted = permit.operation().effects.iter().all(|effect| match effect {
@@ -543,7 +543,7 @@ impl Ends {
 
     /// Writes down what something approved will drop or rewrite, in the transaction in which it does.
     pub(crate) async fn keep_what_goes(&mut self, effects: &[Effect], approved: &Reach) -> Result<()> {
-        let view = self.system.fresh_view().await.ok_or_else(no_catalogue)?;
+        let view = self.system.measured_by().await?;
         for (name, statement) in self.secured.to_keep(&self.system, &view, effects, approved) {
             let kept = self.ask_within(&statement).await?;
             if let Some(error) = kept.error {
@@ -557,7 +557,7 @@ impl Ends {
 
     /// Measures the open transaction. `None`: it couldn't be measured, or a deferred constraint failed, which ended it.
     async fn measure(&mut self) -> Result<Option<Measured>> {
-        let view = self.system.fresh_view().await.ok_or_else(no_catalogue)?;
+        let view = self.system.measured_by().await?;
         let Some(mut measured) = self.measure_once(&view).await? else { return Ok(None) };
         if view.snapshot.deferrable_triggers || measured.reach.touches_catalogs() {
             // What a deferred trigger does may be deferred again: until nothing more happens, it isn't measured.
@@ -601,7 +601,7 @@ impl Ends {
 
     /// Whether the open implicit transaction changed nothing at all.
     pub(crate) async fn measure_nothing(&mut self) -> Result<bool> {
-        let view = self.system.fresh_view().await.ok_or_else(no_catalogue)?;
+        let view = self.system.measured_by().await?;
         let captured = self.ask_within(&view.snapshot.measurement()).await?;
         let mut measured = view.snapshot.reach_of_measurement(&captured).ok_or_else(unmeasured)?;
         if measured.holds_cursors {
@@ -628,7 +628,7 @@ impl Ends {
         }
         // Either this transaction made it, or somebody else did after we looked: look again.
         self.system.invalidate();
-        let view = self.system.fresh_view().await.ok_or_else(no_catalogue)?;
+        let view = self.system.measured_by().await?;
         Ok(view.snapshot.reach_of_measurement(&captured))
     }
 
@@ -739,8 +739,4 @@ fn escapes(effects: &[Effect]) -> Reach {
         escapes.push("can't run inside a transaction".to_owned());
     }
     Reach { escapes, ..Reach::default() }
-}
-
-fn no_catalogue() -> Refusal {
-    Refusal::unavailable("catalogue", "the database's catalogue can't be read at the moment")
 }

@@ -60,6 +60,7 @@ async fn run(gate: &Arc<Gate>, system: &Arc<System>, texts: &KnownTexts, hold: H
         parameters: None,
         action: hold.action,
         effects: known.effects.clone(),
+        rows_apart: 0,
         reach: None,
     };
     let results = known.analysis.statements.len();

@@ -25,6 +25,7 @@ use crate::{
     run::{CommitBy, Form, Run},
     secured::Secured,
     system::System,
+    tally::Tally,
     transaction::Transaction,
     wire::{Gone, Wire},
 };
@@ -64,6 +65,8 @@ pub(crate) struct Session {
     pub(crate) changed: bool,
     /// Code ran that may have prepared or closed statements behind our back.
     pub(crate) tainted: bool,
+    /// A temporary table may hide another table.
+    made_something: bool,
     /// Something may have run in the open transaction that no `Transaction` knows of.
     pub(crate) suspect: bool,
     pub(crate) reads: ReadLog,
@@ -105,6 +108,7 @@ impl Session {
             batch: Batch::default(),
             changed: false,
             tainted: false,
+            made_something: false,
             suspect: false,
             reads: ReadLog::new(),
             admitted: (0, HashSet::new()),
@@ -339,8 +343,10 @@ impl Session {
                 Err(refusal) => return Ok(Err(refusal)),
             },
         }
+        let was_approved = approved.is_some();
         if self.transaction.is_none() {
             self.ends.secured = Secured::default();
+            self.ends.wire.tally = Tally::default();
         }
         if !known.is_plain() || approved.is_some() {
             let system = self.ends.system.clone();
@@ -364,6 +370,10 @@ impl Session {
             transaction.releases.extend(approved);
         }
         self.note_effects(known);
+        let is_exact =
+            !was_approved && !self.made_something && self.ends.system.view().is_some_and(|view| known.is_counted_by_its_tag(&view));
+        let is_idle = self.ends.wire.replies.is_empty();
+        self.ends.wire.tally.expect(is_exact, is_idle);
         Ok(Ok(()))
     }
 
@@ -435,10 +445,13 @@ impl Session {
     /// The COMMIT of a transaction with changes in it.
     pub(crate) async fn commit(&mut self, by: CommitBy) -> Result<(), Gone> {
         let Some(mut transaction) = self.transaction.take() else { return Ok(()) };
+        let is_idle = self.ends.wire.replies.is_empty();
+        let rows_apart = self.ends.wire.tally.apart(is_idle);
         let operation = Operation {
             text: transaction.text(),
             redacted: transaction.redacted(),
             effects: transaction.effects(),
+            rows_apart,
             ..self.operation(&self.texts.find(""), None, Action::Commit)
         };
         let approved = if transaction.releases.is_empty() { None } else { transaction.approved_reach() };
@@ -575,8 +588,9 @@ impl Session {
     /// Remembers what a statement that ran may have done to the session.
     pub(crate) fn note_effects(&mut self, known: &Known) {
         self.changed |= known.in_session();
-        let tame = self.ends.system.view().is_some_and(|view| known.is_tame(&view));
-        self.tainted |= !tame;
+        let view = self.ends.system.view();
+        self.tainted |= !view.as_ref().is_some_and(|view| known.is_tame(view));
+        self.made_something |= !view.is_some_and(|view| known.makes_nothing(&view));
     }
 
     /// Whether it can't run inside a transaction block, by its text or by what it names.
@@ -628,6 +642,7 @@ impl Session {
             parameters,
             action,
             effects,
+            rows_apart: 0,
             reach: None,
         }
     }

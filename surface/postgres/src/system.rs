@@ -11,11 +11,12 @@ use std::{
 use arc_swap::ArcSwapOption;
 use reprieve_effects_sql::{CATALOG_QUERY, Catalog};
 use reprieve_gate::Coverage;
-use reprieve_operation::{Environment, SystemName};
+use reprieve_operation::{Environment, Refusal, SystemName};
 use reprieve_pgwire::Limits;
 use tokio::sync::Notify;
 
 use crate::{
+    bounds::Bounds,
     connect::{ConnectError, connect},
     duplex::{Duplex, Stream},
     guard::{CATALOGS, Guard, LOUD, RELATIONS, Snapshot, TRIGGERS},
@@ -62,6 +63,9 @@ pub struct System {
     read_done: Notify,
     /// A function call by oid ended the connection.
     calls_end: AtomicBool,
+    /// How far its role was bounded when that was looked at last.
+    bounds: ArcSwapOption<Bounds>,
+    runs_unbounded: bool,
 }
 
 /// Changes whenever something in these catalogs changes; cheap enough to be asked every second.
@@ -89,6 +93,8 @@ impl System {
             read_again: Notify::new(),
             read_done: Notify::new(),
             calls_end: AtomicBool::new(false),
+            bounds: ArcSwapOption::empty(),
+            runs_unbounded: false,
         }
     }
 
@@ -97,6 +103,37 @@ impl System {
     pub fn with_coverage(mut self, coverage: Arc<dyn Coverage>) -> Self {
         self.coverage = Some(coverage);
         self
+    }
+
+    /// The same, used even if what its role does can't be bounded.
+    #[must_use]
+    pub fn running_with_unbounded_role(mut self) -> Self {
+        self.runs_unbounded = true;
+        self
+    }
+
+    /// Whether what its role does is bounded; waits for the first look.
+    pub(crate) async fn bounded(&self) -> Result<(), Refusal> {
+        if self.runs_unbounded {
+            return Ok(());
+        }
+        let deadline = Instant::now() + FRESH_WITHIN;
+        loop {
+            let done = self.read_done.notified();
+            if let Some(bounds) = self.bounds.load_full() {
+                return bounds.check();
+            }
+            if Instant::now() >= deadline {
+                return Err(no_catalogue());
+            }
+            let _timed_out = tokio::time::timeout(Duration::from_millis(100), done).await;
+        }
+    }
+
+    /// What a measurement leans on: a catalogue that was read, and a role that is bounded.
+    pub(crate) async fn measured_by(&self) -> Result<Arc<View>, Refusal> {
+        self.bounded().await?;
+        self.fresh_view().await.ok_or_else(no_catalogue)
     }
 
     /// What the catalogue says, if that can be leaned on.
@@ -176,6 +213,7 @@ impl System {
         let mut last = String::new();
         let mut last_ready = Ok(());
         loop {
+            self.look_at_bounds(&mut wire).await?;
             let mut signature = self.signature(&mut wire).await?;
             if let Some(coverage) = self.coverage.as_ref().filter(|_| signature != last) {
                 if let Err(reason) = coverage.keep_up().await {
@@ -199,6 +237,20 @@ impl System {
             }
             let _timed_out_or_asked = tokio::time::timeout(WATCH_EVERY, self.read_again.notified()).await;
         }
+    }
+
+    /// Rights may be given at any time, and they are no part of the database's own catalogue.
+    async fn look_at_bounds(&self, wire: &mut Wire) -> Result<(), String> {
+        let bounds = Bounds::ask(wire).await.map_err(|gone| gone.to_string())?;
+        if self.bounds.load().as_deref() == Some(&bounds) {
+            return Ok(());
+        }
+        if let Err(refusal) = bounds.check() {
+            let used = if self.runs_unbounded { "it is used all the same" } else { "agents are not let in" };
+            tracing::error!(system = %self.name, reason = %refusal.reason, used, "this role must not be an agent's");
+        }
+        self.bounds.store(Some(Arc::new(bounds)));
+        Ok(())
     }
 
     async fn signature(&self, wire: &mut Wire) -> Result<String, String> {
@@ -252,4 +304,8 @@ impl System {
         let covered = covered.rows.iter().filter_map(|row| row.first()?.as_deref()?.parse().ok()).collect();
         Ok(Some(View { version, catalog, snapshot: snapshot.with_covered(covered, ready.clone().err()) }))
     }
+}
+
+fn no_catalogue() -> Refusal {
+    Refusal::unavailable("catalogue", "the database's catalogue can't be read at the moment")
 }

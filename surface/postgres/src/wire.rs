@@ -18,6 +18,7 @@ use crate::{
     guard::Guard,
     known::Known,
     replies::{Asked, Replies, Route},
+    tally::Tally,
 };
 
 /// Bytes of withheld replies. A larger result is passed on while it comes, and its statement can't wait for an approval.
@@ -84,6 +85,8 @@ pub(crate) struct Wire {
     pub(crate) status: u8,
     /// The last CommandComplete that went to the client.
     pub(crate) tag: String,
+    /// Rows by statement, as such tags have them.
+    pub(crate) tally: Tally,
     /// The SQLSTATE of the last error that went to the client.
     pub(crate) code: Option<String>,
     /// Whether the server reads CopyData.
@@ -120,6 +123,7 @@ impl Wire {
             withheld: None,
             status: b'I',
             tag: String::new(),
+            tally: Tally::default(),
             code: None,
             copying: false,
             statements: HashMap::new(),
@@ -351,7 +355,10 @@ impl Wire {
                     self.report_settings();
                 }
                 match tag {
-                    b'C' => command_tag(body).clone_into(&mut self.tag),
+                    b'C' => {
+                        command_tag(body).clone_into(&mut self.tag);
+                        self.tally.complete(&self.tag);
+                    }
                     b'E' => {
                         self.code =
                             Some(ServerError::parse(body).ok().and_then(|error| error.code().map(str::to_owned)).unwrap_or_default())

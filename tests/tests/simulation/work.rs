@@ -147,6 +147,7 @@ impl Asker {
             parameters: None,
             action,
             effects: works.iter().flat_map(|work| work.effects()).collect(),
+            rows_apart: 0,
             reach: None,
         }
     }

@@ -40,6 +40,7 @@ pub fn operation(environment: &str, effects: Vec<Effect>, reach: Option<Reach>) 
         parameters: None,
         action: Action::SelfContained,
         effects: effects.into(),
+        rows_apart: 0,
         reach,
     }
 }
