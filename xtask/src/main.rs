@@ -1,8 +1,9 @@
 //! `cargo xtask`: the project's own tool.
 //!
-//! `layers` draws and checks the arrows between folders, `golden` writes the golden files anew, `ci` does what
+//! `catalog` makes the lists of operations, `layers` draws and checks the arrows between folders, `golden` writes the golden files anew, `ci` does what
 //! the build machine does. What each does is in the file of its name.
 
+mod catalog;
 mod ci;
 mod golden;
 mod layers;
@@ -15,6 +16,7 @@ use anyhow::{Result, bail};
 
 const USAGE: &str = "usage: cargo xtask COMMAND
 
+  catalog  fetch the providers' descriptions and write catalog/generated anew (needs pip, npm, python3, tar)
   layers   draw the arrows between folders; fails if one goes uphill
   golden   write the golden files anew; review the difference before you commit it
   ci       everything the build machine checks
@@ -33,6 +35,7 @@ fn main() -> ExitCode {
 
 fn run(arguments: &[String]) -> Result<ExitCode> {
     match arguments.iter().map(String::as_str).collect::<Vec<_>>().as_slice() {
+        ["catalog"] => catalog::run(),
         ["layers"] => layers::run(),
         ["golden"] => golden::run(),
         ["ci"] => ci::run(),

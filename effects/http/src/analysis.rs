@@ -6,12 +6,15 @@ use reprieve_operation::{Effect, Hazard, Kind};
 use serde_json::{Map, Value, json};
 
 use crate::{
+    aws,
     canonical::{Canonical, Paths, canonical, shown},
     catalog::{Catalog, Provider, holds},
     class::Class,
     draft::{Draft, Encoding},
     format::{Ask, Naming, Row, Speaks, StagedRow},
     graphql::{self, OperationKind},
+    guard::glob,
+    kubernetes,
     lookup::{Lookup, texts},
     place,
     request::Request,
@@ -62,8 +65,8 @@ pub struct Call {
     pub soft: Option<String>,
     /// It carries out what earlier calls put together: to be looked at first.
     pub staged: Option<Staged>,
-    /// A text in SQL that it runs.
-    pub sql: Option<String>,
+    /// Texts in SQL that it runs.
+    pub sql: Vec<String>,
     /// It only says what it would do.
     pub dry_run: bool,
 }
@@ -94,7 +97,7 @@ impl Staged {
 }
 
 /// An operation with its arguments, as a decoder found it.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Default)]
 pub(crate) struct Invocation {
     /// The operation's id in the catalog; `None` if it has none.
     pub(crate) id: Option<String>,
@@ -105,8 +108,15 @@ pub(crate) struct Invocation {
     pub(crate) safe: bool,
     /// What it touches, where no row says so.
     pub(crate) resources: Vec<String>,
+    /// The class, where conventions tell it and no row.
+    pub(crate) class: Option<Class>,
+    pub(crate) because: Vec<String>,
     /// What the decoder knows beyond the catalog: raises the class.
     pub(crate) raise: Vec<(Class, String)>,
+    /// What conventions tell about finding out, keeping and going back.
+    pub(crate) lookups: Vec<Lookup>,
+    pub(crate) escrow: Vec<Escrow>,
+    pub(crate) undo: Option<Undo>,
 }
 
 /// What `request` to `provider` does. An unknown provider's requests are judged by their method alone.
@@ -122,7 +132,8 @@ pub fn analyze(catalog: &Catalog, provider: &str, request: &Request) -> Analysis
         let invocations = match (known, speaks) {
             (Some(known), Speaks::Graphql) => graphql_calls(known, &canonical)?,
             (Some(known), Speaks::Rest) => rest_calls(known, &canonical),
-            (Some(_), Speaks::Aws | Speaks::Kubernetes) => return Err("this provider's protocol is not read yet".to_owned()),
+            (Some(known), Speaks::Aws) => vec![aws::call(&known.services, known.answers_on(&request.host), &canonical)?],
+            (Some(_), Speaks::Kubernetes) => vec![kubernetes::call(&canonical)?],
             (None, _) => vec![by_method(&canonical)],
         };
         Ok((canonical, invocations))
@@ -179,6 +190,7 @@ fn graphql_calls(provider: &Provider, request: &Canonical) -> Result<Vec<Invocat
             arguments: field.arguments,
             safe,
             raise: raise.into_iter().collect(),
+            ..Invocation::default()
         }
     };
     Ok(fields.into_iter().map(of_field).collect())
@@ -208,7 +220,10 @@ fn rest_calls(provider: &Provider, request: &Canonical) -> Vec<Invocation> {
     if provider.speaks == Speaks::Rest {
         for prefix in &provider.paths {
             let prefix: Vec<&str> = prefix.split('/').filter(|part| !part.is_empty()).collect();
-            if segments.len() >= prefix.len() && segments.iter().zip(&prefix).all(|(segment, part)| segment == part) && !prefix.is_empty() {
+            if segments.len() >= prefix.len()
+                && segments.iter().zip(&prefix).all(|(segment, part)| glob(part, segment))
+                && !prefix.is_empty()
+            {
                 segments = &segments[prefix.len()..];
                 break;
             }
@@ -222,7 +237,7 @@ fn rest_calls(provider: &Provider, request: &Canonical) -> Vec<Invocation> {
         resources: of_path(segments, &found.path),
         arguments: rest::arguments(found.path, request),
         safe: is_safe(method),
-        raise: Vec::new(),
+        ..Invocation::default()
     }]
 }
 
@@ -246,8 +261,7 @@ fn by_method(request: &Canonical) -> Invocation {
         label: format!("{method} {}", request.request.path()),
         arguments: rest::arguments(Map::new(), request),
         safe: is_safe(method),
-        resources: Vec::new(),
-        raise: Vec::new(),
+        ..Invocation::default()
     }
 }
 
@@ -255,8 +269,8 @@ fn by_method(request: &Canonical) -> Invocation {
 fn judge(provider: Option<&Provider>, provider_name: &str, request: &Request, invocation: &Invocation) -> Call {
     let row = invocation.id.as_ref().and_then(|id| provider.and_then(|provider| provider.row(id)));
     let listed = invocation.id.as_ref().and_then(|id| provider.and_then(|provider| provider.class(id)));
-    let mut because = Vec::new();
-    let mut class = match listed {
+    let mut because = invocation.because.clone();
+    let mut class = match listed.or_else(|| invocation.class.clone()) {
         Some(class) => class,
         None if invocation.safe => {
             because.push("it is in no catalog; its method says that it only reads".to_owned());
@@ -299,7 +313,7 @@ fn judge(provider: Option<&Provider>, provider_name: &str, request: &Request, in
     let first = resources.first().and_then(|resource| resource.split_once('/')).map_or("", |(_, id)| id).to_owned();
     let draft = |ask: &Ask| provider.map_or_else(|| Err(unfillable()), |provider| draft(provider, request, ask));
     let fill = |ask: &Ask, known: &Value| draft(ask).and_then(|draft| draft.fill(known));
-    let mut lookups = Vec::new();
+    let mut lookups = invocation.lookups.clone();
     for resource in &resources {
         let Some((kind, id)) = resource.split_once('/') else { continue };
         for resolve in provider.and_then(|provider| provider.resource(kind)).into_iter().flat_map(|row| &row.resolve) {
@@ -311,7 +325,8 @@ fn judge(provider: Option<&Provider>, provider_name: &str, request: &Request, in
             });
         }
     }
-    let escrow = row.into_iter().flat_map(|row| &row.escrow).map(|step| Escrow {
+    let mut escrow = invocation.escrow.clone();
+    escrow.extend(row.into_iter().flat_map(|row| &row.escrow).map(|step| Escrow {
         save: step.save.clone(),
         says: step.says.clone(),
         request: fill(&step.ask, &known(&first)),
@@ -320,7 +335,7 @@ fn judge(provider: Option<&Provider>, provider_name: &str, request: &Request, in
             let draft = draft(&until.ask).ok()?;
             Some(Until { draft, known: known(&first), at: until.at.clone(), is: until.is.clone(), never: until.never.clone() })
         }),
-    });
+    }));
     let undo = row.and_then(|row| row.undo.as_ref()).and_then(|undo| {
         // A call that names several things at once would need several calls back.
         let draft = if resources.len() > 1 { None } else { draft(&undo.ask).ok() };
@@ -334,11 +349,13 @@ fn judge(provider: Option<&Provider>, provider_name: &str, request: &Request, in
     });
     Call {
         operation: format!("{provider_name}:{}", shown(&invocation.label)),
-        escrow: escrow.collect(),
-        undo,
+        escrow,
+        undo: undo.or_else(|| invocation.undo.clone()),
         soft: row.and_then(|row| row.soft.clone()),
         staged,
-        sql: row.and_then(|row| row.sql.as_ref()).and_then(|at| place::first(&invocation.arguments, at)).map(|sql| place::plain(&sql)),
+        sql: row
+            .and_then(|row| row.sql.as_ref())
+            .map_or_else(Vec::new, |at| place::find(&invocation.arguments, at).iter().map(|found| place::plain(&found.value)).collect()),
         dry_run,
         class,
         because,
@@ -385,12 +402,30 @@ fn draft(provider: &Provider, request: &Request, ask: &Ask) -> Result<Draft, cra
         draft.target = provider.paths.first().cloned().unwrap_or_else(|| "/graphql".to_owned());
         draft.body = Some(json!({ "query": document, "variables": ask.variables }));
     } else if let Some((method, target)) = ask.call.as_ref().and_then(|call| call.split_once(' ')) {
+        if provider.speaks == Speaks::Aws && ask.host.is_none() {
+            draft.host = aws::host_without_bucket(&request.host);
+        }
         let prefix = match provider.speaks {
             Speaks::Rest => provider.paths.first().map_or("", |prefix| prefix.trim_end_matches('/')),
             Speaks::Graphql | Speaks::Aws | Speaks::Kubernetes => "",
         };
         method.clone_into(&mut draft.method);
         draft.target = format!("{prefix}{target}");
+    } else if let Some((service, operation)) = ask.aws.as_ref().and_then(|name| name.split_once(':')) {
+        let service = provider.services.get(service).ok_or_else(unfillable)?;
+        let mut input = ask.with.as_object().cloned().unwrap_or_default();
+        if service.protocols.iter().any(|protocol| protocol == "query" || protocol == "ec2") {
+            input.insert("Action".to_owned(), json!(operation));
+            input.insert("Version".to_owned(), json!(service.version));
+            draft.encoding = Encoding::Form;
+            draft.headers.insert("content-type".to_owned(), "application/x-www-form-urlencoded".to_owned());
+        } else if service.protocols.iter().any(|protocol| protocol == "json") {
+            draft.headers.insert("x-amz-target".to_owned(), format!("{}.{operation}", service.target));
+            draft.headers.insert("content-type".to_owned(), "application/x-amz-json-1.1".to_owned());
+        } else {
+            return Err(unfillable());
+        }
+        draft.body = Some(Value::Object(input));
     } else {
         return Err(unfillable());
     }

@@ -6,6 +6,7 @@
 use std::collections::{BTreeMap, HashMap};
 
 use crate::{
+    aws::{self, Services},
     class::{Class, UnknownClass},
     format::{File, Guard, ResourceRow, Row, Speaks, Test},
     guard::glob,
@@ -15,7 +16,22 @@ use crate::{
 };
 
 /// The files that are compiled in, by name, and the generated operations that belong to them.
-const BUILT_IN: &[(&str, &str, Option<&[u8]>)] = &[("railway", include_str!("../../../catalog/railway.toml"), None)];
+const BUILT_IN: &[(&str, &str, &[u8])] = &[
+    ("aws", include_str!("../../../catalog/aws.toml"), include_bytes!("../../../catalog/generated/aws.tsv.gz")),
+    ("cloudflare", include_str!("../../../catalog/cloudflare.toml"), include_bytes!("../../../catalog/generated/cloudflare.tsv.gz")),
+    ("digitalocean", include_str!("../../../catalog/digitalocean.toml"), include_bytes!("../../../catalog/generated/digitalocean.tsv.gz")),
+    ("docker", include_str!("../../../catalog/docker.toml"), &[]),
+    ("fly", include_str!("../../../catalog/fly.toml"), &[]),
+    ("fly-machines", include_str!("../../../catalog/fly-machines.toml"), &[]),
+    ("github", include_str!("../../../catalog/github.toml"), include_bytes!("../../../catalog/generated/github.tsv.gz")),
+    ("heroku", include_str!("../../../catalog/heroku.toml"), &[]),
+    ("kubernetes", include_str!("../../../catalog/kubernetes.toml"), &[]),
+    ("neon", include_str!("../../../catalog/neon.toml"), include_bytes!("../../../catalog/generated/neon.tsv.gz")),
+    ("railway", include_str!("../../../catalog/railway.toml"), &[]),
+    ("stripe", include_str!("../../../catalog/stripe.toml"), include_bytes!("../../../catalog/generated/stripe.tsv.gz")),
+    ("supabase", include_str!("../../../catalog/supabase.toml"), &[]),
+    ("vercel", include_str!("../../../catalog/vercel.toml"), include_bytes!("../../../catalog/generated/vercel.tsv.gz")),
+];
 
 /// Every provider.
 #[derive(Debug, Default)]
@@ -40,6 +56,7 @@ pub struct Provider {
     resources: HashMap<String, ResourceRow>,
     pub(crate) routes: Routes,
     pub(crate) table: Table,
+    pub(crate) services: Services,
 }
 
 /// Why a catalog can't be.
@@ -79,8 +96,11 @@ impl Catalog {
         let mut catalog = Self::default();
         for (name, text, table) in BUILT_IN {
             catalog.add(name, text)?;
-            if let (Some(provider), Some(table)) = (catalog.providers.get_mut(*name), table) {
-                provider.table = Table::new(table);
+            if let Some(provider) = catalog.providers.get_mut(*name) {
+                match provider.speaks {
+                    Speaks::Aws => provider.services = Services::new(table),
+                    Speaks::Rest | Speaks::Graphql | Speaks::Kubernetes => provider.table = Table::new(table),
+                }
             }
         }
         Ok(catalog)
@@ -160,6 +180,7 @@ impl Provider {
             resources: HashMap::new(),
             routes: Routes::default(),
             table: Table::default(),
+            services: Services::default(),
         }
     }
 
@@ -208,17 +229,23 @@ impl Provider {
     /// Every operation that is known by name, with its class before arguments are looked at.
     #[must_use]
     pub fn operations(&self) -> BTreeMap<String, Option<Class>> {
-        let mut all: BTreeMap<String, Option<Class>> = self.table.classes().map(|(id, class)| (id, Some(class))).collect();
-        let own = self.classes.keys().chain(self.rows.keys());
-        all.extend(own.map(|id| (id.clone(), self.class(id))).collect::<Vec<_>>());
-        all
+        // A row for the same call comes before the generated operation.
+        let is_own = |call: &str| {
+            let (method, path) = call.split_once(' ').unwrap_or_default();
+            let parts: Vec<String> = path.split('/').filter(|part| !part.is_empty()).map(str::to_owned).collect();
+            self.routes.find(method, &parts).is_some()
+        };
+        let generated = self.table.operations().filter(|(_, call, _)| !is_own(call)).map(|(id, _, _)| id.to_owned());
+        let of_aws = self.services.classes().map(|(id, _)| id);
+        let own = self.classes.keys().chain(self.rows.keys()).cloned();
+        generated.chain(of_aws).chain(own).map(|id| (id.clone(), self.class(&id))).collect()
     }
 
     /// The class of an operation: by its row, by the lists, by the generated table.
     #[must_use]
     pub fn class(&self, id: &str) -> Option<Class> {
         let by_row = self.rows.get(id).and_then(|row| row.class.clone());
-        by_row.or_else(|| self.classes.get(id).cloned()).or_else(|| self.table.class(id))
+        by_row.or_else(|| self.classes.get(id).cloned()).or_else(|| self.table.class(id)).or_else(|| aws::class(&self.services, id))
     }
 
     pub(crate) fn row(&self, id: &str) -> Option<&Row> {

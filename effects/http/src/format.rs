@@ -181,10 +181,8 @@ pub(crate) struct Ask {
     pub(crate) graphql: Option<String>,
     #[serde(default)]
     pub(crate) variables: Value,
-    #[expect(dead_code, reason = "read with the protocols of AWS")]
     /// `ec2:DescribeVolumes`, in whichever protocol its service prefers.
     pub(crate) aws: Option<String>,
-    #[expect(dead_code, reason = "read with the protocols of AWS")]
     /// Its input.
     #[serde(default)]
     pub(crate) with: Value,

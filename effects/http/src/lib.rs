@@ -5,6 +5,7 @@
 //! not plainly a read, is `unknown`. No socket, clock or file is known here: the surface sends and asks.
 
 mod analysis;
+mod aws;
 mod canonical;
 mod catalog;
 mod class;
@@ -13,6 +14,7 @@ mod format;
 mod graphql;
 mod guard;
 mod json;
+mod kubernetes;
 mod lookup;
 mod multipart;
 mod place;

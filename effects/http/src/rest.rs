@@ -132,7 +132,7 @@ fn form(pairs: &[(String, String)]) -> Value {
     Value::Object(root)
 }
 
-fn insert(object: &mut Map<String, Value>, name: &str, rest: &[&str], value: &str) {
+pub(crate) fn insert(object: &mut Map<String, Value>, name: &str, rest: &[&str], value: &str) {
     let Some((next, rest)) = rest.split_first() else { return push(object, name, Value::String(value.to_owned())) };
     let entry = object.entry(name.to_owned()).or_insert_with(|| Value::Object(Map::new()));
     if !entry.is_object() {

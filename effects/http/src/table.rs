@@ -21,8 +21,8 @@ pub(crate) struct Table {
 #[derive(Debug, Default)]
 struct Read {
     classes: HashMap<String, Class>,
+    calls: HashMap<String, String>,
     routes: Routes,
-    lines: Vec<String>,
 }
 
 impl Table {
@@ -39,14 +39,10 @@ impl Table {
         self.read().classes.get(id).cloned()
     }
 
-    pub(crate) fn classes(&self) -> impl Iterator<Item = (String, Class)> {
-        self.read().classes.iter().map(|(id, class)| (id.clone(), class.clone()))
-    }
-
-    #[expect(dead_code, reason = "read with the protocols of AWS")]
-    /// Its lines that describe something else than one operation: they begin with `#`.
-    pub(crate) fn notes(&self) -> impl Iterator<Item = &str> {
-        self.read().lines.iter().map(String::as_str)
+    /// Every operation: its id, its call and its class.
+    pub(crate) fn operations(&self) -> impl Iterator<Item = (&str, &str, &Class)> {
+        let read = self.read();
+        read.calls.iter().filter_map(|(id, call)| read.classes.get(id).map(|class| (id.as_str(), call.as_str(), class)))
     }
 
     fn read(&self) -> &Read {
@@ -58,10 +54,6 @@ impl Table {
             }
             let mut read = Read::default();
             for line in text.lines() {
-                if line.starts_with('#') {
-                    read.lines.push(line.to_owned());
-                    continue;
-                }
                 let mut fields = line.split('\t');
                 let (Some(id), Some(call), Some(class)) =
                     (fields.next(), fields.next(), fields.next().and_then(|class| class.parse::<Class>().ok()))
@@ -71,6 +63,7 @@ impl Table {
                 if !call.is_empty() && read.routes.add(call, id, Some(class.clone())).is_err() {
                     continue;
                 }
+                read.calls.insert(id.to_owned(), call.to_owned());
                 read.classes.insert(id.to_owned(), class);
             }
             read
