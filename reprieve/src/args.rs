@@ -72,6 +72,12 @@ pub(crate) enum Command {
     /// How a text is understood: one input a line on stdin, one JSON line out.
     #[command(subcommand)]
     Explain(Explain),
+    /// Requests to services.
+    #[command(subcommand)]
+    Http(Http),
+    /// What each service's operations mean.
+    #[command(subcommand)]
+    Catalog(Catalog),
     /// The incident, replayed against a real PostgreSQL that is thrown away afterwards.
     #[command(after_help = "Example: reprieve demo --keep")]
     Demo(Demo),
@@ -379,6 +385,43 @@ pub(crate) enum Explain {
         /// The environment to decide for, where a line names no system.
         #[arg(long, default_value = "production")]
         environment: reprieve_operation::Environment,
+    },
+    /// Requests. A line is JSON {"request": {"method", "url", "headers", "body"}, "system" or "provider": …}, or a curl command.
+    #[command(after_help = "Example: echo 'DELETE https://api.cloudflare.com/client/v4/zones/z1' | reprieve explain http")]
+    Http {
+        /// The environment to decide for, where a line names no system.
+        #[arg(long, default_value = "production")]
+        environment: reprieve_operation::Environment,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Http {
+    /// How a request is understood, what the rules say to it, and why. Nothing is sent.
+    #[command(
+        after_help = "Example: reprieve http explain -- curl https://backboard.railway.com/graphql/v2 --json '{\"query\":\"mutation { volumeDelete(volumeId: \\\"v\\\") }\"}'"
+    )]
+    Explain {
+        /// The provider, where its host doesn't tell.
+        #[arg(long)]
+        provider: Option<String>,
+        /// The environment to decide for.
+        #[arg(long, default_value = "production")]
+        environment: reprieve_operation::Environment,
+        /// A curl command line.
+        #[arg(last = true, required = true)]
+        command: Vec<String>,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Catalog {
+    /// Providers, or what is known of one's operations.
+    #[command(after_help = "Example: reprieve catalog show railway volumeDelete")]
+    Show {
+        provider: Option<String>,
+        /// Only operations with this in their name.
+        operation: Option<String>,
     },
 }
 

@@ -12,9 +12,9 @@ use reprieve_operation::{
 use reprieve_policy::{Policy, decide};
 use serde_json::{Value, json};
 
-use crate::{args::Explain, settings::Settings, wire};
+use crate::{settings::Settings, wire};
 
-pub(crate) fn explain(settings: &Settings, Explain::Sql { environment }: &Explain) -> anyhow::Result<u8> {
+pub(crate) fn explain(settings: &Settings, environment: &Environment) -> anyhow::Result<u8> {
     let policy = wire::read_policy(settings)?;
     for line in std::io::stdin().lock().lines() {
         let line = line.context("cannot read standard input")?;

@@ -10,6 +10,8 @@
 mod out;
 
 mod args;
+mod calls;
+mod curl;
 mod demo;
 mod explain;
 mod init;
@@ -64,6 +66,8 @@ fn run(cli: &Cli) -> anyhow::Result<u8> {
     match &cli.command {
         Command::Init(init) => return init::init(cli, init),
         Command::Demo(demo) => return demo::demo(demo),
+        // What is compiled in can be read without settings.
+        Command::Catalog(command) if !cli.config.exists() => return calls::catalog_show(cli, None, command),
         _ => {}
     }
     let settings = Settings::read(&cli.config)?;
@@ -82,6 +86,9 @@ fn run(cli: &Cli) -> anyhow::Result<u8> {
         Command::Thaw(thaw) => people::thaw(cli, &settings, thaw),
         Command::Ledger(command) => ledger::ledger(cli, &settings, command),
         Command::Policy(args::Policy::Check) => serve::check_policy(cli, &settings),
-        Command::Explain(explain) => explain::explain(&settings, explain),
+        Command::Explain(args::Explain::Sql { environment }) => explain::explain(&settings, environment),
+        Command::Explain(args::Explain::Http { environment }) => calls::explain_lines(&settings, environment),
+        Command::Http(command) => calls::http(cli, &settings, command),
+        Command::Catalog(command) => calls::catalog_show(cli, Some(&settings), command),
     }
 }

@@ -35,6 +35,8 @@ pub(crate) struct Settings {
     pub(crate) budget: HashMap<Environment, Budget>,
     #[serde(default)]
     pub(crate) system: Vec<System>,
+    #[serde(default)]
+    pub(crate) catalog: CatalogSettings,
     /// The folder of the file.
     #[serde(skip)]
     pub(crate) folder: PathBuf,
@@ -57,6 +59,14 @@ impl Default for Listen {
         let local = |port| SocketAddr::from(([127, 0, 0, 1], port));
         Self { postgres: local(6432), operators: local(6443), sessions: 2_000, host: None }
     }
+}
+
+/// What services' operations mean, beyond what is compiled in.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct CatalogSettings {
+    /// Files of providers, in the form of `docs/http.md`.
+    pub(crate) files: Vec<PathBuf>,
 }
 
 /// Where the ledger is.
