@@ -165,7 +165,10 @@ mod tests {
         let posted = read(r#"curl -sS -XPOST 'https://API.test/graphql' -H "Content-Type: application/json" -d '{"query":"{ a }"}'"#)
             .expect("a request");
         assert_eq!((posted.method.as_str(), posted.host.as_str(), posted.target.as_str()), ("POST", "api.test", "/graphql"));
-        assert_eq!((posted.header("content-type"), posted.body.clone()), (Some("application/json"), Body::Bytes(br#"{"query":"{ a }"}"#.to_vec())));
+        assert_eq!(
+            (posted.header("content-type"), posted.body.clone()),
+            (Some("application/json"), Body::Bytes(br#"{"query":"{ a }"}"#.to_vec()))
+        );
         let got = read("curl -G https://api.test -d a=1 -d b=2").expect("a request");
         assert_eq!((got.method.as_str(), got.target.as_str(), got.body), ("GET", "/?a=1&b=2", Body::Empty));
         assert_eq!(read("curl -I api.test/x").map(|request| request.method).ok().as_deref(), Some("HEAD"));

@@ -384,7 +384,7 @@ fn unfillable() -> crate::draft::Missing {
 }
 
 /// A draft of what the catalog asks, for the host that the request went to.
-fn draft(provider: &Provider, request: &Request, ask: &Ask) -> Result<Draft, crate::draft::Missing> {
+pub(crate) fn draft(provider: &Provider, request: &Request, ask: &Ask) -> Result<Draft, crate::draft::Missing> {
     let mut headers = ask.headers.clone();
     headers.entry("accept".to_owned()).or_insert_with(|| "application/json".to_owned());
     let mut draft = Draft {

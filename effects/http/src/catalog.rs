@@ -286,3 +286,6 @@ fn check_guards(guards: &[Guard]) -> Result<(), String> {
 pub(crate) fn holds(test: Option<&Test>, arguments: &serde_json::Value) -> bool {
     test.is_some_and(|test| test.holds(arguments))
 }
+
+#[cfg(test)]
+mod tests;

@@ -251,10 +251,14 @@ fn class(levels: &Levels, service: &str, signing: &str, name: &str, level: Optio
         None if touches_rights(name) => "grant",
         None => "write",
     };
-    let mut class = kind.to_owned();
-    if kind == "destroy" && is_lasting(operation["documentation"].as_str().unwrap_or_default()) {
-        class.push_str(" lasting");
-    }
+    let lasting = is_lasting(operation["documentation"].as_str().unwrap_or_default());
+    let makes = ["Create", "Copy", "Start", "Import", "Publish"].iter().any(|verb| starts(name, verb));
+    let mut class = match (kind, lasting) {
+        ("destroy", true) => "destroy lasting".to_owned(),
+        // A description speaks of what is lost only where something may be.
+        ("write", true) if !makes => "destroy lasting".to_owned(),
+        (kind, _) => kind.to_owned(),
+    };
     if levels.exposes(service, signing, name) {
         class.push_str(" secret");
     }

@@ -2,7 +2,7 @@
 //! vendors' own levels come before it.
 
 /// Verbs that take something away, or stop it. Compared with the words of a name.
-const TAKES: [&str; 61] = [
+const TAKES: [&str; 114] = [
     "delete",
     "destroy",
     "remove",
@@ -64,10 +64,63 @@ const TAKES: [&str; 61] = [
     "finalize",
     "schedule_deletion",
     "retire",
+    "deletion",
+    "dismiss",
+    "lock",
+    "unlock",
+    "retention",
+    "garbage",
+    "move",
+    "promote",
+    "switch",
+    "upgrade",
+    "major",
+    "recycle",
+    "unstack",
+    "region",
+    "capture",
+    "pay",
+    "payout",
+    "payouts",
+    "charge",
+    "charges",
+    "buy",
+    "action",
+    "actions",
+    "nameservers",
+    "unblock",
+    "rotate",
+    "regenerate",
+    "reactivate",
+    "unreject",
+    "accept",
+    "approve",
+    "confirm",
+    "process",
+    "refunds",
+    "reversal",
+    "spend",
+    "spending",
+    "limit",
+    "limits",
+    "dangerous",
+    "prune",
+    "evict",
+    "drain",
+    "failback",
+    "swap",
+    "unpublish",
+    "withdraw",
+    "exclude",
+    "ban",
+    "unban",
+    "block",
+    "mark_uncollectible",
+    "uncollectible",
 ];
 
 /// Nouns and verbs of who may do what.
-const GRANTS: [&str; 48] = [
+const GRANTS: [&str; 87] = [
     "permission",
     "permissions",
     "role",
@@ -116,7 +169,49 @@ const GRANTS: [&str; 48] = [
     "owner",
     "owners",
     "authorization",
+    "webhook",
+    "webhooks",
+    "hook",
+    "hooks",
+    "trusted",
+    "whitelist",
+    "allowlist",
+    "firewall",
+    "firewalls",
+    "bypass",
+    "oidc",
+    "registries_private",
+    "private_registry",
+    "external_accounts",
+    "login_links",
+    "account_links",
+    "runner",
+    "runners",
+    "visibility",
+    "restrictions",
+    "registration",
+    "jwks",
+    "allow",
+    "public",
+    "expose",
+    "trust",
+    "identity",
+    "identities",
+    "certificate_authority",
+    "session_token",
+    "impersonate",
+    "delegate",
+    "delegation",
+    "kms",
+    "signing",
+    "app_manifests",
+    "manifest",
+    "installations",
+    "installation",
 ];
+
+/// Words of running what the caller brings.
+const RUNS: [&str; 8] = ["exec", "execute", "command", "commands", "shell", "ssh", "console", "eval"];
 
 /// Words by which a read hands out a credential.
 const SECRETS: [&str; 12] = [
@@ -170,6 +265,9 @@ pub(super) fn of_call(id: &str, method: &str, path: &str) -> &'static str {
         let shows = words(last).iter().any(|word| SECRETS.contains(&word.as_str())) || SECRETS.contains(&last);
         return if shows && !path.ends_with("tokens") { "read secret" } else { "read" };
     }
+    if method != "DELETE" && has(&RUNS) {
+        return "write code";
+    }
     match (method == "DELETE", has(&GRANTS), has(&TAKES)) {
         (_, true, _) => "grant",
         (true, false, _) | (false, false, true) => "destroy",
@@ -197,6 +295,7 @@ mod tests {
             ("issues/create", "POST", "/repos/{owner}/{repo}/issues", "write"),
             ("revealPassword", "GET", "/p/{id}/roles/{name}/reveal_password", "read secret"),
             ("", "POST", "/v1/charges/{charge}/refund", "destroy"),
+            ("microvms_run_command", "POST", "/v2/microvms/{id}/run", "write code"),
         ] {
             assert_eq!(of_call(id, method, path), expected, "{id}");
         }
