@@ -274,12 +274,14 @@ impl Gate {
         Ok(OpenIntent::new(self.audit.clone(), principal.agent.clone(), id, event))
     }
 
-    /// Opens a session: its number, recorded before the client may do anything.
+    /// Opens a session: its number, recorded before the client may do anything. `backend` is the server's
+    /// process that serves it, if it has one.
     pub async fn open_session(
         &self,
         principal: &Principal,
         system: &reprieve_operation::SystemName,
         peer: &str,
+        backend: Option<u32>,
     ) -> Result<SessionId, Refusal> {
         let session = SessionId(self.next_session.fetch_add(1, Ordering::Relaxed));
         let event = Event::SessionOpened {
@@ -288,6 +290,7 @@ impl Gate {
             token: principal.token,
             system: system.clone(),
             peer: peer.to_owned(),
+            backend,
         };
         self.audit.append(event).await.map_err(|error| Refusal::unavailable("ledger", error.to_string()))?;
         Ok(session)

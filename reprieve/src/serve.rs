@@ -48,6 +48,9 @@ async fn run(as_json: bool, settings: Arc<Settings>) -> anyhow::Result<()> {
     for definitions in &parts.definitions {
         tokio::spawn(definitions.clone().keep());
     }
+    for settler in &parts.settlers {
+        tokio::spawn(settler.clone().run());
+    }
     // A moment, so that the first changes are not held only because nobody has looked yet.
     let looked = async {
         for keeper in &parts.keepers {

@@ -12,7 +12,7 @@ use reprieve_policy::{Policy, Source};
 use reprieve_secrets::resolve;
 use reprieve_store::SqliteStore;
 use reprieve_surface_postgres::{Options, Surface, System, Target, TlsMode};
-use reprieve_undo::{DefinitionsLog, Images, Journal, Keeper, KeeperOptions, Kept, Login, Undo, UndoOptions, VaultAccess};
+use reprieve_undo::{DefinitionsLog, Images, Journal, Keeper, KeeperOptions, Kept, Login, Settler, Undo, UndoOptions, VaultAccess};
 use reprieve_vault::{Location, VaultOptions};
 
 use crate::{keys::Keys, settings::Settings, undo::LedgerHistory};
@@ -26,6 +26,7 @@ pub(crate) struct Parts {
     pub(crate) policy: Arc<ArcSwap<Policy>>,
     pub(crate) keepers: Vec<Arc<Keeper>>,
     pub(crate) definitions: Vec<Arc<DefinitionsLog>>,
+    pub(crate) settlers: Vec<Arc<Settler>>,
 }
 
 /// Builds the gateway that the settings describe.
@@ -69,6 +70,11 @@ pub(crate) fn build(settings: &Settings, keys: &Keys) -> anyhow::Result<Parts> {
         Ok(Arc::new(Keeper::new(system.name.clone(), login, vault.clone(), audit.clone(), history.clone(), clock.clone(), options)))
     };
     let keepers = settings.system.iter().map(keeper).collect::<anyhow::Result<Vec<_>>>()?;
+    let settler = |system: &crate::settings::System| {
+        let (name, login, window) = (system.name.clone(), login(system, keys)?, settings.undo.window);
+        Ok(Arc::new(Settler::new(name, login, audit.clone(), history.clone(), clock.clone(), window)))
+    };
+    let settlers = settings.system.iter().map(settler).collect::<anyhow::Result<Vec<_>>>()?;
     let kept = keepers.iter().zip(&definitions);
     let systems = settings
         .system
@@ -83,7 +89,7 @@ pub(crate) fn build(settings: &Settings, keys: &Keys) -> anyhow::Result<Parts> {
         sessions: settings.listen.sessions,
     };
     let postgres = Surface::new(gate.clone(), systems, options).context("cannot start the threads for sessions")?;
-    Ok(Parts { audit, gate, desk, postgres, policy, keepers, definitions })
+    Ok(Parts { audit, gate, desk, postgres, policy, keepers, definitions, settlers })
 }
 
 /// Opens the ledger to append to it.

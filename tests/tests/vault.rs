@@ -115,6 +115,10 @@ impl Stage {
     fn undo_all(&self) -> Result<Value> {
         // An outcome is recorded a moment after its client hears of it.
         self.wait("every outcome is recorded", || Ok((self.events("intent")?.len() <= self.events("concluded")?.len()).then_some(())))?;
+        self.wait("what a crash left open is settled", || {
+            let unknown = self.events("concluded")?.iter().filter(|event| event["outcome"] == "unknown").count();
+            Ok((unknown <= self.events("settled")?.len()).then_some(()))
+        })?;
         self.gateway.operate(&["undo", "apply", "--agent", "helper", "--since", "1h", "--reason", "a test"])
     }
 
@@ -209,6 +213,40 @@ async fn a_killed_gateway_loses_nothing_and_stores_nothing_twice() -> Result<()>
     stage.lose_the_journal(rows)?;
     stage.undo_all()?;
     stage.is_as(&before)?;
+    Ok(())
+}
+
+/// Six sessions change rows as fast as they can while the gateway is killed: each has at most one change whose outcome was lost.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_sessions_did_when_the_gateway_was_killed_comes_back() -> Result<()> {
+    let mut stage = Stage::open("")?;
+    let before = stage.state()?;
+    for round in 0..3 {
+        let mut sessions = Vec::new();
+        for number in 0..6 {
+            let client = connect(&stage.url).await?;
+            sessions.push(tokio::spawn(async move {
+                for step in 0.. {
+                    let text = format!("UPDATE orders SET note = '{round} {step}' WHERE id = {} + {step} % 50", 1 + number * 100);
+                    if client.batch_execute(&text).await.is_err() {
+                        break;
+                    }
+                }
+            }));
+        }
+        tokio::time::sleep(Duration::from_millis(500)).await;
+        stage.gateway.kill_now()?;
+        for session in sessions {
+            session.await?;
+        }
+        stage.gateway.restart()?;
+    }
+    ensure!(stage.state()? != before, "nothing was tried");
+    stage.undo_all()?;
+    stage.is_as(&before)?;
+    let reached = stage.events("settled")?.iter().filter(|event| event["xid"].is_u64()).count();
+    eprintln!("{reached} lost outcomes were found in the journal");
+    stage.gateway.verify()?;
     Ok(())
 }
 

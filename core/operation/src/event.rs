@@ -129,7 +129,16 @@ pub enum Event {
     },
 
     /// An agent's client connected.
-    SessionOpened { session: SessionId, agent: AgentName, token: TokenId, system: SystemName, peer: String },
+    SessionOpened {
+        session: SessionId,
+        agent: AgentName,
+        token: TokenId,
+        system: SystemName,
+        peer: String,
+        /// The server's process that serves it, where there is one.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        backend: Option<u32>,
+    },
     /// It went away.
     SessionClosed { session: SessionId },
     /// A client was turned away at the door.
@@ -170,6 +179,15 @@ pub enum Event {
     /// What definitions were was removed from the vault: no change can be taken back any more that would need it. `through` is the last
     /// event that recorded one of them; all before are gone too.
     DefinitionsPurged { system: SystemName, objects: u64, bytes: u64, through: u64 },
+    /// What became of an intent whose outcome was lost, by what its transaction wrote down. No transaction: it changed no row that is
+    /// kept. Unique for each intent.
+    Settled {
+        intent: IntentId,
+        agent: AgentName,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        xid: Option<u64>,
+        reach: Reach,
+    },
     /// How it ended.
     Concluded {
         intent: IntentId,
@@ -295,6 +313,7 @@ impl Event {
             Self::UndoStarted { .. } => "undo_started",
             Self::DefinitionsTaken { .. } => "definitions_taken",
             Self::DefinitionsPurged { .. } => "definitions_purged",
+            Self::Settled { .. } => "settled",
             Self::Concluded { .. } => "concluded",
             Self::HoldOpened { .. } => "hold_opened",
             Self::HoldAnswered { .. } => "hold_answered",
@@ -319,6 +338,7 @@ impl Event {
             Self::CodeSpent { operator, step } => Some(format!("code:{operator}:{step}")),
             Self::Concluded { intent, .. } => Some(format!("concluded:{intent}")),
             Self::UndoStarted { intent, .. } => Some(format!("undo:{intent}")),
+            Self::Settled { intent, .. } => Some(format!("settled:{intent}")),
             Self::TokenIssued { token, .. } => Some(format!("token:{token}")),
             Self::OperatorAdded { operator, .. } => Some(format!("operator:{operator}")),
             Self::Started { .. }
@@ -354,6 +374,7 @@ impl Event {
             | Self::Reads { agent, .. }
             | Self::Intent { agent, .. }
             | Self::Concluded { agent, .. }
+            | Self::Settled { agent, .. }
             | Self::UndoStarted { agent, .. }
             | Self::HoldOpened { agent, .. }
             | Self::DecoyPresented { claimed: agent, .. } => Some(agent),

@@ -239,6 +239,7 @@ impl State {
                     self.count_rows(agent, reach.rows(), at);
                 }
             }
+            Event::Settled { agent, reach, .. } => self.count_rows(agent, reach.rows(), at),
             Event::HoldOpened { .. }
             | Event::HoldAnswered { .. }
             | Event::HoldExpired { .. }

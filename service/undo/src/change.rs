@@ -42,7 +42,7 @@ pub enum Standing {
         /// What, and why.
         because: Vec<String>,
     },
-    /// Whether it took place is not known; what of it is in the journal can be undone.
+    /// Its outcome was lost, and nothing of it was found in the journal (yet).
     Unknown,
 }
 
@@ -97,6 +97,7 @@ pub fn changes(
 ) -> Result<Vec<Change>, UndoError> {
     let mut ended: HashMap<IntentId, Ended> = HashMap::new();
     let mut undone: HashMap<UndoId, UndoId> = HashMap::new();
+    let mut settled: HashMap<IntentId, (Option<u64>, Reach)> = HashMap::new();
     let mut found: Vec<Change> = Vec::new();
     let mut before = u64::MAX;
     while found.len() < limit {
@@ -108,6 +109,10 @@ pub fn changes(
             let (intent, change) = match event {
                 Event::Concluded { intent, outcome, statements, agent: _ } => {
                     ended.insert(intent, Ended { index, at, outcome, statements });
+                    continue;
+                }
+                Event::Settled { intent, xid, reach, agent: _ } => {
+                    settled.insert(intent, (xid, reach));
                     continue;
                 }
                 Event::Intent { intent, session, agent, system, environment, text, .. } => {
@@ -127,7 +132,10 @@ pub fn changes(
             let Some(ended) = ended.remove(&intent) else { continue };
             let (reach, xid, is_known) = match ended.outcome {
                 Outcome::Done { reach, xid, .. } if !reach.is_empty() => (reach, xid, true),
-                Outcome::Unknown => (Reach::default(), None, false),
+                Outcome::Unknown => match settled.remove(&intent) {
+                    Some((Some(xid), reach)) => (reach, Some(xid), true),
+                    Some((None, _)) | None => (Reach::default(), None, false),
+                },
                 Outcome::Done { .. } | Outcome::Failed { .. } | Outcome::Refused { .. } | Outcome::Abandoned => continue,
             };
             let undo = UndoId::from(intent);

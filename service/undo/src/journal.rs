@@ -61,6 +61,9 @@ fn covered() -> String {
     )
 }
 
+/// A statement's number is this many times its place among all statements, plus its process: Linux numbers processes below that.
+pub(crate) const BACKENDS: i64 = 1 << 22;
+
 /// The function that writes down all of a table before it is dropped or rewritten, with its columns and its sequences' positions.
 const KEEP_WHOLE: &str = "keep_whole";
 
@@ -320,7 +323,7 @@ fn body(function: &str) -> String {
     let image = |row: &str| format!("pg_catalog.textin(pg_catalog.record_out({row}))");
     let numbered = |table: &str| format!("(SELECT pg_catalog.row_number() OVER () AS place, {} AS image FROM {table} r)", image("r"));
     // Evaluated once a statement, and not at all where no row was changed: reading assigns no transaction id.
-    let head = "pg_catalog.pg_current_xact_id(), (SELECT pg_catalog.nextval('reprieve.journal_statement'::pg_catalog.regclass)), TG_RELID";
+    let head = format!("pg_catalog.pg_current_xact_id(), (SELECT {}), TG_RELID", next_statement());
     let insert = "INSERT INTO reprieve.journal (xid, statement, relation, old, new)";
     let keep = match function {
         "keep_inserted" => format!("{insert} SELECT {head}, NULL, {} FROM reprieve_new r;", image("r")),
@@ -332,7 +335,8 @@ fn body(function: &str) -> String {
             numbered("reprieve_new")
         ),
         _ => format!(
-            "EXECUTE pg_catalog.format('{insert} SELECT pg_catalog.pg_current_xact_id(), (SELECT pg_catalog.nextval(''reprieve.journal_statement''::pg_catalog.regclass)), %s, {}, NULL FROM ONLY %I.%I r', TG_RELID, TG_TABLE_SCHEMA, TG_TABLE_NAME);",
+            "EXECUTE pg_catalog.format('{insert} SELECT pg_catalog.pg_current_xact_id(), (SELECT {}), %s, {}, NULL FROM ONLY %I.%I r', TG_RELID, TG_TABLE_SCHEMA, TG_TABLE_NAME);",
+            next_statement().replace('\'', "''"),
             image("r")
         ),
     };
@@ -349,6 +353,13 @@ BEGIN
   RETURN NULL;
 END;
 "
+    )
+}
+
+/// The number of the next statement, with the server's process that runs it: no setting of an agent's says who did something.
+fn next_statement() -> String {
+    format!(
+        "pg_catalog.nextval('reprieve.journal_statement'::pg_catalog.regclass) OPERATOR(pg_catalog.*) {BACKENDS}::pg_catalog.int8 OPERATOR(pg_catalog.+) pg_catalog.pg_backend_pid()"
     )
 }
 

@@ -16,6 +16,7 @@ use tokio_postgres::{Transaction, error::SqlState};
 use crate::{
     UndoError,
     chain::{Edge, net},
+    journal::BACKENDS,
     table::Table,
 };
 
@@ -144,7 +145,8 @@ pub(crate) async fn put_rows_back(
     let xids: Vec<String> = taken.iter().map(|taken| taken.xid.to_string()).collect();
     let unhindered = leave_triggers_out(work).await?;
     // What this transaction wrote down until now was not for rows to be put back.
-    let from: i64 = work.query_one("SELECT s.last_value FROM reprieve.journal_statement s", &[]).await?.get(0);
+    let last: i64 = work.query_one("SELECT s.last_value FROM reprieve.journal_statement s", &[]).await?.get(0);
+    let from = last.saturating_mul(BACKENDS).saturating_add(BACKENDS - 1);
     let mut parts = Vec::new();
     for relation in relations(work, source, &xids, taken).await? {
         if skip_gone && Table::look(work, relation.oid).await?.is_none() {

@@ -214,7 +214,8 @@ impl Surface {
                 .await;
             return None;
         }
-        let id = match self.gate.open_session(&entered.principal, &entered.system.name, &peer).await {
+        let backend = connected.key.as_ref().and_then(|(pid, _)| u32::try_from(*pid).ok());
+        let id = match self.gate.open_session(&entered.principal, &entered.system.name, &peer, backend).await {
             Ok(id) => id,
             Err(refusal) => {
                 tell(&mut client, &self.gate, &refusal).await;

@@ -572,7 +572,7 @@ impl Worker {
         let what = format!("{} of {}", name(&self.assignment.job), self.assignment.asker.principal.agent);
         let asker = &self.assignment.asker;
         let unattended = matches!(self.assignment.job, Job::Unattended(_));
-        let session = match self.gate.open_session(&asker.principal, &asker.system, "simulated").await {
+        let session = match self.gate.open_session(&asker.principal, &asker.system, "simulated", None).await {
             Ok(session) => session,
             Err(refusal) => return Ended { what, intent: None, result: Err(refusal) },
         };

@@ -1,0 +1,152 @@
+//! Settling: what became of changes whose outcome was lost, because the gateway or a connection ended between the COMMIT and its record.
+//!
+//! The journal has every row change of every committed transaction, with the server's process that made it, and the ledger knows
+//! which process served which session. A session runs one change at a time, so a transaction of that process that no outcome speaks
+//! of is the change whose outcome was lost. Found more than one, nothing is guessed: the change stays unknown.
+
+use std::{collections::BTreeMap, collections::HashSet, sync::Arc, time::Duration};
+
+use reprieve_gate::{Audit, AuditError, Clock};
+use reprieve_operation::{Event, IntentId, Outcome, Reach, SessionId, SystemName, TableReach, UndoId};
+use tokio::sync::broadcast::error::RecvError;
+use tokio_postgres::Client;
+
+use crate::{
+    Change, History, Login, Standing, UndoError, changes,
+    journal::{BACKENDS, is_set_up},
+};
+
+/// How soon a server that is away is tried again.
+const RETRY: Duration = Duration::from_secs(2);
+
+/// Events read at a time.
+const PAGE: usize = 500;
+
+/// Changes looked at in one go.
+const MOST_CHANGES: usize = 1_000_000;
+
+/// Settles one system's changes.
+pub struct Settler {
+    system: SystemName,
+    login: Login,
+    audit: Arc<dyn Audit>,
+    history: Arc<dyn History>,
+    clock: Arc<dyn Clock>,
+    /// How long a change can be undone.
+    window: Duration,
+}
+
+impl Settler {
+    /// A settler that has not looked yet.
+    #[must_use]
+    pub fn new(
+        system: SystemName,
+        login: Login,
+        audit: Arc<dyn Audit>,
+        history: Arc<dyn History>,
+        clock: Arc<dyn Clock>,
+        window: Duration,
+    ) -> Self {
+        Self { system, login, audit, history, clock, window }
+    }
+
+    /// Settles what is unknown at the start, and whatever becomes so later, for ever.
+    pub async fn run(self: Arc<Self>) {
+        let mut events = self.audit.follow();
+        let mut settled = HashSet::new();
+        loop {
+            while let Err(error) = self.settle(&mut settled).await {
+                tracing::debug!(system = %self.system, %error, "what a lost outcome was can't be found out yet");
+                tokio::time::sleep(RETRY).await;
+            }
+            loop {
+                match events.recv().await {
+                    Ok(recorded) if matches!(&recorded.event, Event::Concluded { outcome: Outcome::Unknown, .. }) => break,
+                    Ok(_) => {}
+                    Err(RecvError::Lagged(_)) => break,
+                    Err(RecvError::Closed) => return,
+                }
+            }
+        }
+    }
+
+    /// Looks once. An error: it has to be tried again.
+    async fn settle(&self, settled: &mut HashSet<UndoId>) -> Result<(), UndoError> {
+        let all = changes(self.history.as_ref(), self.clock.now(), self.window, MOST_CHANGES, |change| change.system == self.system)?;
+        let unknown = all.iter().filter(|change| change.standing == Standing::Unknown && !settled.contains(&change.undo));
+        let unknown: Vec<&Change> = unknown.collect();
+        if unknown.is_empty() {
+            return Ok(());
+        }
+        let client = self.login.connect().await?;
+        let has_journal = is_set_up(&client).await?;
+        for change in unknown {
+            let found = match change.session.filter(|_| has_journal) {
+                Some(session) => self.find(&client, session, &all).await?,
+                None => None,
+            };
+            let (xid, reach) = found.map_or((None, Reach::default()), |(xid, reach)| (Some(xid), reach));
+            tracing::info!(system = %self.system, change = %change.undo, ?xid, "an outcome that was lost is settled");
+            let event = Event::Settled { intent: IntentId(change.undo.0), agent: change.agent.clone(), xid, reach };
+            match self.audit.append(event).await {
+                // Another start was here before.
+                Ok(_) | Err(AuditError::KeyTaken { .. }) => settled.insert(change.undo),
+                Err(error) => return Err(UndoError::Ledger(error.to_string())),
+            };
+        }
+        Ok(())
+    }
+
+    /// The transaction of a change and what it reached, if exactly one can be meant.
+    async fn find(&self, client: &Client, session: SessionId, all: &[Change]) -> Result<Option<(u64, Reach)>, UndoError> {
+        let Some((opened, backend)) = self.backend(session)? else { return Ok(None) };
+        // Another session may be served by a process of that number: the old one runs until it has noticed that its client is gone.
+        let running = "SELECT EXISTS (SELECT FROM pg_catalog.pg_stat_activity a WHERE a.pid = $1 AND a.state <> 'idle' \
+                       AND a.datname = pg_catalog.current_database())";
+        let process = i32::try_from(backend).unwrap_or(0);
+        if client.query_one(running, &[&process]).await?.get(0) {
+            return Err(UndoError::NotUndoable("the process that served it still runs".to_owned()));
+        }
+        let known: HashSet<u64> = all.iter().filter_map(|other| other.xid).collect();
+        // Numbers of transactions only grow: what was over before the session began is another process's of the same number.
+        let before = all.iter().filter(|other| other.index < opened).filter_map(|other| other.xid).max().unwrap_or(0);
+        // Relations that were written down whole were dropped or rewritten: rows alone would not bring them back.
+        let question = format!(
+            "SELECT j.xid::pg_catalog.text, \
+              COALESCE(pg_catalog.concat(n.nspname, '.', c.relname), j.relation::pg_catalog.text), \
+              pg_catalog.count(*) FILTER (WHERE j.old IS NULL), pg_catalog.count(*) FILTER (WHERE j.old IS NOT NULL AND j.new IS NOT NULL), \
+              pg_catalog.count(*) FILTER (WHERE j.new IS NULL) \
+             FROM reprieve.journal j LEFT JOIN pg_catalog.pg_class c ON c.oid = j.relation LEFT JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace \
+             WHERE j.xid > '{before}'::pg_catalog.xid8 AND j.statement > 0 AND j.statement % {BACKENDS} = {backend} \
+              AND NOT EXISTS (SELECT FROM reprieve.journal w WHERE w.xid = j.xid AND w.statement < 0) GROUP BY 1, 2"
+        );
+        let mut found: BTreeMap<u64, Reach> = BTreeMap::new();
+        for row in client.query(&question, &[]).await? {
+            let xid: u64 = row.get::<_, String>(0).parse().map_err(|_| UndoError::Images("a transaction without a number".to_owned()))?;
+            if known.contains(&xid) {
+                continue;
+            }
+            let count = |index: usize| u64::try_from(row.get::<_, i64>(index)).unwrap_or(0);
+            let rows = TableReach { inserted: count(2), updated: count(3), deleted: count(4) };
+            found.entry(xid).or_default().tables.insert(row.get(1), rows);
+        }
+        Ok(if found.len() == 1 { found.pop_first() } else { None })
+    }
+
+    /// Where the ledger says that a session was opened, and the process that served it.
+    fn backend(&self, wanted: SessionId) -> Result<Option<(u64, u32)>, UndoError> {
+        let mut before = u64::MAX;
+        loop {
+            let page = self.history.of_kind("session_opened", before, PAGE).map_err(UndoError::Ledger)?;
+            let Some(last) = page.last() else { return Ok(None) };
+            before = last.index;
+            for recorded in &page {
+                if let Event::SessionOpened { session, backend, .. } = &recorded.event
+                    && *session == wanted
+                {
+                    return Ok(backend.map(|backend| (recorded.index, backend)));
+                }
+            }
+        }
+    }
+}
