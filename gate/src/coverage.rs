@@ -13,7 +13,11 @@ pub trait Coverage: Send + Sync {
     /// A statement for the session that is about to drop or rewrite a covered relation: writes all of it down first.
     fn keep_whole(&self, relation: u32) -> String;
 
-    /// Covers what came since. Answers the reason if it can't.
+    /// A statement for the session that is about to drop covered tables: moves them out of agents' reach and leaves an empty double
+    /// of each for the DROP. Answers the doubles' oids as an array's text, or why they have to be written down instead.
+    fn set_aside(&self, relations: &[u32]) -> String;
+
+    /// Covers what came since. Answers the reason if it can't; then it is asked again soon.
     fn keep_up(&self) -> Running<'_, Result<(), String>>;
 
     /// Whether what is written down is also brought out of the database's reach at the moment. Answers the reason if it isn't, in

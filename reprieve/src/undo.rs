@@ -1,15 +1,16 @@
 //! `reprieve undo`: what agents changed, and the way back.
 
 use std::{
+    collections::HashSet,
     path::Path,
     sync::{Arc, Mutex},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use anyhow::{Context as _, bail};
 use reprieve_audit::{SystemClock, decode};
 use reprieve_gate::{Clock as _, Command, UndoChoice, UndoRequest};
-use reprieve_operation::{Recorded, UndoId};
+use reprieve_operation::{Event, Recorded, UndoId};
 use reprieve_store::{Query, Reader, SqliteStore};
 use reprieve_undo::{Change, Ground, History, Images, Login, Report, Standing, UndoError, changes, preview, row_changes};
 use serde_json::{Value, json};
@@ -28,6 +29,10 @@ const MOST: usize = 1_000;
 
 /// Rows of a change above which `list` doesn't look for conflicts; `show` always does.
 const LOOKED_AT: u64 = 1_000;
+
+/// How long to wait for outcomes that are being recorded, and how many events they can be among.
+const OUTCOMES_WITHIN: Duration = Duration::from_secs(1);
+const LATEST: usize = 200;
 
 /// Rows that `show --diff` prints.
 const SHOWN_ROWS: u32 = 200;
@@ -101,7 +106,34 @@ pub(crate) fn history(settings: &Settings) -> anyhow::Result<LedgerHistory> {
 }
 
 fn search(settings: &Settings, limit: usize, wanted: impl FnMut(&Change) -> bool) -> anyhow::Result<Vec<Change>> {
-    Ok(changes(&history(settings)?, SystemClock.now(), settings.undo.window, limit, wanted)?)
+    let history = history(settings)?;
+    wait_for_outcomes(&history)?;
+    Ok(changes(&history, SystemClock.now(), settings.undo.window, limit, wanted)?)
+}
+
+/// Whoever asks right after a change means that one too: a client may have its answer a moment before the ledger has the outcome.
+fn wait_for_outcomes(history: &LedgerHistory) -> anyhow::Result<()> {
+    let until = Instant::now() + OUTCOMES_WITHIN;
+    loop {
+        let newest = history.before(u64::MAX, LATEST).map_err(anyhow::Error::msg)?;
+        let now = SystemClock.now();
+        let mut settled = HashSet::new();
+        let is_open = newest.iter().any(|recorded| match &recorded.event {
+            Event::Concluded { intent, .. } | Event::HoldOpened { intent, .. } => {
+                settled.insert(*intent);
+                false
+            }
+            Event::Intent { intent, .. } | Event::UndoStarted { intent, .. } => {
+                !settled.contains(intent) && now.since(recorded.at) < OUTCOMES_WITHIN
+            }
+            _ => false,
+        });
+        // What takes longer runs still.
+        if !is_open || Instant::now() > until {
+            return Ok(());
+        }
+        std::thread::sleep(Duration::from_millis(20));
+    }
 }
 
 fn matching(which: &Which) -> anyhow::Result<impl Fn(&Change) -> bool + use<>> {

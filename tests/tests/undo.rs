@@ -9,6 +9,10 @@ use serde_json::Value;
 
 /// A site whose agents log in as an ordinary role, with a journal that an administrator set up. Nothing passes without a way back.
 fn site(protect: bool) -> Result<Site> {
+    site_with(protect, "")
+}
+
+fn site_with(protect: bool, settings: &str) -> Result<Site> {
     let server = Postgres::start_with(&PostgresOptions::default())?;
     server.create_role("app", "secret", "")?;
     server.create_database("shop", "app")?;
@@ -28,6 +32,7 @@ fn site(protect: bool) -> Result<Site> {
         wait: "0s".to_owned(),
         budgets: vec![budget],
         rows_without_undo: 0,
+        settings: settings.to_owned(),
         ..GatewayOptions::default()
     };
     let site = Site { gateway: Gateway::start(options)?, server };
@@ -250,5 +255,171 @@ async fn definitions_come_back_with_their_rows() -> Result<()> {
         };
         assert_eq!(after, before, "{sql}: added {:?}, missing {:?}", only(&after, &before), only(&before, &after));
     }
+    Ok(())
+}
+
+/// A table with all that can hang on one, too large to be written down by what the gateway measures.
+const LARGE: &str = "
+CREATE TABLE makers (id int PRIMARY KEY, name text); INSERT INTO makers SELECT n, 'm' || n FROM generate_series(1, 10) n;
+CREATE TABLE parts (id serial PRIMARY KEY, maker int NOT NULL REFERENCES makers, label text NOT NULL CHECK (label <> ''), weight numeric(8,2) DEFAULT 1, twice numeric GENERATED ALWAYS AS (weight * 2) STORED, UNIQUE (label));
+CREATE INDEX parts_maker ON parts (maker); COMMENT ON COLUMN parts.label IS 'as printed'; GRANT SELECT ON parts TO PUBLIC;
+INSERT INTO parts (maker, label) SELECT 1 + n % 10, 'part ' || n FROM generate_series(1, 20000) n;
+CREATE TABLE uses (id int PRIMARY KEY, part int REFERENCES parts ON DELETE SET NULL); INSERT INTO uses SELECT n, n FROM generate_series(1, 50) n;
+CREATE VIEW heavy AS SELECT p.id, p.label, count(u.id) AS uses FROM parts p LEFT JOIN uses u ON u.part = p.id GROUP BY p.id;
+CREATE VIEW heavier AS SELECT * FROM heavy WHERE uses > 0;
+CREATE FUNCTION noted() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RETURN NEW; END $$;
+CREATE TRIGGER noted BEFORE UPDATE ON parts FOR EACH ROW EXECUTE FUNCTION noted();
+CREATE TABLE days (at date NOT NULL, n int, PRIMARY KEY (at, n)) PARTITION BY RANGE (at);
+CREATE TABLE days_1 PARTITION OF days FOR VALUES FROM ('2026-01-01') TO ('2026-07-01');
+CREATE TABLE days_2 PARTITION OF days FOR VALUES FROM ('2026-07-01') TO ('2027-01-01');
+INSERT INTO days SELECT '2026-01-01'::date + n, n FROM generate_series(0, 300) n";
+
+/// Approves whatever waits until nothing does.
+fn approve_all(site: &Site) -> Result<()> {
+    while let Some(hold) = site.gateway.holds()?.iter().find(|hold| hold["status"] == "waiting") {
+        let hold = hold["id"].as_str().context("an id")?;
+        site.gateway.approve_as_asked(hold)?;
+        site.gateway.wait_for_status(hold, "finished")?;
+    }
+    Ok(())
+}
+
+/// Waits until a change can be undone (the snapshot after it may be in the making), and undoes it.
+async fn apply(site: &Site, id: &str) -> Result<Value> {
+    let mut shown = Value::Null;
+    for _ in 0..150 {
+        shown = site.gateway.json(&["undo", "show", id, "--json"])?;
+        if shown["plan"]["possible"] == true {
+            return site.gateway.operate(&["undo", "apply", id]);
+        }
+        tokio::time::sleep(Duration::from_millis(200)).await;
+    }
+    anyhow::bail!("{id} can't be undone: {shown}")
+}
+
+fn is_aside(site: &Site, table: &str) -> Result<bool> {
+    let found = site.direct(&format!(
+        "SELECT count(*) FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace WHERE c.relname = '{table}' AND n.nspname LIKE 'reprieve_aside%'"
+    ))?;
+    Ok(found != "0")
+}
+
+fn differences(one: &str, other: &str) -> Vec<String> {
+    one.lines().filter(|line| !other.lines().any(|known| known == *line)).map(str::to_owned).collect()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_dropped_table_is_set_aside_and_comes_back() -> Result<()> {
+    let site = site(true)?;
+    site.direct(LARGE)?;
+    let url = site.gateway.agent("helper", &["shop"], "read,write,destroy,grant")?;
+    let client = connect(&url).await?;
+    for (sql, table) in [("DROP TABLE parts CASCADE", "parts"), ("DROP TABLE days", "days_2"), ("DROP TABLE uses, parts CASCADE", "uses")] {
+        let before = dump(&site)?;
+        let oid = site.direct(&format!("SELECT '{table}'::regclass::oid"))?;
+        assert_eq!(denied(client.simple_query(sql).await)?.code, "RPH01", "{sql}");
+        approve_all(&site)?;
+        assert_eq!(site.direct(&format!("SELECT to_regclass('public.{table}') IS NULL"))?, "t", "{sql}");
+        ensure!(is_aside(&site, table)?, "{sql}\n{}", site.gateway.log());
+        // Nobody who works through the gateway reaches it, its owner neither; the name is free.
+        for reach in [
+            format!("SELECT * FROM reprieve_aside_{oid}.{table}"),
+            format!("DROP TABLE reprieve_aside_{oid}.{table}"),
+            format!("DROP SCHEMA reprieve_aside_{oid} CASCADE"),
+            format!("SELECT table_to_xml({oid}::regclass, true, false, '')"),
+            format!("GRANT USAGE ON SCHEMA reprieve_aside_{oid} TO PUBLIC"),
+        ] {
+            assert!(client.simple_query(&reach).await.is_err(), "{reach}");
+        }
+        let id = newest(&site)?;
+        client.batch_execute(&format!("BEGIN; CREATE TABLE {table} (id serial PRIMARY KEY); ROLLBACK")).await?;
+        apply(&site, &id).await.with_context(|| sql.to_owned())?;
+        let after = dump(&site)?;
+        assert_eq!(after, before, "{sql}: added {:?}, missing {:?}", differences(&after, &before), differences(&before, &after));
+        ensure!(!is_aside(&site, table)? && site.direct(&format!("SELECT '{table}'::regclass::oid"))? == oid, "{sql}");
+        assert_eq!(site.direct("SELECT count(*) FROM pg_namespace WHERE nspname LIKE 'reprieve_aside%'")?, "0");
+    }
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn rows_that_went_before_their_table_come_back_with_it() -> Result<()> {
+    let site = site(true)?;
+    // One can be set aside, the other has to be written down.
+    site.direct("CREATE TYPE mood AS ENUM ('good', 'bad'); CREATE TABLE moods (id int PRIMARY KEY, m mood); INSERT INTO moods SELECT n, 'bad' FROM generate_series(1, 50) n")?;
+    let before = dump(&site)?;
+    let url = site.gateway.agent("helper", &["shop"], "read,write,destroy,grant")?;
+    let client = connect(&url).await?;
+    for table in ["orders", "moods"] {
+        client.batch_execute(&format!("DELETE FROM {table} WHERE id > 10")).await?;
+        client
+            .batch_execute(&format!(
+                "INSERT INTO {table} SELECT 700, {} FROM {table} WHERE id = 1",
+                if table == "moods" { "m" } else { "customer" }
+            ))
+            .await?;
+        assert_eq!(denied(client.simple_query(&format!("DROP TABLE {table}")).await)?.code, "RPH01");
+        approve_all(&site)?;
+        assert_eq!(is_aside(&site, table)?, table == "orders");
+    }
+    let listed = changes(&site)?;
+    let ids: Vec<&str> = listed.iter().map(|change| change["id"].as_str().unwrap_or_default()).collect();
+    assert_eq!(ids.len(), 6, "{listed:?}");
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    let mut all = vec!["undo", "apply"];
+    all.extend(&ids);
+    let done = site.gateway.operate(&all)?;
+    let after = dump(&site)?;
+    assert_eq!(after, before, "{done}: added {:?}, missing {:?}", differences(&after, &before), differences(&before, &after));
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_was_set_aside_is_gone_when_its_window_ends() -> Result<()> {
+    let site = site_with(true, "[undo]\nwindow = \"20s\"\n")?;
+    let url = site.gateway.agent("helper", &["shop"], "read,write,destroy,grant")?;
+    let client = connect(&url).await?;
+    assert_eq!(denied(client.simple_query("DROP TABLE orders").await)?.code, "RPH01");
+    approve_all(&site)?;
+    ensure!(is_aside(&site, "orders")?, "{}", site.gateway.log());
+    for _ in 0..600 {
+        if site.gateway.events()?.iter().any(|recorded| recorded["event"]["event"] == "aside_purged") {
+            ensure!(!is_aside(&site, "orders")?, "it is gone");
+            return Ok(());
+        }
+        tokio::time::sleep(Duration::from_millis(200)).await;
+    }
+    anyhow::bail!("it is kept for ever")
+}
+
+/// Measures, on a table of 1 GB, what a DROP and its undo take: `cargo nextest run -p reprieve-tests --test undo --run-ignored only --no-capture`.
+#[ignore = "a measurement: it takes a minute and 3 GB"]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_dropped_gigabyte() -> Result<()> {
+    let rows = std::env::var("REPRIEVE_LARGE_ROWS").ok().and_then(|rows| rows.parse().ok()).unwrap_or(8_000_000_u64);
+    let site = site(true)?;
+    site.direct(&format!(
+        "CREATE TABLE large (id bigint PRIMARY KEY, word text, at timestamptz); CREATE INDEX large_at ON large (at);
+         INSERT INTO large SELECT n, repeat('x', 70), now() FROM generate_series(1, {rows}) n; CREATE VIEW latest AS SELECT max(at) AS at FROM large"
+    ))?;
+    let size = site.direct("SELECT pg_total_relation_size('large') / 1000000")?;
+    let url = site.gateway.agent("helper", &["shop"], "read,write,destroy,grant")?;
+    let client = connect(&url).await?;
+    client.simple_query("SELECT 1").await?;
+    assert_eq!(denied(client.simple_query("DROP TABLE large CASCADE").await)?.code, "RPH01");
+    approve_all(&site)?;
+    ensure!(is_aside(&site, "large")?, "{}", site.gateway.log());
+    let id = newest(&site)?;
+    tokio::time::sleep(Duration::from_secs(5)).await;
+    let since = std::time::Instant::now();
+    site.gateway.json(&["undo", "apply", &id, "--dry-run", "--json"])?;
+    let looked = since.elapsed();
+    site.gateway.operate(&["undo", "apply", &id])?;
+    // Between the two records: a second factor has to wait for its time, which is nobody's fault.
+    let events = site.gateway.events()?;
+    let at = |kind: &str| events.iter().rfind(|recorded| recorded["event"]["event"] == kind).and_then(|recorded| recorded["at"].as_u64());
+    let took = at("concluded").zip(at("undo_started")).map(|(end, start)| end - start);
+    assert_eq!(site.direct("SELECT count(*) FROM large")?, rows.to_string());
+    println!("{size} MB in {rows} rows; undone in {took:?} ms; a dry run, the command line included, in {looked:?}");
     Ok(())
 }

@@ -279,6 +279,8 @@ pub enum Event {
         /// The last event that recorded one of them; all before are gone too.
         through: u64,
     },
+    /// Tables that were set aside before they were dropped are gone for good: the time in which they could be asked for is over.
+    AsidePurged { system: SystemName, tables: Vec<String> },
 
     /// A person must look.
     Alarm {
@@ -323,6 +325,7 @@ impl Event {
             Self::ResultDelivered { .. } => "result_delivered",
             Self::ImagesStored { .. } => "images_stored",
             Self::ImagesPurged { .. } => "images_purged",
+            Self::AsidePurged { .. } => "aside_purged",
             Self::Alarm { .. } => "alarm",
         }
     }
@@ -361,6 +364,7 @@ impl Event {
             | Self::HoldFinished { .. }
             | Self::ImagesStored { .. }
             | Self::ImagesPurged { .. }
+            | Self::AsidePurged { .. }
             | Self::Alarm { .. } => None,
         }
     }
@@ -397,7 +401,8 @@ impl Event {
             | Self::HoldFinished { .. }
             | Self::ResultDelivered { .. }
             | Self::ImagesStored { .. }
-            | Self::ImagesPurged { .. } => None,
+            | Self::ImagesPurged { .. }
+            | Self::AsidePurged { .. } => None,
         }
     }
 

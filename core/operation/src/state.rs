@@ -258,6 +258,7 @@ impl State {
             | Event::DefinitionsPurged { .. }
             | Event::ImagesStored { .. }
             | Event::ImagesPurged { .. }
+            | Event::AsidePurged { .. }
             | Event::Alarm { .. } => {}
         }
     }

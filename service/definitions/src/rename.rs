@@ -190,6 +190,14 @@ impl Renaming {
     fn constraints(&mut self, now: &Definitions, old: &HashMap<(u32, u32), &Entry>, at_after: &HashMap<(u32, u32), &Entry>) {
         for (place, entry) in now.entries.iter().enumerate().filter(|(_, entry)| entry.kind == "CONSTRAINT") {
             let Some(identity) = entry.identity else { continue };
+            if let (Some(own), Some(relation)) = (&entry.shape.own, &entry.shape.relation) {
+                // A key's index goes with its table.
+                let schema = self.renames.name_of(relation).schema;
+                if schema != relation.schema {
+                    let index = |schema: &str| Name { schema: schema.to_owned(), name: own.clone() };
+                    self.renames.objects.entry(index(&relation.schema)).or_insert_with(|| index(&schema));
+                }
+            }
             let Some(was) = old.get(&identity).filter(|was| was.shape.own != entry.shape.own) else { continue };
             let (Some(own), Some(name), Some(relation)) = (&entry.shape.own, &was.shape.own, &entry.shape.relation) else { continue };
             if at_after.get(&identity).is_none_or(|after| after.shape.own != entry.shape.own) {

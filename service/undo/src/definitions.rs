@@ -5,6 +5,7 @@
 //! back is made by `reprieve-definitions`; this file runs it and fills in rows that were written down whole (`journal.rs`).
 
 use std::{
+    collections::{HashMap, HashSet},
     sync::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicU64, Ordering},
@@ -13,7 +14,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use reprieve_definitions::{Data, Definitions, Loss, Options, Scope, Section, Tools, UndoScript, plan_undo, take};
+use reprieve_definitions::{Data, Definitions, Entry, Loss, Options, Scope, Section, Tools, UndoScript, plan_undo, take};
 use reprieve_gate::{Audit, Clock};
 use reprieve_operation::{Digest, Event, SystemName};
 use reprieve_vault::Vault;
@@ -22,7 +23,8 @@ use tokio_postgres::Transaction;
 
 use crate::{
     Change, History, Images, Login, UndoError, VaultAccess,
-    journal::{is_set_up, keep_whole},
+    aside::is_aside,
+    journal::{cover_within, is_set_up, keep_whole},
     snapshots::purge,
     table::Table,
 };
@@ -176,11 +178,13 @@ async fn snapshot(login: &Login) -> Result<Definitions, UndoError> {
 ///
 /// Whoever spells such a heading inside a function's body only makes the dump unreadable, and a change that can't be read is held.
 fn without_ours(dump: &str) -> String {
+    without(dump, |name| name.contains(" reprieve_keeps_") && name.contains("; Type: TRIGGER; "))
+}
+
+/// A dump without the entries that begin with such a line.
+fn without(dump: &str, is_out: impl Fn(&str) -> bool) -> String {
     const HEADING: &str = "\n-- TOC entry ";
-    let is_ours = |entry: &str| {
-        let name = entry.lines().find(|line| line.starts_with("-- Name: "));
-        name.is_some_and(|line| line.contains(" reprieve_keeps_") && line.contains("; Type: TRIGGER; "))
-    };
+    let is_ours = |entry: &str| entry.lines().find(|line| line.starts_with("-- Name: ")).is_some_and(&is_out);
     let mut parts = dump.split(HEADING);
     let mut kept = parts.next().unwrap_or_default().to_owned();
     for part in parts {
@@ -192,6 +196,28 @@ fn without_ours(dump: &str) -> String {
         }
     }
     kept
+}
+
+/// Definitions without what other changes set aside, which comes, stays and goes in its own time.
+fn without_others_aside(all: [Definitions; 3]) -> Result<[Definitions; 3], UndoError> {
+    // What this change, or the undo of it, moved is in its place in one of them and aside in another.
+    let tables = || all.iter().flat_map(Definitions::entries).filter(|entry| entry.kind() == "TABLE" && entry.identity().is_some());
+    let in_place: HashSet<_> = tables().filter(|entry| !entry.schema().is_some_and(is_aside)).map(Entry::identity).collect();
+    let own: HashSet<&str> = tables().filter(|entry| in_place.contains(&entry.identity())).filter_map(Entry::schema).collect();
+    let is_others = |schema: &str| is_aside(schema) && !own.contains(schema);
+    if !all.iter().flat_map(Definitions::entries).any(|entry| entry.kind() == "SCHEMA" && is_others(entry.name())) {
+        return Ok(all);
+    }
+    let is_out = |line: &str| {
+        let after = |word: &str| line.split_once(word).map(|(_, rest)| rest.split([';', ' ']).next().unwrap_or_default());
+        let (schema, name) = (after("; Schema: ").unwrap_or_default(), after("-- Name: ").unwrap_or_default());
+        is_others(schema) || (schema == "-" && (is_others(name) || after("-- Name: SCHEMA ").is_some_and(is_others)))
+    };
+    let read = |definitions: &Definitions| {
+        Definitions::parse(&without(definitions.text(), is_out)).map_err(|error| UndoError::Definitions(error.to_string()))
+    };
+    let [before, after, now] = &all;
+    Ok([read(before)?, read(after)?, read(now)?])
 }
 
 /// A dump without what tells it from the next one of the same definitions: when it was made, and the token that newer servers' tools
@@ -230,7 +256,7 @@ pub(crate) async fn plan(login: &Login, images: &Images, changes: &[Change]) -> 
     }
     let objects = images.vault().await?;
     let (before, after) = (read(objects, before).await?, read(objects, after).await?);
-    let now = snapshot(login).await?;
+    let [before, after, now] = without_others_aside([before, after, snapshot(login).await?])?;
     let script = plan_undo(&before, &after, &now, Options::default());
     if let Some(refusal) = script.refusals.first() {
         return Err(UndoError::NotUndoable(refusal.to_string()));
@@ -287,7 +313,8 @@ async fn read(objects: &Vault, digest: Digest) -> Result<Definitions, UndoError>
 
 impl Way {
     /// Runs the script in the open transaction, and fills in rows and positions that the transactions `xids` wrote down whole.
-    pub(crate) async fn go(&self, work: &Transaction<'_>, source: &str, xids: &[String]) -> Result<(), UndoError> {
+    /// Answers which tables were made anew: the number that each had, and its number now.
+    pub(crate) async fn go(&self, work: &Transaction<'_>, source: &str, xids: &[String]) -> Result<HashMap<u32, u32>, UndoError> {
         // What goes is written down first, so that this can be undone too.
         for loss in &self.script.loses {
             let (Loss::Table(table) | Loss::Column(table, _)) = loss;
@@ -297,10 +324,16 @@ impl Way {
             }
         }
         self.run(work, Section::Before).await?;
+        let mut made = HashMap::new();
         for data in &self.script.needs_data {
-            self.fill(work, source, xids, data).await?;
+            self.fill(work, source, xids, data, &mut made).await?;
         }
-        self.run(work, Section::After).await
+        self.run(work, Section::After).await?;
+        if !made.is_empty() {
+            // What is done to their rows from here on has to be written down as well.
+            cover_within(work).await?;
+        }
+        Ok(made)
     }
 
     async fn run(&self, work: &Transaction<'_>, section: Section) -> Result<(), UndoError> {
@@ -331,7 +364,14 @@ impl Way {
         entries.filter(|entry| is_it(entry.schema(), entry.name())).find_map(|entry| entry.identity().map(|(_, oid)| oid))
     }
 
-    async fn fill(&self, work: &Transaction<'_>, source: &str, xids: &[String], data: &Data) -> Result<(), UndoError> {
+    async fn fill(
+        &self,
+        work: &Transaction<'_>,
+        source: &str,
+        xids: &[String],
+        data: &Data,
+        made_anew: &mut HashMap<u32, u32>,
+    ) -> Result<(), UndoError> {
         let spelled = match data {
             Data::Rows { table } | Data::Column { table, .. } => table,
             Data::Sequence { sequence } => sequence,
@@ -351,6 +391,7 @@ impl Way {
             Data::Rows { table } => {
                 let now: Option<u32> = work.query_one("SELECT pg_catalog.to_regclass($1)::pg_catalog.oid", &[table]).await?.get(0);
                 let made = Table::look(work, now.ok_or_else(not_kept)?).await?.ok_or_else(not_kept)?;
+                made_anew.insert(oid, made.oid);
                 let columns: Vec<&str> = made.written().map(|column| column.name.as_str()).collect();
                 let values: Vec<String> = columns.iter().map(|column| format!("(r.b).{column}")).collect();
                 work.batch_execute(&format!(

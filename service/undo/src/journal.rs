@@ -5,12 +5,15 @@
 //! one spelling whatever the session's settings. They run as their owner, out of the agents' reach, and also where
 //! `session_replication_role` leaves other triggers out.
 
-use std::sync::Arc;
+use std::sync::{
+    Arc,
+    atomic::{AtomicBool, Ordering},
+};
 
 use reprieve_gate::{Coverage, Running};
-use tokio_postgres::Client;
+use tokio_postgres::{Client, GenericClient, Transaction, error::SqlState};
 
-use crate::{DefinitionsLog, Login, UndoError};
+use crate::{DefinitionsLog, Login, UndoError, aside};
 
 /// One step of setting the journal up.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -36,7 +39,7 @@ const TRIGGERS: [(&str, &str, &str, &str); 4] = [
 /// Tables that the journal can cover: ordinary and partitioned ones that live in the database's WAL, but for those whose rows another
 /// table's statements change in another form (inheritance), and those with columns whose spelling depends on the search path.
 const COVERABLE: &str = "
- c.relkind IN ('r', 'p') AND c.relpersistence <> 't' AND c.oid >= 16384 AND n.nspname NOT IN ('reprieve', 'reprieve_aside', 'information_schema') AND n.nspname NOT LIKE 'pg\\_%'
+ c.relkind IN ('r', 'p') AND c.relpersistence <> 't' AND c.oid >= 16384 AND n.nspname NOT IN ('reprieve', 'information_schema') AND n.nspname NOT LIKE 'pg\\_%' AND n.nspname !~ '^reprieve_aside_[0-9]+$'
  AND NOT EXISTS (SELECT FROM pg_catalog.pg_inherits h JOIN pg_catalog.pg_class p ON p.oid = h.inhparent WHERE (h.inhrelid = c.oid OR h.inhparent = c.oid) AND p.relkind = 'r')
  AND NOT EXISTS (SELECT FROM pg_catalog.pg_attribute a WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped
   AND a.atttypid IN ('pg_catalog.regclass'::pg_catalog.regtype, 'pg_catalog.regproc'::pg_catalog.regtype, 'pg_catalog.regprocedure'::pg_catalog.regtype,
@@ -128,13 +131,15 @@ pub struct Journal {
     login: Login,
     query: String,
     definitions: Option<Arc<DefinitionsLog>>,
+    /// Whether a table that is in use waits to be covered.
+    waits: AtomicBool,
 }
 
 impl Journal {
     /// The journal that this administrator's login sets up and keeps up.
     #[must_use]
     pub fn new(login: Login, definitions: Option<Arc<DefinitionsLog>>) -> Self {
-        Self { login, query: covered_tables(), definitions }
+        Self { login, query: covered_tables(), definitions, waits: AtomicBool::new(false) }
     }
 
     /// Covers tables that came since it was set up. Does nothing where it never was.
@@ -144,16 +149,22 @@ impl Journal {
         if !is_set_up(&client).await? {
             return Ok(());
         }
+        let mut in_use = None;
         let uncovered = uncovered(&client).await?;
         for table in &uncovered {
             let steps: Vec<String> = triggers_of(table).map(|step| step.sql).collect();
             // One at a time: a table that somebody has locked must not keep the others waiting.
             if let Err(error) = client.batch_execute(&format!("BEGIN; {}; COMMIT", steps.join("; "))).await {
-                tracing::warn!(table, error = %UndoError::from(error), "changes of this table can't be kept yet, so they are held");
+                if error.code() == Some(&SqlState::LOCK_NOT_AVAILABLE) {
+                    in_use = Some(table.clone());
+                } else {
+                    tracing::warn!(table, error = %UndoError::from(error), "changes of this table can't be kept yet, so they are held");
+                }
                 client.batch_execute("ROLLBACK").await?;
             }
         }
-        Ok(())
+        // Whoever uses it will be done soon: an analysis after a load, say.
+        in_use.map_or(Ok(()), |table| Err(UndoError::InUse { table }))
     }
 }
 
@@ -164,9 +175,13 @@ impl Coverage for Journal {
 
     fn keep_up(&self) -> Running<'_, Result<(), String>> {
         Box::pin(async move {
-            let covered = self.cover_new_tables().await.map_err(|error| error.to_string());
-            self.definitions.iter().for_each(|definitions| definitions.want());
-            covered
+            let covered = self.cover_new_tables().await;
+            let waits = matches!(covered, Err(UndoError::InUse { .. }));
+            // Asked again for a table that is still in use: no definition changed.
+            if !(self.waits.swap(waits, Ordering::AcqRel) && waits) {
+                self.definitions.iter().for_each(|definitions| definitions.want());
+            }
+            covered.map_err(|error| error.to_string())
         })
     }
 
@@ -182,6 +197,10 @@ impl Coverage for Journal {
     fn keep_whole(&self, relation: u32) -> String {
         keep_whole(relation)
     }
+
+    fn set_aside(&self, relations: &[u32]) -> String {
+        aside::set_aside(relations)
+    }
 }
 
 pub(crate) async fn is_set_up(client: &Client) -> Result<bool, UndoError> {
@@ -192,8 +211,18 @@ pub(crate) async fn is_set_up(client: &Client) -> Result<bool, UndoError> {
     Ok(client.query_one(ours, &[]).await?.get(0))
 }
 
+/// Covers what was made in the open transaction.
+pub(crate) async fn cover_within(work: &Transaction<'_>) -> Result<(), UndoError> {
+    for table in uncovered(work).await? {
+        for step in triggers_of(&table) {
+            work.batch_execute(&step.sql).await?;
+        }
+    }
+    Ok(())
+}
+
 /// Tables that can be covered and are not.
-async fn uncovered(client: &Client) -> Result<Vec<String>, UndoError> {
+async fn uncovered(client: &impl GenericClient) -> Result<Vec<String>, UndoError> {
     let query = format!(
         "SELECT pg_catalog.format('%I.%I', n.nspname, c.relname) FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace \
          WHERE {COVERABLE} AND NOT {} ORDER BY 1",
@@ -220,8 +249,8 @@ fn triggers_of(table: &str) -> impl Iterator<Item = Step> {
     })
 }
 
-/// A query for the oids of tables whose every row change is in the journal. A partition counts where its whole tree does, and none
-/// does where whoever asks could change the journal.
+/// A query for the oids of tables whose every row change is in the journal, or that are set aside, where whoever asks can't change
+/// them. A partition counts where its whole tree does, and none does where whoever asks could change the journal.
 #[must_use]
 pub fn covered_tables() -> String {
     let covered = covered();
@@ -229,7 +258,9 @@ pub fn covered_tables() -> String {
         "WITH t AS (SELECT c.oid, {covered} AS is_covered FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace WHERE {COVERABLE}) \
          SELECT t.oid FROM t WHERE t.is_covered AND NOT EXISTS (SELECT FROM pg_catalog.pg_partition_ancestors(t.oid) a WHERE a.relid <> t.oid \
           AND NOT EXISTS (SELECT FROM t o WHERE o.oid = a.relid AND o.is_covered)) \
-          AND NOT COALESCE(pg_catalog.has_table_privilege(pg_catalog.to_regclass('reprieve.journal'), 'INSERT, UPDATE, DELETE, TRUNCATE, TRIGGER'), true) ORDER BY 1"
+          AND NOT COALESCE(pg_catalog.has_table_privilege(pg_catalog.to_regclass('reprieve.journal'), 'INSERT, UPDATE, DELETE, TRUNCATE, TRIGGER'), true) \
+         UNION SELECT c.oid FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace WHERE c.relkind IN ('r', 'p') AND n.nspname ~ '^reprieve_aside_[0-9]+$' \
+          AND NOT pg_catalog.has_schema_privilege(n.oid, 'USAGE') AND NOT pg_catalog.has_schema_privilege(n.oid, 'CREATE') ORDER BY 1"
     )
 }
 
@@ -282,6 +313,7 @@ pub async fn planned(client: &Client) -> Result<Vec<Step>, UndoError> {
             ),
         );
     }
+    steps.extend(aside::planned(client).await?);
     for table in uncovered(client).await? {
         steps.extend(triggers_of(&table));
     }
@@ -304,6 +336,7 @@ pub async fn removal(login: &Login) -> Result<Vec<Step>, UndoError> {
         .iter()
         .map(|row| Step { purpose: format!("stop keeping changes of {}", row.get::<_, String>(1)), sql: row.get(0) })
         .collect();
+    steps.extend(aside::removal(&client).await?);
     for (kind, name) in [
         ("FUNCTION", "keep_inserted()"),
         ("FUNCTION", "keep_updated()"),

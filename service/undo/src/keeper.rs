@@ -380,6 +380,7 @@ impl Keeper {
     /// Takes away what is over: objects, rows of the journal.
     async fn purge(&self, client: &mut Client, known: &mut Known) -> Result<(), UndoError> {
         self.purge_vault(&mut known.objects).await?;
+        self.purge_aside(client, &mut known.objects).await?;
         self.purge_journal(client, &mut known.objects).await?;
         let bytes = self.journal_bytes(client).await?;
         if bytes <= self.options.journal_bytes {
@@ -444,6 +445,10 @@ impl Coverage for Kept {
 
     fn keep_whole(&self, relation: u32) -> String {
         self.journal.keep_whole(relation)
+    }
+
+    fn set_aside(&self, relations: &[u32]) -> String {
+        self.journal.set_aside(relations)
     }
 
     fn ready(&self) -> Result<(), String> {

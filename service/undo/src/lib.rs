@@ -2,9 +2,10 @@
 //!
 //! Rows come from the journal that the database keeps by triggers (`surface/postgres/src/journal.rs` installs them). What several
 //! changes of a row come to is in `chain.rs`; what must be known of a table in `table.rs`; how rows are put back and checked in
-//! `rows.rs`. Which changes there are is read from the ledger (`change.rs`), and an operator's request is carried out by [`Undo`].
+//! `rows.rs`. Tables that are dropped are set aside (`aside.rs`). Which changes there are is read from the ledger (`change.rs`), and an operator's request is carried out by [`Undo`].
 
 mod access;
+mod aside;
 mod chain;
 mod change;
 mod connect;
@@ -54,6 +55,12 @@ pub enum UndoError {
     Gone {
         /// Its oid, or its name where that is known.
         name: String,
+    },
+    /// The table is locked by somebody else.
+    #[error("`{table}` is in use")]
+    InUse {
+        /// Which table.
+        table: String,
     },
     /// The table has other columns now.
     #[error("`{table}` has other columns than it had: undo the change of its definition first")]

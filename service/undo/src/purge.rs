@@ -11,7 +11,7 @@ use std::{
 use reprieve_operation::{Digest, Event, Timestamp};
 use tokio_postgres::{Client, Transaction, error::SqlState};
 
-use crate::{Keeper, UndoError, position::Position};
+use crate::{Keeper, UndoError, aside, position::Position};
 
 /// Objects that are removed before that is recorded.
 const OBJECTS_AT_ONCE: usize = 1_000;
@@ -35,6 +35,7 @@ pub(crate) struct Kept {
     /// Transactions below were all in the vault at that time.
     reached: VecDeque<(Timestamp, u64)>,
     purged: Option<Instant>,
+    purged_aside: Option<Instant>,
     tried_to_empty: Option<Instant>,
 }
 
@@ -110,6 +111,19 @@ impl Keeper {
         };
         self.audit.append(event).await.map_err(|error| UndoError::Ledger(error.to_string()))?;
         kept.forget(over.len());
+        Ok(())
+    }
+
+    /// Drops what was set aside for longer than the window, and records that.
+    pub(crate) async fn purge_aside(&self, client: &Client, kept: &mut Kept) -> Result<(), UndoError> {
+        if !is_time(&mut kept.purged_aside) {
+            return Ok(());
+        }
+        let tables = aside::purge(client, self.options.window).await?;
+        if !tables.is_empty() {
+            let event = Event::AsidePurged { system: self.system.clone(), tables };
+            self.audit.append(event).await.map_err(|error| UndoError::Ledger(error.to_string()))?;
+        }
         Ok(())
     }
 

@@ -5,7 +5,7 @@
 //! the journal itself, which has written down what the undo did, is compared with what was to be done: any other effect (a cascade,
 //! a trigger) rolls everything back.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 
 use bytes::Bytes;
 use futures_util::SinkExt as _;
@@ -129,17 +129,18 @@ pub(crate) const JOURNAL: &str = "reprieve.journal";
 
 /// Undoes the changes of the transactions `xids` inside the open transaction, and checks what it did. The caller commits.
 pub async fn revert(work: &Transaction<'_>, taken: &[Taken], choice: Choice) -> Result<Report, UndoError> {
-    put_rows_back(work, JOURNAL, taken, choice, false).await
+    put_rows_back(work, JOURNAL, taken, choice, None).await
 }
 
-/// The same with the images from another table of the journal's form. With `skip_gone`, after definitions were put back: rows of
-/// tables that are not there, or that were put in with their table, are left out.
+/// The same with the images from another table of the journal's form. With `made`, after definitions were put back: tables that were
+/// made anew, by the number that they had. They are as they were when they went, so that what was changed before is still to be taken
+/// back. Rows of tables that are not there are left out.
 pub(crate) async fn put_rows_back(
     work: &Transaction<'_>,
     source: &str,
     taken: &[Taken],
     choice: Choice,
-    skip_gone: bool,
+    made: Option<&HashMap<u32, u32>>,
 ) -> Result<Report, UndoError> {
     work.batch_execute(SETTINGS).await?;
     let xids: Vec<String> = taken.iter().map(|taken| taken.xid.to_string()).collect();
@@ -148,11 +149,12 @@ pub(crate) async fn put_rows_back(
     let last: i64 = work.query_one("SELECT s.last_value FROM reprieve.journal_statement s", &[]).await?.get(0);
     let from = last.saturating_mul(BACKENDS).saturating_add(BACKENDS - 1);
     let mut parts = Vec::new();
-    for relation in relations(work, source, &xids, taken).await? {
-        if skip_gone && Table::look(work, relation.oid).await?.is_none() {
-            continue;
-        }
-        parts.push(gather(work, source, &xids, relation).await?);
+    let mut relations = relations(work, source, &xids, taken).await?;
+    if let Some(made) = made {
+        relations = as_they_are_now(work, relations, made).await?;
+    }
+    for relation in relations {
+        parts.push(gather(work, source, &xids, relation, made).await?);
     }
     let mut parts = parents_first(work, parts).await?;
     if !unhindered {
@@ -239,6 +241,24 @@ async fn relations(work: &Transaction<'_>, source: &str, xids: &[String], taken:
     Ok(relations.into_values().collect())
 }
 
+/// The same with the numbers that tables have after they were made anew. What is not there is left out.
+async fn as_they_are_now(work: &Transaction<'_>, relations: Vec<Relation>, made: &HashMap<u32, u32>) -> Result<Vec<Relation>, UndoError> {
+    let mut now: BTreeMap<u32, Relation> = BTreeMap::new();
+    for relation in relations {
+        let oid = made.get(&relation.oid).copied().unwrap_or(relation.oid);
+        let text =
+            "SELECT COALESCE(pg_catalog.pg_partition_root(c.oid)::pg_catalog.oid, c.oid) FROM pg_catalog.pg_class c WHERE c.oid = $1";
+        let Some(row) = work.query_opt(text, &[&oid]).await? else { continue };
+        let oid = row.get(0);
+        let all = now.entry(oid).or_insert(Relation { oid, sources: Vec::new(), edges: 0, had: 0, has: 0 });
+        all.sources.extend(relation.sources);
+        all.edges += relation.edges;
+        all.had += relation.had;
+        all.has += relation.has;
+    }
+    Ok(now.into_values().collect())
+}
+
 /// The hash of an image's text, by which what was done is compared with what was to be done.
 fn hash(text: &str) -> String {
     format!("pg_catalog.hashtextextended({text}, 0)")
@@ -250,10 +270,17 @@ fn image(row: &str) -> String {
 }
 
 /// Finds what the transactions' changes of one table come to.
-async fn gather(work: &Transaction<'_>, source: &str, xids: &[String], relation: Relation) -> Result<Part, UndoError> {
+async fn gather(
+    work: &Transaction<'_>,
+    source: &str,
+    xids: &[String],
+    relation: Relation,
+    made: Option<&HashMap<u32, u32>>,
+) -> Result<Part, UndoError> {
     let gone = || UndoError::Gone { name: format!("oid {}", relation.oid) };
     let table = Table::look(work, relation.oid).await?.ok_or_else(gone)?;
-    for source in relation.sources.iter().filter(|source| **source != relation.oid) {
+    let is_itself = |source: u32| source == relation.oid || made.is_some_and(|made| made.contains_key(&source));
+    for source in relation.sources.iter().filter(|source| !is_itself(**source)) {
         let partition = Table::look(work, *source).await?.ok_or_else(gone)?;
         let names = |table: &Table| table.columns.iter().map(|column| column.name.clone()).collect::<Vec<_>>();
         if names(&partition) != names(&table) {

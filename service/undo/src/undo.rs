@@ -97,14 +97,14 @@ async fn take_back(
     let Some(newest) = changes.first() else { return Ok(Report::default()) };
     let source = images.gather(work, &newest.system, &xids).await?;
     let report = match way {
-        None => put_rows_back(work, &source, &taken, choice, false).await?,
+        None => put_rows_back(work, &source, &taken, choice, None).await?,
         Some(way) => {
             work.batch_execute(SETTINGS).await?;
             let listed: Vec<String> = xids.iter().map(u64::to_string).collect();
-            way.go(work, &source, &listed).await?;
-            // Rows of tables that came or went with the definitions came and went with them.
+            let made = way.go(work, &source, &listed).await?;
+            // Rows of tables that came with the definitions go with them.
             let rest: Vec<Taken> = taken.iter().map(|taken| Taken { rows: None, ..*taken }).collect();
-            let mut report = put_rows_back(work, &source, &rest, choice, true).await?;
+            let mut report = put_rows_back(work, &source, &rest, choice, Some(&made)).await?;
             report.definitions = way.script.statements.iter().map(|step| step.sql.clone()).collect();
             report
         }

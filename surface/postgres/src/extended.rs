@@ -398,7 +398,8 @@ impl Session {
                     return Ok(Err(refusal));
                 }
             }
-            Control::Savepoint | Control::Release | Control::RollbackTo => {}
+            Control::RollbackTo => self.ends.secured.forget(),
+            Control::Savepoint | Control::Release => {}
         }
         self.take(frame.bytes.clone(), Asked::Execute, None);
         Ok(Ok(()))

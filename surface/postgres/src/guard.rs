@@ -428,6 +428,12 @@ impl Snapshot {
         can_be.then_some(*oid)
     }
 
+    /// The number of a table with this name.
+    pub(crate) fn table(&self, name: &str) -> Option<u32> {
+        let is_it = |relation: &Relation| relation.name == name && matches!(relation.kind, 'r' | 'p');
+        self.relations.iter().find(|(_, relation)| is_it(relation)).map(|(oid, _)| *oid)
+    }
+
     /// Whether rows or a position go with the relation.
     pub(crate) fn holds_rows(&self, name: &str) -> bool {
         self.relations.values().any(|relation| relation.name == name && matches!(relation.kind, 'r' | 'S'))

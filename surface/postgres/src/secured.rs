@@ -1,4 +1,4 @@
-//! What of a change of definitions can be taken back: what they were is kept, and relations that go were written down whole.
+//! What of a change of definitions can be taken back: what they were is kept, and relations that go were set aside or written down whole.
 
 use std::collections::HashSet;
 
@@ -23,8 +23,11 @@ const ELSEWHERE: [&str; 8] = [
 pub(crate) struct Secured {
     /// What the definitions were before is kept.
     pub(crate) definitions: bool,
-    /// Relations that were written down whole in the open transaction.
+    /// Relations that were set aside or written down whole in the open transaction.
     pub(crate) whole: HashSet<String>,
+    /// Tables that were set aside, and what stands in for them until it is dropped.
+    pub(crate) aside: Vec<u32>,
+    pub(crate) doubles: Vec<u32>,
     /// This is a trial: what has at most so many rows will be written down when it runs for good.
     pub(crate) on_trial: Option<u64>,
 }
@@ -35,6 +38,52 @@ impl Secured {
         if !self.definitions {
             self.definitions = system.definitions_ready().await;
         }
+    }
+
+    /// The tables that can be set aside before something approved drops them: number and name. None if the text does anything
+    /// besides: it would meet the doubles.
+    pub(crate) fn to_set_aside(&self, view: &View, effects: &[Effect], approved: &Reach) -> Vec<(u32, String)> {
+        let is_plain =
+            |effect: &Effect| matches!(effect, Effect::Drop { object, .. } if ["table", "schema", "view"].contains(&object.0.as_str()));
+        if !self.definitions || !effects.iter().all(is_plain) {
+            return Vec::new();
+        }
+        let is_dropped = |full: &str| {
+            effects.iter().any(|effect| match effect {
+                Effect::Drop { object, name, .. } if object.0 == "table" => {
+                    // A name that could mean several says too little.
+                    matches!(view.catalog.find_tables(name).as_slice(), [table] if table.name.to_string() == full)
+                }
+                Effect::Drop { object, name, .. } if object.0 == "schema" => {
+                    full.strip_prefix(&name.name).is_some_and(|rest| rest.starts_with('.'))
+                }
+                _ => false,
+            })
+        };
+        let names = approved.dropped.iter().filter(|name| !self.whole.contains(*name) && is_dropped(name));
+        names.filter_map(|name| Some((view.snapshot.table(name)?, name.clone()))).collect()
+    }
+
+    /// After a savepoint was gone back to nothing is known to be kept.
+    pub(crate) fn forget(&mut self) {
+        self.whole.clear();
+        self.aside.clear();
+        self.doubles.clear();
+    }
+
+    /// A question whether what was set aside still is, and no double is left.
+    pub(crate) fn aside_question(&self) -> Option<String> {
+        let listed = |oids: &[u32]| oids.iter().map(u32::to_string).collect::<Vec<_>>().join(",");
+        (!self.aside.is_empty()).then(|| {
+            format!(
+                "SELECT (SELECT pg_catalog.count(*) FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid OPERATOR(pg_catalog.=) c.relnamespace \
+                 WHERE c.oid OPERATOR(pg_catalog.=) ANY ('{{{}}}'::pg_catalog.oid[]) AND n.nspname OPERATOR(pg_catalog.~) '^reprieve_aside_[0-9]+$') OPERATOR(pg_catalog.=) {}::pg_catalog.int8 \
+                 AND NOT EXISTS (SELECT FROM pg_catalog.pg_class c WHERE c.oid OPERATOR(pg_catalog.=) ANY ('{{{}}}'::pg_catalog.oid[]))",
+                listed(&self.aside),
+                self.aside.len(),
+                listed(&self.doubles)
+            )
+        })
     }
 
     /// The relations that have to be written down before something approved drops or rewrites them: name and statement.

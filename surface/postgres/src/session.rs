@@ -438,7 +438,11 @@ impl Session {
                 self.ends.make_baseline().await?;
                 self.pass(known).await
             }
-            Control::Savepoint | Control::Release | Control::RollbackTo => self.pass(known).await,
+            Control::RollbackTo => {
+                self.ends.secured.forget();
+                self.pass(known).await
+            }
+            Control::Savepoint | Control::Release => self.pass(known).await,
         }
     }
 

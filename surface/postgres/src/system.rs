@@ -181,6 +181,11 @@ impl System {
         self.coverage.as_ref().map(|coverage| coverage.keep_whole(relation))
     }
 
+    /// A statement that sets relations aside.
+    pub(crate) fn set_aside(&self, relations: &[u32]) -> Option<String> {
+        self.coverage.as_ref().map(|coverage| coverage.set_aside(relations))
+    }
+
     /// A definition changed: read the catalogue again before leaning on it.
     pub(crate) fn invalidate(&self) {
         self.wanted.fetch_add(1, Ordering::AcqRel);
@@ -212,13 +217,16 @@ impl System {
         let _ours = wire.ask("SET search_path = pg_catalog").await.map_err(|gone| gone.to_string())?;
         let mut last = String::new();
         let mut last_ready = Ok(());
+        let mut kept_up = Ok(());
         loop {
             self.look_at_bounds(&mut wire).await?;
             let mut signature = self.signature(&mut wire).await?;
-            if let Some(coverage) = self.coverage.as_ref().filter(|_| signature != last) {
-                if let Err(reason) = coverage.keep_up().await {
+            if let Some(coverage) = self.coverage.as_ref().filter(|_| signature != last || kept_up.is_err()) {
+                let now = coverage.keep_up().await;
+                if let (Err(reason), true) = (&now, now != kept_up) {
                     tracing::warn!(system = %self.name, %reason, "new tables can't be covered; changes of them are held");
                 }
+                kept_up = now;
                 signature = self.signature(&mut wire).await?;
             }
             self.looked.store(u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX), Ordering::Release);
