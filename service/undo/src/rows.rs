@@ -144,7 +144,7 @@ pub(crate) async fn put_rows_back(
 ) -> Result<Report, UndoError> {
     work.batch_execute(SETTINGS).await?;
     let xids: Vec<String> = taken.iter().map(|taken| taken.xid.to_string()).collect();
-    let unhindered = leave_triggers_out(work).await?;
+    let mut unhindered = leave_triggers_out(work).await?;
     // What this transaction wrote down until now was not for rows to be put back.
     let last: i64 = work.query_one("SELECT s.last_value FROM reprieve.journal_statement s", &[]).await?.get(0);
     let from = last.saturating_mul(BACKENDS).saturating_add(BACKENDS - 1);
@@ -157,6 +157,11 @@ pub(crate) async fn put_rows_back(
         parts.push(gather(work, source, &xids, relation, made).await?);
     }
     let mut parts = parents_first(work, parts).await?;
+    if unhindered && parts.iter().any(|part| part.table.checks_later) {
+        // These checks are triggers too, and nobody would notice that they were left out.
+        work.batch_execute("SET LOCAL session_replication_role = origin; SET CONSTRAINTS ALL DEFERRED").await?;
+        unhindered = false;
+    }
     if !unhindered {
         disable_triggers(work, &parts).await?;
     }
@@ -171,6 +176,8 @@ pub(crate) async fn put_rows_back(
             check_foreign_keys(work, part).await?;
         }
     } else {
+        // A table with checks that are still to come can't be altered; and what they have to say, they say now.
+        work.batch_execute("SET CONSTRAINTS ALL IMMEDIATE").await?;
         enable_triggers(work, &parts).await?;
     }
     check_what_was_done(work, &parts, from).await?;
@@ -619,11 +626,13 @@ async fn put_in(work: &Transaction<'_>, part: &Part) -> Result<u64, UndoError> {
     let columns: Vec<&str> = table.written().map(|column| column.name.as_str()).collect();
     let values: Vec<String> = columns.iter().map(|column| format!("(p.before).{column}")).collect();
     let text = format!(
-        "INSERT INTO {} ({}) OVERRIDING SYSTEM VALUE SELECT {} FROM {pairs} p WHERE p.had AND (NOT p.has OR {}) ON CONFLICT DO NOTHING",
+        "INSERT INTO {} ({}) OVERRIDING SYSTEM VALUE SELECT {} FROM {pairs} p WHERE p.had AND (NOT p.has OR {}){}",
         table.name,
         columns.join(", "),
         values.join(", "),
-        moved(table)
+        moved(table),
+        // A key that is checked later can't be asked in advance: then a row that is in the way is the server's error.
+        if table.checks_later { "" } else { " ON CONFLICT DO NOTHING" }
     );
     Ok(work.execute(&text, &[]).await?)
 }
