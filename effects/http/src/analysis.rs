@@ -7,8 +7,8 @@ use serde_json::{Map, Value, json};
 
 use crate::{
     aws,
-    canonical::{Canonical, Paths, canonical, shown},
-    catalog::{Catalog, Provider, holds},
+    canonical::{Canonical, Content, Paths, canonical, shown},
+    catalog::{Catalog, Provider},
     class::Class,
     draft::{Draft, Encoding},
     format::{Ask, Naming, Row, Speaks, StagedRow},
@@ -168,7 +168,12 @@ pub fn analyze(catalog: &Catalog, provider: &str, request: &Request) -> Analysis
 fn graphql_calls(provider: &Provider, request: &Canonical) -> Result<Vec<Invocation>, String> {
     let path = request.request.path().trim_end_matches('/');
     if !provider.paths.iter().any(|endpoint| endpoint.trim_end_matches('/') == path) {
-        return Ok(rest_calls(provider, request));
+        // Servers differ in which spellings of a path they take for one that executes documents.
+        return if request.query.iter().any(|(name, _)| place::same(name, "query")) {
+            Err("it has a document, but its path is none that is known to take one".to_owned())
+        } else {
+            Ok(rest_calls(provider, request))
+        };
     }
     let fields = graphql::fields(request)?;
     if fields.is_empty() {
@@ -229,9 +234,20 @@ fn rest_calls(provider: &Provider, request: &Canonical) -> Vec<Invocation> {
             }
         }
     }
-    let found = provider.routes.find(method, segments).or_else(|| provider.table.find(method, segments));
+    let find = |segments: &[String]| provider.routes.find(method, segments).or_else(|| provider.table.find(method, segments));
+    let found = find(segments).or_else(|| {
+        segments = request.segments.as_slice();
+        find(segments)
+    });
     let Some(found) = found else { return vec![by_method(request)] };
+    // Guards that can't see the body would find nothing in it.
+    let guards = provider.row(&found.id).map_or(&[] as &[_], |row| row.guards.as_slice());
+    let unread = matches!(request.content, Content::Text(..) | Content::Opaque | Content::Cbor(_))
+        && guards.iter().any(|guard| guard.test.at.starts_with("body") || guard.test.at.starts_with('*'));
+    let raise =
+        unread.then(|| (Class::plain(Kind::Unknown), "what its body says decides, and it is in a form that is not read here".to_owned()));
     vec![Invocation {
+        raise: raise.into_iter().collect(),
         label: found.id.clone(),
         id: Some(found.id),
         resources: of_path(segments, &found.path),
@@ -282,7 +298,7 @@ fn judge(provider: Option<&Provider>, provider_name: &str, request: &Request, in
         }
     };
     because.extend(row.and_then(|row| row.note.clone()));
-    let dry_run = row.is_some_and(|row| holds(row.dry_run.as_ref(), &invocation.arguments));
+    let dry_run = row.and_then(|row| row.dry_run.as_ref()).is_some_and(|test| test.holds_strictly(&invocation.arguments));
     let mut resources = Vec::new();
     if let Some(row) = row {
         name(&row.names, &invocation.arguments, &mut resources);
@@ -308,6 +324,10 @@ fn judge(provider: Option<&Provider>, provider_name: &str, request: &Request, in
     }
     if resources.is_empty() {
         resources.clone_from(&invocation.resources);
+    }
+    if resources.len() >= MOST_RESOURCES {
+        class.raise(&Class::plain(Kind::Unknown));
+        because.push(format!("it names {MOST_RESOURCES} things or more, which is too many to look at"));
     }
     let known = |id: &str| json!({ "id": id, "args": invocation.arguments, "host": request.host });
     let first = resources.first().and_then(|resource| resource.split_once('/')).map_or("", |(_, id)| id).to_owned();

@@ -12,7 +12,7 @@ use crate::{
     analysis::Invocation,
     canonical::{Canonical, Content, shown},
     class::Class,
-    rest,
+    rest, xml,
 };
 
 pub(crate) use services::Services;
@@ -140,6 +140,9 @@ fn of_service(service: &Service, request: &Canonical, segments: &[String]) -> Re
         match protocol.as_str() {
             "json" => {
                 let target = request.request.header("x-amz-target").and_then(|target| target.rsplit_once('.'));
+                if target.is_some() && !matches!(request.content, Content::Json(_) | Content::None) {
+                    return Err("its body is not labelled as JSON".to_owned());
+                }
                 if let Some((prefix, name)) = target
                     && prefix == service.target
                 {
@@ -147,11 +150,15 @@ fn of_service(service: &Service, request: &Canonical, segments: &[String]) -> Re
                 }
             }
             "smithy-rpc-v2-cbor" => {
+                let is_cbor = matches!(request.content, Content::Cbor(_) | Content::None);
                 if let [.., one, service_name, two, name] = segments
                     && one == "service"
                     && two == "operation"
                     && (service_name == &service.target || service_name == &service.name)
                 {
+                    if !is_cbor {
+                        return Err("its body is not labelled as CBOR".to_owned());
+                    }
                     found.extend(service.operation(name).map(|operation| (operation, body.clone())));
                 }
             }
@@ -235,13 +242,27 @@ fn of_route(service: &Service, request: &Canonical, segments: &[String]) -> Resu
             members.iter().for_each(|(name, value)| merge(&mut arguments, name, value.clone()));
         }
         Content::Json(other) | Content::Xml(other) | Content::Cbor(other) => merge(&mut arguments, "body", other.clone()),
-        Content::Text(_, text) => merge(&mut arguments, "body", Value::String(text.clone())),
-        Content::None | Content::Form(_) | Content::Multipart(_) | Content::Opaque => {}
+        // Services that speak XML read it whatever its label.
+        Content::Text(_, text) => match xml::parse(text) {
+            Ok(Value::Object(members)) => members.iter().for_each(|(name, value)| merge(&mut arguments, name, value.clone())),
+            Ok(_) | Err(_) if is_upload(&operation.name) || !service.protocols.iter().any(|protocol| protocol == "rest-xml") => {}
+            Ok(_) | Err(_) => return Err("its body is no XML".to_owned()),
+        },
+        Content::Broken(_) | Content::Opaque if is_upload(&operation.name) => {}
+        Content::Opaque if service.protocols.iter().all(|protocol| protocol != "rest-xml") => {}
+        Content::Opaque => return Err("its body is no XML".to_owned()),
+        Content::Broken(why) => return Err(why.clone()),
+        Content::None | Content::Form(_) | Content::Multipart(_) => {}
     }
     let headers = request.request.headers.iter().filter(|(name, _)| name.starts_with("x-amz-"));
     let headers = headers.map(|(name, value)| (name.clone(), Value::String(value.clone()))).collect();
     arguments.insert("headers".to_owned(), Value::Object(headers));
     Ok(Some((operation, Value::Object(arguments))))
+}
+
+/// Whether the body is the user's own file.
+fn is_upload(operation: &str) -> bool {
+    matches!(operation, "PutObject" | "UploadPart")
 }
 
 /// A second value of a name makes a list: guards look at both.

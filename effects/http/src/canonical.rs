@@ -10,7 +10,7 @@ use percent_encoding::percent_decode_str;
 use serde_json::{Map, Value};
 
 use crate::{
-    json,
+    chunked, json,
     multipart::{self, Part},
     request::{BODY_LIMIT, Body, Request},
     xml,
@@ -87,6 +87,8 @@ pub(crate) enum Content {
     Text(String, String),
     /// Anything else: data.
     Opaque,
+    /// It isn't what its label says, and why. Only where bodies may be the user's own files.
+    Broken(String),
 }
 
 /// How a provider's addresses may look beyond the usual.
@@ -115,7 +117,11 @@ pub(crate) fn canonical(request: &Request, paths: Paths) -> Result<Canonical, St
         return Err("a parameter `_method` may make another method of it".to_owned());
     }
     let media = headers.iter().find(|(name, _)| name == "content-type").map(|(_, value)| value.clone());
-    let content = content(&body, media.as_deref())?;
+    let content = match (content(&body, media.as_deref()), paths) {
+        (Ok(content), _) => content,
+        (Err(why), Paths::Names) => Content::Broken(why),
+        (Err(why), Paths::Strict) => return Err(why),
+    };
     let target = query.map_or_else(|| path.clone(), |query| format!("{path}?{query}"));
     let request =
         Request { method: request.method.clone(), scheme: request.scheme.clone(), host: request.host.clone(), target, headers, body };
@@ -180,6 +186,17 @@ fn decoded(request: &Request, headers: &mut Vec<(String, String)>) -> Result<Bod
     }
     let limit = BODY_LIMIT as u64 + 1;
     let mut plain = Vec::new();
+    let streamed = headers.iter().any(|(name, value)| name == "x-amz-content-sha256" && value.starts_with("STREAMING-"));
+    if streamed || encoding.as_deref() == Some("aws-chunked") {
+        if !matches!(encoding.as_deref(), None | Some("aws-chunked")) {
+            return Err("its body is encoded twice".to_owned());
+        }
+        let (body, trailer) = chunked::decode(bytes)?;
+        const OF_CHUNKS: [&str; 4] = ["content-encoding", "x-amz-decoded-content-length", "x-amz-trailer", "x-amz-content-sha256"];
+        headers.retain(|(name, _)| !OF_CHUNKS.contains(&name.as_str()));
+        headers.extend(trailer);
+        return Ok(if body.is_empty() { Body::Empty } else { Body::Bytes(body) });
+    }
     let read = match encoding.as_deref() {
         None | Some("identity") => return Ok(Body::Bytes(bytes.clone())),
         Some("gzip" | "x-gzip") => GzDecoder::new(bytes.as_slice()).take(limit).read_to_end(&mut plain),
@@ -387,3 +404,6 @@ fn overrides_method(name: &str) -> bool {
 pub(crate) fn shown(text: &str) -> String {
     text.chars().flat_map(char::escape_debug).take(80).collect()
 }
+
+#[cfg(test)]
+mod tests;

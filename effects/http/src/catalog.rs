@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, HashMap};
 use crate::{
     aws::{self, Services},
     class::{Class, UnknownClass},
-    format::{File, Guard, ResourceRow, Row, Speaks, Test},
+    format::{File, Guard, ResourceRow, Row, Speaks},
     guard::glob,
     place,
     rest::Routes,
@@ -280,11 +280,6 @@ fn check_guards(guards: &[Guard]) -> Result<(), String> {
         Some(guard) => Err(format!("the guard at `{}` asks nothing, or several things at once", guard.test.at)),
         None => Ok(()),
     }
-}
-
-/// A question, for those who hold one without its row.
-pub(crate) fn holds(test: Option<&Test>, arguments: &serde_json::Value) -> bool {
-    test.is_some_and(|test| test.holds(arguments))
 }
 
 #[cfg(test)]

@@ -31,6 +31,15 @@ impl Test {
         found.iter().any(|found| self.holds_for(&found.value))
     }
 
+    /// Whether nothing else can be read from `arguments`: one value, under exactly this name, spelled exactly so. For answers that
+    /// make less of an operation.
+    pub(crate) fn holds_strictly(&self, arguments: &Value) -> bool {
+        let found = place::find(arguments, &self.at);
+        let [one] = found.as_slice() else { return false };
+        let wanted = self.is.as_ref().map(place::plain);
+        one.trail.join(".") == self.at && wanted.is_some_and(|wanted| place::plain(&one.value) == wanted)
+    }
+
     fn holds_for(&self, value: &Value) -> bool {
         if let Some(wanted) = &self.is {
             return alike(value, wanted);

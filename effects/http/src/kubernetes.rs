@@ -52,7 +52,10 @@ pub(crate) fn call(request: &Canonical) -> Result<Invocation, String> {
     let reads_body = matches!(verb, "create" | "update" | "patch");
     if reads_body
         && class.kind != Kind::Read
-        && matches!(request.content, Content::Opaque | Content::Text(..) | Content::Cbor(_) | Content::Form(_) | Content::Multipart(_))
+        && matches!(
+            request.content,
+            Content::Opaque | Content::Broken(_) | Content::Text(..) | Content::Cbor(_) | Content::Form(_) | Content::Multipart(_)
+        )
     {
         return Err("its object is in a form that is not read here; send JSON".to_owned());
     }
@@ -63,6 +66,10 @@ pub(crate) fn call(request: &Canonical) -> Result<Invocation, String> {
         } else {
             look(verb, &target, &arguments, &mut class, &mut because);
         }
+    }
+    if request.request.headers.iter().any(|(name, _)| name.starts_with("impersonate-")) {
+        class.raise(&Class::plain(Kind::Grant));
+        because.push("it acts in another's name".to_owned());
     }
     let of_group = if target.group.is_empty() { String::new() } else { format!(".{}", target.group) };
     let sub = target.subresource.as_ref().map_or_else(String::new, |sub| format!("/{sub}"));
@@ -186,7 +193,11 @@ fn class(verb: &str, method: &str, target: &Target, because: &mut Vec<String>) -
                 because.push("it ends the wait for what still has to be cleaned up".to_owned());
                 return with(Kind::Destroy, &[Hazard::Lasting]);
             }
-            _ => {}
+            "log" | "status" | "scale" | "resize" => {}
+            _ => {
+                because.push(format!("what `{sub}` does is not known"));
+                return Class::plain(Kind::Unknown);
+            }
         }
     }
     let reads = matches!(verb, "get" | "list" | "watch");

@@ -8,6 +8,7 @@ mod analysis;
 mod aws;
 mod canonical;
 mod catalog;
+mod chunked;
 mod class;
 mod draft;
 mod format;

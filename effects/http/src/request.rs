@@ -85,6 +85,14 @@ impl Request {
         for (name, value) in headers {
             let _ = writeln!(text, "{name}: {value}");
         }
+        // What a signature is for decides which service reads the request; who signed it doesn't.
+        let scope = self.header("authorization").filter(|value| value.starts_with("AWS4-HMAC-SHA256")).map(|value| {
+            let credential = value.split([',', ' ']).find_map(|part| part.trim().strip_prefix("Credential=")).unwrap_or_default();
+            credential.split('/').skip(2).take(2).collect::<Vec<_>>().join("/")
+        });
+        if let Some(scope) = scope {
+            let _ = writeln!(text, "(signed for {scope})");
+        }
         match &self.body {
             Body::Empty => {}
             Body::Unread(why) => {

@@ -80,7 +80,9 @@ impl Routes {
 /// Each node is visited at most once for a path, so this is bounded by the catalog and not by the request.
 fn find<'a>(node: &'a Node, segments: &[String], values: &mut Vec<String>) -> Option<&'a Route> {
     let Some((segment, rest)) = segments.split_first() else { return node.here.as_ref() };
-    if let Some(found) = node.literal.get(segment).and_then(|child| find(child, rest, values)) {
+    // Some servers don't look at the case of a path.
+    let literal = || node.literal.iter().find(|(name, _)| name.eq_ignore_ascii_case(segment)).map(|(_, child)| child);
+    if let Some(found) = node.literal.get(segment).or_else(literal).and_then(|child| find(child, rest, values)) {
         return Some(found);
     }
     if let Some(child) = &node.parameter {
@@ -105,7 +107,7 @@ pub(crate) fn arguments(path: Map<String, Value>, request: &Canonical) -> Value 
         Content::Multipart(parts) => Value::Object(
             parts.iter().map(|part| (part.name.clone(), Value::String(String::from_utf8_lossy(&part.bytes).into_owned()))).collect(),
         ),
-        Content::None | Content::Opaque => Value::Null,
+        Content::None | Content::Opaque | Content::Broken(_) => Value::Null,
     };
     let query = pairs(&request.query);
     Value::Object(Map::from_iter([("path".to_owned(), Value::Object(path)), ("query".to_owned(), query), ("body".to_owned(), body)]))
@@ -180,6 +182,7 @@ mod tests {
             ("DELETE", "v/all", Some(("deleteAll", json!({})))),
             ("DELETE", "v/all/s/2", Some(("deleteSnapshot", json!({"id": "all", "snapshot": "2"})))),
             ("GET", "files/a/b", Some(("file", json!({"path": "a/b"})))),
+            ("DELETE", "V/ALL", Some(("deleteAll", json!({})))),
             ("POST", "v/1", None),
             ("DELETE", "v", None),
         ] {

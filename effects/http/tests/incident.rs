@@ -71,6 +71,11 @@ fn no_way_of_saying_it_passes_for_a_read() {
             },
             |request: &mut Request| request.target = "/graphql/v3".into(),
             |request: &mut Request| request.headers.push(("content-type".into(), "text/plain".into())),
+            |request: &mut Request| {
+                request.target = "/GraphQL/V2?query=mutation%7BvolumeDelete%28volumeId%3A%22v%22%29%7D".into();
+                request.method = "GET".into();
+                request.body = Body::Empty;
+            },
             |request: &mut Request| request.body = Body::Unread("larger than 8 MiB".into()),
             |request: &mut Request| request.headers[1].1 = "application/octet-stream".into(),
         ]

@@ -252,3 +252,53 @@ fn stand_ins_are_told_by_their_signature() {
         matches!(undo.body, Body::Bytes(body) if String::from_utf8_lossy(&body) == "Action=CreateVolume&AvailabilityZone=us-east-1a&SnapshotId=snap-1&Version=2016-11-15&VolumeType=gp3")
     );
 }
+
+#[test]
+fn labels_and_spellings_hide_nothing() {
+    let catalog = catalog();
+    let zone = |body: &str| {
+        request(
+            "POST",
+            "route53.amazonaws.com",
+            "/2013-04-01/hostedzone/Z1/rrset",
+            &[("authorization", &signed("route53", "us-east-1"))],
+            body,
+        )
+    };
+    let terminate = |more: &str| {
+        form("ec2.us-east-1.amazonaws.com", "ec2", &format!("Action=TerminateInstances&Version=2016-11-15&InstanceId.1=i-1&{more}"))
+    };
+    let upload = [("content-type", "application/json"), ("authorization", &*signed("s3", "us-east-1"))];
+    for (request, expected) in [
+        // Without its label, XML is XML.
+        (
+            zone("<C><ChangeBatch><Changes><Change><Action>UPSERT</Action></Change></Changes></ChangeBatch></C>"),
+            "aws:route53:ChangeResourceRecordSets destroy hosted_zone/Z1",
+        ),
+        // Spellings of `DryRun` that are none.
+        (terminate("dryrun=true"), "aws:ec2:TerminateInstances destroy lasting instance/i-1"),
+        (terminate("DryRun=1"), "aws:ec2:TerminateInstances destroy lasting instance/i-1"),
+        (terminate("DryRun.1=true"), "aws:ec2:TerminateInstances destroy lasting instance/i-1"),
+        (terminate("DryRun=false"), "aws:ec2:TerminateInstances destroy lasting instance/i-1"),
+        // Files of the user's, whatever is in them.
+        (
+            request("PUT", "s3.us-east-1.amazonaws.com", "/bucket/a.json", &upload, "{\"a\":1}\n{\"a\":2}"),
+            "aws:s3:PutObject write object/bucket/a.json",
+        ),
+    ] {
+        assert_eq!(shown(&analyze(&catalog, "aws", &request)), expected, "{request:?}");
+    }
+    let target = [
+        ("x-amz-target", "DynamoDB_20120810.UpdateContinuousBackups"),
+        ("content-type", "application/cbor"),
+        ("authorization", &*signed("dynamodb", "us-east-1")),
+    ];
+    let mut parts = terminate("");
+    parts.headers[0].1 = "multipart/form-data; boundary=x".into();
+    for request in [zone("no xml"), parts, request("POST", "dynamodb.us-east-1.amazonaws.com", "/", &target, "{}")] {
+        assert_eq!(analyze(&catalog, "aws", &request).effects[0].kind(), Kind::Unknown, "{request:?}");
+    }
+    // An approval for one service is none for another.
+    let text = |service: &str| form("127.0.0.1", service, "Action=DeleteDBCluster").text();
+    assert_ne!(text("rds"), text("redshift"));
+}

@@ -59,6 +59,16 @@ fn verbs_and_resources() {
         ("POST", "/api/v1/namespaces/prod/serviceaccounts/a/token", "create serviceaccounts/token grant secret serviceaccounts/prod/a"),
         ("POST", "/api/v1/namespaces/prod/pods/a/eviction", "create pods/eviction destroy pods/prod/a"),
         ("PUT", "/api/v1/namespaces/prod/finalize", "update namespaces/finalize destroy lasting namespaces/prod"),
+        (
+            "GET",
+            "/apis/subresources.kubevirt.io/v1/namespaces/prod/virtualmachines/a/vnc",
+            "get virtualmachines.subresources.kubevirt.io/vnc unknown virtualmachines/prod/a",
+        ),
+        (
+            "PUT",
+            "/apis/subresources.kubevirt.io/v1/namespaces/prod/virtualmachines/a/stop",
+            "update virtualmachines.subresources.kubevirt.io/stop unknown virtualmachines/prod/a",
+        ),
         ("GET", "/version", "GET /version read "),
         ("GET", "/logs/kubelet.log", "GET /logs/kubelet.log unknown "),
         ("POST", "/apis", "POST /apis unknown "),
@@ -101,6 +111,14 @@ fn what_objects_and_patches_say() {
         request.body = Body::Bytes(body.to_vec());
         assert!(analyze(&Catalog::built_in().expect("the catalog"), "kubernetes", &request).problem.is_some(), "{media}");
     }
+}
+
+#[test]
+fn acting_in_anothers_name_is_a_grant() {
+    let mut request = Request::json("GET", "10.0.0.1", "/api/v1/pods", None);
+    request.headers.push(("Impersonate-User".into(), "system:admin".into()));
+    let analysis = analyze(&Catalog::built_in().expect("the catalog"), "kubernetes", &request);
+    assert_eq!(analysis.calls[0].class.to_string(), "grant");
 }
 
 #[test]
