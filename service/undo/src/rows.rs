@@ -3,7 +3,7 @@
 //! For each table the images are read into a temporary table of pairs, before and after. What is still as the change left it is
 //! taken back; where somebody changed a row since, that is a conflict, and nothing is overwritten unless the operator says so. Then
 //! the journal itself, which has written down what the undo did, is compared with what was to be done: any other effect (a cascade,
-//! a trigger) rolls everything back.
+//! a trigger) rolls everything back. Conflicts are in `rows/conflict.rs`, the checks in `rows/check.rs`.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -20,38 +20,20 @@ use crate::{
     table::Table,
 };
 
+mod check;
+mod conflict;
+mod triggers;
+
+use check::{check_foreign_keys, check_what_was_done};
+pub use conflict::{Conflict, ConflictKind};
+use conflict::{Found, conflicts, not_put_in, overwrite};
+use triggers::{disable_triggers, enable_triggers, leave_triggers_out};
+
 /// Rows that are linked into chains in memory; more than this is refused where rows were changed more than once.
 const MOST_CHAINED: u64 = 5_000_000;
 
 /// Conflicts that are listed; the others are counted.
 const LISTED_CONFLICTS: usize = 1_000;
-
-/// How a row conflicts.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum ConflictKind {
-    /// It was changed since.
-    Changed,
-    /// It was deleted since.
-    Deleted,
-    /// A row with its key was added since.
-    Added,
-    /// Another row has a value that must be unique.
-    Taken,
-}
-
-/// A row that somebody changed since. Rows are spelled as PostgreSQL spells composite values.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Conflict {
-    /// `schema.table`.
-    pub table: String,
-    /// How.
-    pub kind: ConflictKind,
-    /// As undo would make it; `None`: it would be removed.
-    pub wanted: Option<String>,
-    /// As it is now.
-    pub now: Option<String>,
-}
 
 /// What was, or would be, done to one table.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -184,19 +166,6 @@ pub(crate) async fn put_rows_back(
     let xid: Option<String> = work.query_one("SELECT pg_catalog.pg_current_xact_id_if_assigned()::pg_catalog.text", &[]).await?.get(0);
     report.xid = xid.and_then(|xid| xid.parse().ok());
     Ok(report)
-}
-
-/// Triggers of users and foreign keys are left out where the login may: cascades must not run again. The journal's triggers always run.
-async fn leave_triggers_out(work: &Transaction<'_>) -> Result<bool, UndoError> {
-    work.batch_execute("SAVEPOINT unhindered").await?;
-    match work.batch_execute("SET LOCAL session_replication_role = replica").await {
-        Ok(()) => Ok(true),
-        Err(error) if error.code() == Some(&SqlState::INSUFFICIENT_PRIVILEGE) => {
-            work.batch_execute("ROLLBACK TO SAVEPOINT unhindered; SET CONSTRAINTS ALL DEFERRED").await?;
-            Ok(false)
-        }
-        Err(error) => Err(error.into()),
-    }
 }
 
 /// A changed relation. Partitions count as their root.
@@ -418,48 +387,6 @@ async fn parents_first(work: &Transaction<'_>, mut parts: Vec<Part>) -> Result<V
     Ok(sorted)
 }
 
-async fn disable_triggers(work: &Transaction<'_>, parts: &[Part]) -> Result<(), UndoError> {
-    switch_triggers(work, parts, "tgenabled <> 'D'", "DISABLE").await
-}
-
-/// Those that were disabled before are not in the list: it is kept in a temporary table.
-async fn enable_triggers(work: &Transaction<'_>, _parts: &[Part]) -> Result<(), UndoError> {
-    let rows = work.query("SELECT s.statement FROM pg_temp.undo_triggers s", &[]).await?;
-    for row in rows {
-        work.batch_execute(row.get(0)).await?;
-    }
-    Ok(())
-}
-
-async fn switch_triggers(work: &Transaction<'_>, parts: &[Part], which: &str, how: &str) -> Result<(), UndoError> {
-    work.batch_execute("CREATE TEMPORARY TABLE undo_triggers (statement pg_catalog.text) ON COMMIT DROP").await?;
-    for part in parts {
-        let triggers = work
-            .query(
-                &format!(
-                    "SELECT pg_catalog.quote_ident(t.tgname), t.tgenabled::pg_catalog.text FROM pg_catalog.pg_trigger t \
-                     WHERE t.tgrelid = $1 AND NOT t.tgisinternal AND t.{which} \
-                     AND NOT EXISTS (SELECT FROM pg_catalog.pg_proc f JOIN pg_catalog.pg_namespace n ON n.oid = f.pronamespace WHERE f.oid = t.tgfoid AND n.nspname = 'reprieve')"
-                ),
-                &[&part.table.oid],
-            )
-            .await?;
-        for trigger in triggers {
-            let (name, enabled): (String, String) = (trigger.get(0), trigger.get(1));
-            let table = &part.table.name;
-            work.batch_execute(&format!("ALTER TABLE {table} {how} TRIGGER {name}")).await?;
-            let again = match enabled.as_str() {
-                "R" => "ENABLE REPLICA",
-                "A" => "ENABLE ALWAYS",
-                _ => "ENABLE",
-            };
-            let statement = format!("ALTER TABLE {table} {again} TRIGGER {name}");
-            work.execute("INSERT INTO pg_temp.undo_triggers VALUES ($1)", &[&statement]).await?;
-        }
-    }
-    Ok(())
-}
-
 /// Leaves out rows that already are as they were before the change.
 async fn leave_out_what_is_done(work: &Transaction<'_>, part: &Part) -> Result<u64, UndoError> {
     let Part { table, pairs, only_deleted } = part;
@@ -521,8 +448,6 @@ async fn put_back(work: &Transaction<'_>, parts: &mut [Part], choice: Choice, re
     }
     Err(UndoError::Conflicts(Box::new(report.clone())))
 }
-
-type Found = Vec<(usize, i64, Conflict)>;
 
 /// `None`: all of it was put back. Otherwise rows whose unique values others have, if that is what was in the way.
 async fn try_to_put_back(work: &Transaction<'_>, parts: &[Part], report: &mut Report) -> Result<Option<Found>, UndoError> {
@@ -635,181 +560,4 @@ async fn put_in(work: &Transaction<'_>, part: &Part) -> Result<u64, UndoError> {
         if table.checks_later { "" } else { " ON CONFLICT DO NOTHING" }
     );
     Ok(work.execute(&text, &[]).await?)
-}
-
-/// Rows that could not be put in although nobody has their key.
-async fn not_put_in(work: &Transaction<'_>, part: &Part, place: usize) -> Result<Found, UndoError> {
-    let Part { table, pairs, only_deleted: _ } = part;
-    if table.key.is_empty() || part.only_deleted.is_some() {
-        return Ok(Vec::new());
-    }
-    let text = format!(
-        "SELECT p.n, {} FROM {pairs} p WHERE p.had AND (NOT p.has OR {}) AND NOT EXISTS (SELECT FROM {} t WHERE {}) ORDER BY p.n",
-        image("p.before"),
-        moved(table),
-        table.name,
-        table.same_key("t", "(p.before)")
-    );
-    let rows = work.query(&text, &[]).await?;
-    let conflict = |wanted| Conflict { table: table.shown.clone(), kind: ConflictKind::Taken, wanted, now: None };
-    Ok(rows.iter().map(|row| (place, row.get(0), conflict(row.get(1)))).collect())
-}
-
-/// Rows that are not as the change left them.
-async fn conflicts(work: &Transaction<'_>, part: &Part, place: usize) -> Result<Found, UndoError> {
-    let Part { table, pairs, only_deleted: _ } = part;
-    let (name, shown) = (&table.name, &table.shown);
-    let (now, before, after) = (image("t"), image("p.before"), image("p.after"));
-    let wanted = format!("CASE WHEN p.had THEN {before} END");
-    let mut found = Vec::new();
-    let mut add = |kind, rows: Vec<tokio_postgres::Row>| {
-        let conflict = |row: &tokio_postgres::Row| Conflict { table: shown.clone(), kind, wanted: row.get(1), now: row.get(2) };
-        found.extend(rows.iter().map(|row| (place, row.get(0), conflict(row))));
-    };
-    if table.key.is_empty() {
-        let text = format!(
-            "WITH want AS (SELECT p.n, {wanted} AS wanted, {after} AS image, pg_catalog.row_number() OVER (PARTITION BY {after}) AS k FROM {pairs} p WHERE p.has), \
-             have AS (SELECT {now} AS image, pg_catalog.count(*) AS k FROM {name} t WHERE {now} IN (SELECT w.image FROM want w) GROUP BY 1) \
-             SELECT w.n, w.wanted, NULL::pg_catalog.text FROM want w LEFT JOIN have h ON h.image = w.image WHERE h.k IS NULL OR h.k < w.k ORDER BY 1"
-        );
-        add(ConflictKind::Deleted, work.query(&text, &[]).await?);
-        return Ok(found);
-    }
-    let by_after = table.same_key("t", "(p.after)");
-    let changed = format!(
-        "SELECT p.n, {wanted}, {now} FROM {pairs} p JOIN {name} t ON {by_after} WHERE p.has AND NOT t OPERATOR(pg_catalog.*=) p.after ORDER BY 1"
-    );
-    add(ConflictKind::Changed, work.query(&changed, &[]).await?);
-    let deleted = format!(
-        "SELECT p.n, {wanted}, NULL::pg_catalog.text FROM {pairs} p WHERE p.has AND p.had AND NOT EXISTS (SELECT FROM {name} t WHERE {by_after}) ORDER BY 1"
-    );
-    add(ConflictKind::Deleted, work.query(&deleted, &[]).await?);
-    // A row with that key that the undo itself takes out is not in the way.
-    let added = format!(
-        "SELECT p.n, {wanted}, {now} FROM {pairs} p JOIN {name} t ON {} WHERE p.had AND (NOT p.has OR {}) \
-         AND NOT EXISTS (SELECT FROM {pairs} o WHERE o.has AND {}) ORDER BY 1",
-        table.same_key("t", "(p.before)"),
-        moved(table),
-        table.same_key("t", "(o.after)")
-    );
-    add(ConflictKind::Added, work.query(&added, &[]).await?);
-    Ok(found)
-}
-
-/// Makes the rows that others changed the ones to be taken back.
-async fn overwrite(work: &Transaction<'_>, parts: &[Part], found: &Found) -> Result<(), UndoError> {
-    for (place, n, conflict) in found {
-        let Part { table, pairs, only_deleted: _ } = &parts[*place];
-        let name = &table.name;
-        let text = match conflict.kind {
-            ConflictKind::Changed => {
-                let same = table.same_key("t", "(p.after)");
-                format!("UPDATE {pairs} p SET after = t, new_hash = {} FROM {name} t WHERE p.n = $1 AND {same}", hash(&image("t")))
-            }
-            ConflictKind::Deleted if table.key.is_empty() => format!("UPDATE {pairs} p SET has = false, after = NULL WHERE p.n = $1"),
-            ConflictKind::Deleted => format!("UPDATE {pairs} p SET has = false, after = NULL WHERE p.n = $1 AND p.had"),
-            ConflictKind::Added => format!(
-                "INSERT INTO {pairs} (n, had, has, before, after, new_hash) SELECT -p.n, false, true, NULL, t, {} FROM {pairs} p JOIN {name} t ON {} WHERE p.n = $1",
-                hash(&image("t")),
-                table.same_key("t", "(p.before)")
-            ),
-            // Somebody else's row would have to go, which was never this change's.
-            ConflictKind::Taken => continue,
-        };
-        work.execute(&text, &[n]).await?;
-    }
-    Ok(())
-}
-
-const FOREIGN_KEYS: &str = "
-SELECT k.conname::pg_catalog.text, k.conrelid, k.confrelid,
- (SELECT pg_catalog.format('%I.%I', n.nspname, c.relname) FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace WHERE c.oid = k.conrelid),
- (SELECT pg_catalog.format('%I.%I', n.nspname, c.relname) FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace WHERE c.oid = k.confrelid),
- (SELECT pg_catalog.array_agg(pg_catalog.quote_ident(a.attname) ORDER BY u.place) FROM pg_catalog.unnest(k.conkey) WITH ORDINALITY u(attnum, place)
-  JOIN pg_catalog.pg_attribute a ON a.attrelid = k.conrelid AND a.attnum = u.attnum),
- (SELECT pg_catalog.array_agg(pg_catalog.quote_ident(a.attname) ORDER BY u.place) FROM pg_catalog.unnest(k.confkey) WITH ORDINALITY u(attnum, place)
-  JOIN pg_catalog.pg_attribute a ON a.attrelid = k.confrelid AND a.attnum = u.attnum),
- (SELECT pg_catalog.array_agg(pg_catalog.format('OPERATOR(%I.%s)', n.nspname, o.oprname) ORDER BY u.place) FROM pg_catalog.unnest(k.conpfeqop) WITH ORDINALITY u(op, place)
-  JOIN pg_catalog.pg_operator o ON o.oid = u.op JOIN pg_catalog.pg_namespace n ON n.oid = o.oprnamespace),
- (SELECT pg_catalog.array_agg(pg_catalog.format('OPERATOR(%I.%s)', n.nspname, o.oprname) ORDER BY u.place) FROM pg_catalog.unnest(k.conppeqop) WITH ORDINALITY u(op, place)
-  JOIN pg_catalog.pg_operator o ON o.oid = u.op JOIN pg_catalog.pg_namespace n ON n.oid = o.oprnamespace)
-FROM pg_catalog.pg_constraint k WHERE k.contype = 'f' AND k.conparentid = 0 AND (k.conrelid = $1 OR k.confrelid = $1)";
-
-/// With foreign keys left out, what was put back may refer to rows that are gone, and what was taken out may be referred to.
-async fn check_foreign_keys(work: &Transaction<'_>, part: &Part) -> Result<(), UndoError> {
-    let Part { table, pairs, only_deleted: _ } = part;
-    for row in work.query(FOREIGN_KEYS, &[&table.oid]).await? {
-        let (constraint, child_oid, parent_oid): (String, u32, u32) = (row.get(0), row.get(1), row.get(2));
-        let (child, parent): (String, String) = (row.get(3), row.get(4));
-        let (own, theirs): (Vec<String>, Vec<String>) = (row.get(5), row.get(6));
-        let (parent_child, parent_parent): (Vec<String>, Vec<String>) = (row.get(7), row.get(8));
-        let both = |left: &str, operators: &[String], right: &str, right_columns: &[String]| {
-            let columns = theirs.iter().zip(operators).zip(right_columns);
-            columns
-                .map(|((column, operator), other)| format!("{left}.{column} {operator} {right}.{other}"))
-                .collect::<Vec<_>>()
-                .join(" AND ")
-        };
-        let mut questions = Vec::new();
-        if child_oid == table.oid {
-            let refers: Vec<String> = own.iter().map(|column| format!("(p.before).{column} IS NOT NULL")).collect();
-            let meets = both("r", &parent_child, "(p.before)", &own);
-            questions.push(format!("p.had AND {} AND NOT EXISTS (SELECT FROM {parent} r WHERE {meets})", refers.join(" AND ")));
-        }
-        if parent_oid == table.oid {
-            let referred = both("(p.after)", &parent_child, "c", &own);
-            let still_there = both("r", &parent_parent, "(p.after)", &theirs);
-            questions.push(format!(
-                "p.has AND EXISTS (SELECT FROM {child} c WHERE {referred}) AND NOT EXISTS (SELECT FROM {parent} r WHERE {still_there})"
-            ));
-        }
-        for question in questions {
-            let rows: i64 = work.query_one(&format!("SELECT pg_catalog.count(*) FROM {pairs} p WHERE {question}"), &[]).await?.get(0);
-            if rows > 0 {
-                return Err(UndoError::ForeignKey { table: child, constraint, rows });
-            }
-        }
-    }
-    Ok(())
-}
-
-/// The journal has written down what the undo did: exactly the reverse of the pairs, and nothing else.
-async fn check_what_was_done(work: &Transaction<'_>, parts: &[Part], from: i64) -> Result<(), UndoError> {
-    let written = work
-        .query(
-            "SELECT COALESCE(pg_catalog.pg_partition_root(j.relation)::pg_catalog.oid, j.relation), pg_catalog.count(j.old), pg_catalog.count(j.new), \
-              COALESCE(pg_catalog.sum(pg_catalog.hashtextextended(j.old, 0)), 0)::pg_catalog.text, \
-              COALESCE(pg_catalog.sum(pg_catalog.hashtextextended(j.new, 0)), 0)::pg_catalog.text \
-             FROM reprieve.journal j WHERE j.xid = pg_catalog.pg_current_xact_id_if_assigned() AND j.statement > $1 GROUP BY 1",
-            &[&from],
-        )
-        .await?;
-    let read = |row: &tokio_postgres::Row, from: usize| -> (i64, i64, String, String) {
-        (row.get(from), row.get(from + 1), row.get(from + 2), row.get(from + 3))
-    };
-    let mut written: BTreeMap<u32, _> = written.iter().map(|row| (row.get::<_, u32>(0), read(row, 1))).collect();
-    let nothing = (0, 0, "0".to_owned(), "0".to_owned());
-    for Part { table, pairs, only_deleted: _ } in parts {
-        let planned = format!(
-            "SELECT pg_catalog.count(*) FILTER (WHERE p.has), pg_catalog.count(*) FILTER (WHERE p.had), \
-              COALESCE(pg_catalog.sum(p.new_hash) FILTER (WHERE p.has), 0)::pg_catalog.text, \
-              COALESCE(pg_catalog.sum(p.old_hash) FILTER (WHERE p.had), 0)::pg_catalog.text FROM {pairs} p"
-        );
-        let planned = read(&work.query_one(&planned, &[]).await?, 0);
-        let done = written.remove(&table.oid).unwrap_or_else(|| nothing.clone());
-        if planned != done {
-            let what = format!(
-                "{} rows were to go and {} to come; {} went and {} came, or they are not the same",
-                planned.0, planned.1, done.0, done.1
-            );
-            return Err(UndoError::Surprise { table: table.shown.clone(), what });
-        }
-    }
-    match written.pop_first() {
-        None => Ok(()),
-        Some((oid, (gone, come, ..))) => {
-            let table = Table::look(work, oid).await?.map_or_else(|| format!("oid {oid}"), |table| table.shown);
-            Err(UndoError::Surprise { table, what: format!("{gone} rows went and {come} came in a table that was not to be touched") })
-        }
-    }
 }

@@ -1,7 +1,7 @@
 //! Random schemas, random rows, random changes through the real journal: a state, a change, its undo, and the same state again; then
 //! the undo of that undo, and the change is there again. A statement that fails is no harm.
 //!
-//! A few dozen cases as part of every run; `REPRIEVE_CASES=3000 cargo nextest run -p reprieve-undo --test random` for more, and
+//! A few dozen cases as part of every run; `REPRIEVE_CASES=3000 cargo test -p reprieve-undo --test random` for more, and
 //! `REPRIEVE_SEED=17 REPRIEVE_CASES=1` to see one again.
 
 use reprieve_testkit::Postgres;
