@@ -410,9 +410,17 @@ async fn a_dropped_gigabyte() -> Result<()> {
     approve_all(&site)?;
     ensure!(is_aside(&site, "large")?, "{}", site.gateway.log());
     let id = newest(&site)?;
-    tokio::time::sleep(Duration::from_secs(5)).await;
-    let since = std::time::Instant::now();
-    site.gateway.json(&["undo", "apply", &id, "--dry-run", "--json"])?;
+    let mut since = std::time::Instant::now();
+    // The snapshot after it may be in the making.
+    while site.gateway.json(&["undo", "apply", &id, "--dry-run", "--json"]).is_err() {
+        ensure!(
+            site.gateway.json(&["undo", "show", &id, "--json"])?["plan"]["because"]
+                .as_str()
+                .is_some_and(|because| because.contains("not kept"))
+        );
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        since = std::time::Instant::now();
+    }
     let looked = since.elapsed();
     site.gateway.operate(&["undo", "apply", &id])?;
     // Between the two records: a second factor has to wait for its time, which is nobody's fault.
