@@ -21,6 +21,18 @@ pub enum Command {
         /// Their TOTP secret, base32.
         totp_secret: String,
     },
+    /// Invites an operator, new or not, to enrol a passkey. Answers `{"operator": …, "secret": …}`, once.
+    Invite {
+        /// The operator.
+        operator: OperatorName,
+    },
+    /// Makes a passkey worthless.
+    RemovePasskey {
+        /// Whose.
+        operator: OperatorName,
+        /// WebAuthn's credential id, base64url.
+        credential: String,
+    },
     /// A new agent, or a new token for one. Answers `{"token": …, "agent": …, "token_id": …}`.
     IssueToken {
         /// The agent.

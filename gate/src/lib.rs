@@ -9,6 +9,8 @@ mod desk;
 mod gate;
 mod holding;
 mod permit;
+mod reception;
+mod records;
 mod spending;
 mod upstream;
 
@@ -17,4 +19,6 @@ pub use coverage::Coverage;
 pub use desk::{Command, Desk, DeskAnswer, DeskError, Revert, SignedCommand, UndoChoice, UndoRequest};
 pub use gate::{Considered, Gate, GateOptions};
 pub use permit::{Approved, Clearance, OpenIntent, Permit, Release};
+pub use reception::{Answering, Assertion, Counter, Invited, NewPasskey, Proposal, Reception, SignIn, SignedIn, SignedOn};
+pub use records::{ChangeView, Changes, EventProof, Looking, RecordQuery, Records, RecordsError, RowView, UndoPreview};
 pub use upstream::{Done, Ran, Running, Upstream};

@@ -89,6 +89,31 @@ pub enum Event {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         by: Option<OperatorName>,
     },
+    /// Somebody may enrol a passkey as this operator: who knows the secret with this digest, once, and in time. A newer invitation
+    /// replaces it.
+    Invited {
+        operator: OperatorName,
+        digest: Digest,
+        expires: Timestamp,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        by: Option<OperatorName>,
+    },
+    /// An operator may sign in and approve with a passkey from now on.
+    PasskeyEnrolled {
+        operator: OperatorName,
+        /// WebAuthn's credential id, base64url.
+        credential: String,
+        /// Its `SubjectPublicKeyInfo`, base64.
+        public_key: String,
+        /// What its owner calls it.
+        label: String,
+        /// The invitation that was used up.
+        invitation: Digest,
+    },
+    /// A passkey counts no more.
+    PasskeyRemoved { operator: OperatorName, credential: String, by: OperatorName },
+    /// An operator signed in to the console.
+    SignedIn { operator: OperatorName, credential: String, peer: String },
     /// An operator proved a second factor; its code can't be used again.
     CodeSpent { operator: OperatorName, step: u64 },
 
@@ -300,6 +325,10 @@ impl Event {
             Self::PolicyActivated { .. } => "policy_activated",
             Self::PolicyRejected { .. } => "policy_rejected",
             Self::OperatorAdded { .. } => "operator_added",
+            Self::Invited { .. } => "invited",
+            Self::PasskeyEnrolled { .. } => "passkey_enrolled",
+            Self::PasskeyRemoved { .. } => "passkey_removed",
+            Self::SignedIn { .. } => "signed_in",
             Self::CodeSpent { .. } => "code_spent",
             Self::TokenIssued { .. } => "token_issued",
             Self::TokenNarrowed { .. } => "token_narrowed",
@@ -344,10 +373,14 @@ impl Event {
             Self::Settled { intent, .. } => Some(format!("settled:{intent}")),
             Self::TokenIssued { token, .. } => Some(format!("token:{token}")),
             Self::OperatorAdded { operator, .. } => Some(format!("operator:{operator}")),
+            Self::PasskeyEnrolled { invitation, .. } => Some(format!("invitation:{invitation}")),
             Self::Started { .. }
             | Self::Stopped
             | Self::PolicyActivated { .. }
             | Self::PolicyRejected { .. }
+            | Self::Invited { .. }
+            | Self::PasskeyRemoved { .. }
+            | Self::SignedIn { .. }
             | Self::TokenNarrowed { .. }
             | Self::TokenRevoked { .. }
             | Self::DecoyPresented { .. }
@@ -388,6 +421,10 @@ impl Event {
             | Self::PolicyActivated { .. }
             | Self::PolicyRejected { .. }
             | Self::OperatorAdded { .. }
+            | Self::Invited { .. }
+            | Self::PasskeyEnrolled { .. }
+            | Self::PasskeyRemoved { .. }
+            | Self::SignedIn { .. }
             | Self::CodeSpent { .. }
             | Self::TokenNarrowed { .. }
             | Self::TokenRevoked { .. }

@@ -20,5 +20,5 @@ pub use id::{AgentName, Digest, Environment, HoldId, IntentId, OperatorName, Ses
 pub use operation::{Action, Operation, Parameters, Principal, Protocol};
 pub use reach::{Reach, TableReach};
 pub use scope::{Pattern, Scope, ScopeError};
-pub use state::{AgentState, HoldState, HoldStatus, Next, OperatorState, State};
+pub use state::{AgentState, HoldState, HoldStatus, InvitationState, Next, OperatorState, PasskeyState, State};
 pub use token::{SCRAM_ITERATIONS, ScramVerifier, Token, TokenError};

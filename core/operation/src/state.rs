@@ -45,6 +45,41 @@ pub struct OperatorState {
     pub public_key: String,
     /// The TOTP secret, sealed by the gateway's master key.
     pub sealed_totp: String,
+    /// Passkeys for the console.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub passkeys: Vec<PasskeyState>,
+}
+
+impl OperatorState {
+    /// Whether they have a key and a second factor for the terminal. Who was invited to the console only has neither.
+    #[must_use]
+    pub fn has_terminal(&self) -> bool {
+        !self.public_key.is_empty()
+    }
+}
+
+/// A passkey as recorded.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PasskeyState {
+    /// WebAuthn's credential id, base64url.
+    pub credential: String,
+    /// Its `SubjectPublicKeyInfo`, base64.
+    pub public_key: String,
+    /// What its owner calls it.
+    pub label: String,
+    /// Since when it counts.
+    pub added: Timestamp,
+}
+
+/// An invitation that nobody has used yet.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct InvitationState {
+    /// The digest of its secret.
+    pub digest: Digest,
+    /// From when on it is void.
+    pub expires: Timestamp,
+    /// Who invited; nobody for the very first.
+    pub by: Option<OperatorName>,
 }
 
 /// Where a hold stands.
@@ -149,6 +184,9 @@ pub struct State {
     pub agents: BTreeMap<AgentName, AgentState>,
     /// Operators.
     pub operators: BTreeMap<OperatorName, OperatorState>,
+    /// Invitations that nobody has used yet, the newest for each operator.
+    #[serde(default)]
+    pub invitations: BTreeMap<OperatorName, InvitationState>,
     /// Whether everything is frozen.
     pub all_frozen: bool,
     /// Agents that are frozen.
@@ -207,7 +245,23 @@ impl State {
             }
             Event::TokenRevoked { token, by: _ } => self.revoke(*token),
             Event::OperatorAdded { operator, public_key, sealed_totp, by: _ } => {
-                self.operators.insert(operator.clone(), OperatorState { public_key: public_key.clone(), sealed_totp: sealed_totp.clone() });
+                let (public_key, sealed_totp) = (public_key.clone(), sealed_totp.clone());
+                self.operators.insert(operator.clone(), OperatorState { public_key, sealed_totp, passkeys: Vec::new() });
+            }
+            Event::Invited { operator, digest, expires, by } => {
+                self.invitations.insert(operator.clone(), InvitationState { digest: *digest, expires: *expires, by: by.clone() });
+            }
+            Event::PasskeyEnrolled { operator, credential, public_key, label, invitation: _ } => {
+                self.invitations.remove(operator);
+                if let Some(state) = self.operators.get_mut(operator) {
+                    let (credential, public_key, label) = (credential.clone(), public_key.clone(), label.clone());
+                    state.passkeys.push(PasskeyState { credential, public_key, label, added: at });
+                }
+            }
+            Event::PasskeyRemoved { operator, credential, by: _ } => {
+                if let Some(state) = self.operators.get_mut(operator) {
+                    state.passkeys.retain(|passkey| passkey.credential != *credential);
+                }
             }
             Event::DecoyPresented { claimed, .. } => {
                 self.frozen.insert(claimed.clone(), "presented a decoy token".to_owned());
@@ -251,6 +305,7 @@ impl State {
             | Event::PolicyActivated { .. }
             | Event::PolicyRejected { .. }
             | Event::CodeSpent { .. }
+            | Event::SignedIn { .. }
             | Event::SessionClosed { .. }
             | Event::SessionRefused { .. }
             | Event::Reads { .. }

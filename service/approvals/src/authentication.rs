@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use ed25519_dalek::{Signature, VerifyingKey};
 use reprieve_gate::{AuditError, Command, DeskError, SignedCommand};
-use reprieve_operation::{Event, OperatorState, Timestamp};
+use reprieve_operation::{Event, OperatorName, OperatorState, Timestamp};
 
 use crate::{
     ApprovalsDesk, TotpSecret,
@@ -21,7 +21,7 @@ impl ApprovalsDesk {
     /// Proves both factors, spends the code, and only then reads the command.
     pub(crate) async fn authenticate(&self, signed: &SignedCommand) -> Result<(Command, Evidence), DeskError> {
         let now = self.clock.now();
-        let operator = self.audit.state().operators.get(&signed.operator).cloned();
+        let operator = self.audit.state().operators.get(&signed.operator).filter(|operator| operator.has_terminal()).cloned();
         let known = operator.is_some();
         let checked = operator.as_ref().unwrap_or(&self.stand_in);
 
@@ -36,7 +36,7 @@ impl ApprovalsDesk {
             (true, Some(_), Some(seconds)) => return Err(DeskError::TooMany { seconds }),
             (true, Some(step), None) => step,
         };
-        match self.spend(signed, step, now).await {
+        match self.spend(&signed.operator, step, now).await {
             Ok(()) => {}
             Err(AuditError::KeyTaken { .. }) => return Err(self.failed(signed, known, Failure::Forged, now)),
             Err(error @ AuditError::Unavailable { .. }) => return Err(refused(error, "")),
@@ -49,8 +49,8 @@ impl ApprovalsDesk {
 
     /// Makes a code, and every older one that would still be accepted, worthless: here, after a restart, and on every
     /// gateway of this ledger.
-    async fn spend(&self, signed: &SignedCommand, step: u64, now: Timestamp) -> Result<(), AuditError> {
-        let spent = |step| Event::CodeSpent { operator: signed.operator.clone(), step };
+    pub(crate) async fn spend(&self, operator: &OperatorName, step: u64, now: Timestamp) -> Result<(), AuditError> {
+        let spent = |step| Event::CodeSpent { operator: operator.clone(), step };
         self.append(spent(step)).await?;
         for older in step_of(now).saturating_sub(1)..step {
             match self.append(spent(older)).await {
@@ -61,7 +61,7 @@ impl ApprovalsDesk {
         Ok(())
     }
 
-    fn second_factor(&self, operator: &OperatorState) -> Option<TotpSecret> {
+    pub(crate) fn second_factor(&self, operator: &OperatorState) -> Option<TotpSecret> {
         let secret = (self.unseal)(&operator.sealed_totp).and_then(|bytes| TotpSecret::from_bytes(bytes).ok());
         if secret.is_none() {
             tracing::error!("an operator's second factor does not open: is this the master key it was sealed with?");

@@ -15,7 +15,10 @@ use serde_json::Value;
 use thiserror::Error;
 use tokio::time::timeout;
 
-use crate::{OperatorKey, TotpSecret, attempts::Attempts, freezing::FreezeKey, holds::GivenAnswer, operators::NewOperator, tokens::Issue};
+use crate::{
+    ConsoleOrigin, OperatorKey, TotpSecret, attempts::Attempts, evidence::Evidence, freezing::FreezeKey, holds::GivenAnswer,
+    operators::NewOperator, reception::Challenges, sessions::Sessions, tokens::Issue,
+};
 
 /// Seals a small value for the ledger. `None`: it can't.
 pub type Seal = Arc<dyn Fn(&[u8]) -> Option<String> + Send + Sync>;
@@ -39,6 +42,8 @@ pub struct DeskOptions {
     pub freeze_key: String,
     /// Takes changes back; none where nothing can be undone.
     pub revert: Option<Arc<dyn Revert>>,
+    /// Where browsers find the console: passkeys count there only.
+    pub console: ConsoleOrigin,
 }
 
 /// Why a desk can't work with its options.
@@ -67,7 +72,11 @@ pub struct ApprovalsDesk {
     revert: Option<Arc<dyn Revert>>,
     /// Checked in place of an operator who doesn't exist, so that the time taken doesn't tell.
     pub(crate) stand_in: OperatorState,
+    /// Where passkeys count.
+    pub(crate) console: ConsoleOrigin,
     attempts: Mutex<Attempts>,
+    sessions: Mutex<Sessions>,
+    challenges: Mutex<Challenges>,
     /// One command at a time: what a command was checked against must still hold when its event is appended.
     turn: tokio::sync::Mutex<()>,
 }
@@ -75,7 +84,7 @@ pub struct ApprovalsDesk {
 impl ApprovalsDesk {
     /// A desk over a ledger.
     pub fn new(audit: Arc<dyn Audit>, clock: Arc<dyn Clock>, options: DeskOptions) -> Result<Self, OptionsError> {
-        let DeskOptions { seal, unseal, scram_salt, systems, freeze_key, revert } = options;
+        let DeskOptions { seal, unseal, scram_salt, systems, freeze_key, revert, console } = options;
         if scram_salt.len() < 16 {
             return Err(OptionsError::ShortSalt);
         }
@@ -85,7 +94,7 @@ impl ApprovalsDesk {
         if unseal(&sealed_totp).as_deref() != Some(nobody.bytes()) {
             return Err(OptionsError::Sealing);
         }
-        let stand_in = OperatorState { public_key: OperatorKey::generate().public_key(), sealed_totp };
+        let stand_in = OperatorState { public_key: OperatorKey::generate().public_key(), sealed_totp, passkeys: Vec::new() };
         Ok(Self {
             audit,
             clock,
@@ -96,14 +105,21 @@ impl ApprovalsDesk {
             freeze_key,
             revert,
             stand_in,
+            console,
             attempts: Mutex::default(),
+            sessions: Mutex::default(),
+            challenges: Mutex::new(Challenges::new()),
             turn: tokio::sync::Mutex::default(),
         })
     }
 
     async fn carry_out(&self, signed: SignedCommand) -> Result<Value, DeskError> {
         let (command, evidence) = self.authenticate(&signed).await?;
-        let by = signed.operator;
+        self.dispatch(command, signed.operator, evidence).await
+    }
+
+    /// Carries out a command of an operator who proved to be one. `evidence` is what is kept of the proof.
+    pub(crate) async fn dispatch(&self, command: Command, by: OperatorName, evidence: Evidence) -> Result<Value, DeskError> {
         tracing::info!(operator = %by, command = name_of(&command), "operator's command");
         // Freezing waits for nobody.
         if let Command::Freeze { agent, reason } = command {
@@ -119,6 +135,8 @@ impl ApprovalsDesk {
             Command::AddOperator { operator, public_key, totp_secret } => {
                 self.add_operator(NewOperator { operator, public_key, totp_secret }, Some(by)).await
             }
+            Command::Invite { operator } => self.invite(operator, by).await,
+            Command::RemovePasskey { operator, credential } => self.remove_passkey(operator, credential, by).await,
             Command::IssueToken { agent, systems, allow, resources, rows_per_hour, on_behalf_of, expires_in_s, parent } => {
                 let lifetime = Duration::from_secs(expires_in_s);
                 self.issue(Issue { agent, systems, allow, resources, rows_per_hour, on_behalf_of, lifetime, parent }, by).await
@@ -158,6 +176,14 @@ impl ApprovalsDesk {
     pub(crate) fn attempts(&self) -> MutexGuard<'_, Attempts> {
         // Counters stay usable whatever happened while they were held.
         self.attempts.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn sessions(&self) -> MutexGuard<'_, Sessions> {
+        self.sessions.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn challenges(&self) -> MutexGuard<'_, Challenges> {
+        self.challenges.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -217,6 +243,8 @@ pub(crate) fn same_name(agent: &AgentName, operator: &OperatorName) -> bool {
 fn name_of(command: &Command) -> &'static str {
     match command {
         Command::AddOperator { .. } => "add_operator",
+        Command::Invite { .. } => "invite",
+        Command::RemovePasskey { .. } => "remove_passkey",
         Command::IssueToken { .. } => "issue_token",
         Command::IssueDecoy { .. } => "issue_decoy",
         Command::Narrow { .. } => "narrow",

@@ -1,14 +1,18 @@
 //! Evidence: what the ledger keeps of an answer, so that anyone with the operator's public key can check it later.
 
 use base64::{Engine as _, engine::general_purpose::STANDARD as BASE64};
-use reprieve_gate::{Command, SignedCommand};
+use reprieve_gate::{Command, SignedCommand, SignedIn};
 use reprieve_operation::Event;
+use serde_json::json;
 use thiserror::Error;
 
-use crate::authentication::is_signed_by;
+use crate::{
+    authentication::is_signed_by,
+    counter::{PasskeyCommand, passkey_evidence},
+};
 
-/// A whole signed command: its Ed25519 signature covers the command's text, which names the hold, the answer, the reason
-/// and the digest of what was shown. Its code is spent, so that it is worth nothing to who reads it.
+/// A whole signed command: its signature, Ed25519 or a passkey's, covers the command's text, which names the hold, the answer, the
+/// reason and the digest of what was shown. Its code or its challenge is spent, so that it is worth nothing to who reads it.
 #[derive(Debug, Clone)]
 pub(crate) struct Evidence(String);
 
@@ -16,6 +20,16 @@ impl Evidence {
     pub(crate) fn of(signed: &SignedCommand) -> Self {
         let json = serde_json::to_vec(signed).expect("a signed command is five texts and numbers");
         Self(BASE64.encode(json))
+    }
+
+    pub(crate) fn of_passkey(signed: &PasskeyCommand) -> Self {
+        let json = serde_json::to_vec(signed).expect("a signed command is texts and numbers");
+        Self(BASE64.encode(json))
+    }
+
+    /// A denial takes no signature: it says which session gave it, and proves nothing.
+    pub(crate) fn of_session(who: &SignedIn) -> Self {
+        Self(BASE64.encode(json!({ "session": who.session }).to_string()))
     }
 
     /// As it is kept in `HoldAnswered::signature`.
@@ -41,23 +55,32 @@ pub enum EvidenceError {
     Differs,
 }
 
-/// Checks that an [`Event::HoldAnswered`] says what the operator with `public_key` signed.
+/// Checks that an [`Event::HoldAnswered`] says what the operator with `public_key` signed: their Ed25519 key, or that of the passkey
+/// that signed, in base64. A denial out of a session was not signed, and is unreadable here.
 pub fn verify_answer(event: &Event, public_key: &str) -> Result<(), EvidenceError> {
     let Event::HoldAnswered { hold, operator, answer, reason, signature, signed } = event else {
         return Err(EvidenceError::NotAnAnswer);
     };
-    let json = BASE64.decode(signature).map_err(|_| EvidenceError::Unreadable)?;
-    let evidence: SignedCommand = serde_json::from_slice(&json).map_err(|_| EvidenceError::Unreadable)?;
-    if !is_signed_by(&evidence, public_key) {
-        return Err(EvidenceError::Signature);
-    }
-    match serde_json::from_str(&evidence.command).map_err(|_| EvidenceError::Unreadable)? {
+    let (by, command) = match passkey_evidence(signature) {
+        Some(evidence) => {
+            let key = BASE64.decode(public_key).map_err(|_| EvidenceError::Unreadable)?;
+            if !evidence.is_signed_by(&key).map_err(|_| EvidenceError::Signature)? {
+                return Err(EvidenceError::Signature);
+            }
+            (evidence.operator, evidence.command)
+        }
+        None => {
+            let json = BASE64.decode(signature).map_err(|_| EvidenceError::Unreadable)?;
+            let evidence: SignedCommand = serde_json::from_slice(&json).map_err(|_| EvidenceError::Unreadable)?;
+            if !is_signed_by(&evidence, public_key) {
+                return Err(EvidenceError::Signature);
+            }
+            (evidence.operator, evidence.command)
+        }
+    };
+    match serde_json::from_str(&command).map_err(|_| EvidenceError::Unreadable)? {
         Command::Answer { hold: its_hold, answer: its_answer, confirm: _, reason: its_reason, signed: its_signed }
-            if evidence.operator == *operator
-                && its_hold == *hold
-                && its_answer == *answer
-                && its_reason.trim() == reason
-                && its_signed == *signed =>
+            if by == *operator && its_hold == *hold && its_answer == *answer && its_reason.trim() == reason && its_signed == *signed =>
         {
             Ok(())
         }

@@ -35,6 +35,12 @@ impl ApprovalsDesk {
         Ok(standing(hold))
     }
 
+    /// Whether an answer would be taken as things stand.
+    pub(crate) fn check_answer(&self, given: &GivenAnswer, by: &OperatorName) -> Result<(), DeskError> {
+        let reason = checked_reason(&given.reason)?;
+        check(&self.audit.state(), given, &reason, by, self.clock.now())
+    }
+
     /// Closes every hold that nobody answered, or used, in time; answers how many. To be called every few seconds.
     pub async fn expire(&self) -> Result<usize, DeskError> {
         self.raise_alarms();

@@ -44,11 +44,12 @@ impl ApprovalsDesk {
 
     /// Two approvals mean two people: neither factor may be another operator's.
     fn check_factors(&self, others: &[OperatorState], key: [u8; 32], secret: &TotpSecret) -> Result<(), DeskError> {
-        if others.iter().any(|other| decoded::<32>(&other.public_key) == Some(key)) {
+        let others = || others.iter().filter(|other| other.has_terminal());
+        if others().any(|other| decoded::<32>(&other.public_key) == Some(key)) {
             return Err(DeskError::Invalid("another operator has this key".to_owned()));
         }
         let shared = |sealed: &str| (self.unseal)(sealed).is_some_and(|bytes| bytes.as_slice().ct_eq(secret.bytes()).into());
-        if others.iter().any(|other| shared(&other.sealed_totp)) {
+        if others().any(|other| shared(&other.sealed_totp)) {
             return Err(DeskError::Invalid("another operator has this second factor".to_owned()));
         }
         Ok(())
@@ -56,7 +57,7 @@ impl ApprovalsDesk {
 }
 
 /// Checks that nobody has the name yet; answers the other operators.
-fn check_name(state: &State, operator: &OperatorName) -> Result<Vec<OperatorState>, DeskError> {
+pub(crate) fn check_name(state: &State, operator: &OperatorName) -> Result<Vec<OperatorState>, DeskError> {
     if state.operators.contains_key(operator) {
         return Err(DeskError::Invalid(format!("there is an operator `{operator}` already")));
     }

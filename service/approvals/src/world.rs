@@ -11,7 +11,7 @@ use reprieve_operation::{
 use serde_json::Value;
 
 use crate::{
-    ApprovalsDesk, DeskOptions, OperatorKey, TotpSecret,
+    ApprovalsDesk, ConsoleOrigin, DeskOptions, OperatorKey, TotpSecret,
     memory::{Hand, Memory},
 };
 
@@ -53,6 +53,7 @@ pub(crate) fn options() -> DeskOptions {
         scram_salt: b"sixteen bytes ok".to_vec(),
         systems: vec![(named("pocket-prod"), named("production")), (named("pocket-staging"), named("staging"))],
         freeze_key: FREEZE_KEY.to_owned(),
+        console: ConsoleOrigin::parse("https://console.test:6443").expect("an origin"),
     }
 }
 

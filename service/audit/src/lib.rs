@@ -9,6 +9,7 @@ mod head_file;
 mod log;
 mod prove;
 mod record;
+mod records;
 mod rows;
 mod verify;
 mod writer;
