@@ -2,9 +2,10 @@
 
 export PATH := $(HOME)/.cargo/bin:$(PATH)
 
-.PHONY: help setup demo test bench conformance fuzz ci
+.PHONY: help setup demo test bench conformance fuzz screenshots ci
 
 FUZZ_SECONDS ?= 60
+SCREENSHOTS ?= target/screenshots
 
 help:            ## this list
 	@grep -E '^[a-z]+: .*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):[^#]*##/  make \1\t/' | expand -t 24
@@ -31,6 +32,10 @@ conformance: setup ## other people's test suites, direct and through Reprieve (C
 
 fuzz: setup      ## every fuzz target, FUZZ_SECONDS each
 	scripts/fuzz.sh $(FUZZ_SECONDS)
+
+screenshots: setup ## every page of the console, both themes, desktop and phone, into SCREENSHOTS
+	cargo build --package reprieve
+	REPRIEVE_SCREENSHOTS=$(abspath $(SCREENSHOTS)) cargo test --package reprieve-tests --test console -- --ignored screenshots
 
 ci: setup        ## what the build machine checks
 	.ci/run

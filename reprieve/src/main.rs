@@ -22,6 +22,7 @@ mod people;
 mod protect;
 mod serve;
 mod settings;
+mod shown;
 mod undo;
 mod vault;
 mod wire;

@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use anyhow::Context as _;
 use reprieve_gate::Audit as _;
-use reprieve_operation::Event;
+use reprieve_operation::{Event, OperatorName};
 use serde_json::json;
 use tokio::{
     net::TcpListener,
@@ -74,10 +74,14 @@ async fn run(as_json: bool, settings: Arc<Settings>) -> anyhow::Result<()> {
     let console = tokio::spawn({
         let mut stopped = stopped.clone();
         let until = async move { drop(stopped.wait_for(|stop| *stop).await) };
-        reprieve_surface_console::serve(operators, keys.tls()?, parts.desk.clone(), until)
+        reprieve_surface_console::serve(operators, keys.tls()?, parts.console.clone(), until)
     });
     let agents = tokio::spawn(parts.postgres.clone().listen(postgres, stopped));
-    say_ready(as_json, &settings);
+    let invited = parts.desk.first_invitation().await.unwrap_or_else(|error| {
+        tracing::warn!(%error, "nobody could be invited to the console");
+        None
+    });
+    say_ready(as_json, &settings, invited.map(|(operator, secret)| (operator, format!("{}/enrol#{secret}", parts.console.origin))));
     let (mut term, mut int) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
     tokio::select! {
         _ = term.recv() => {}
@@ -102,13 +106,21 @@ async fn run(as_json: bool, settings: Arc<Settings>) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn say_ready(as_json: bool, settings: &Settings) {
+/// `enrol` is whom the one-time link is for, and the link: worth nothing without their second factor.
+fn say_ready(as_json: bool, settings: &Settings, enrol: Option<(OperatorName, String)>) {
     let Settings { listen, .. } = settings;
     let line = if as_json {
-        json!({ "ready": true, "listen": { "postgres": listen.postgres.to_string(), "operators": listen.operators.to_string() } })
-            .to_string()
+        let mut ready =
+            json!({ "ready": true, "listen": { "postgres": listen.postgres.to_string(), "operators": listen.operators.to_string() } });
+        if let Some((operator, link)) = enrol {
+            ready["enrol"] = json!({ "operator": operator, "link": link });
+        }
+        ready.to_string()
     } else {
-        format!("Reprieve serves agents on {} and operators on {}. Stop it with Ctrl-C.", listen.postgres, listen.operators)
+        let link = enrol.map_or_else(String::new, |(operator, link)| {
+            format!("\nThe console waits for its first passkey. For {operator}, once, within an hour, with a code of the second factor:\n  {link}")
+        });
+        format!("Reprieve serves agents on {} and operators on {}. Stop it with Ctrl-C.{link}", listen.postgres, listen.operators)
     };
     line_if_read(&line);
 }
@@ -148,7 +160,7 @@ pub(crate) fn check(cli: &Cli, settings: &Settings) -> anyhow::Result<u8> {
         "vault": vault,
         "undo": { "window_s": settings.undo.window.as_secs(), "journal_window_s": settings.undo.journal_window.as_secs(),
                   "journal_bytes": settings.undo.journal_bytes, "lag_s": settings.undo.lag.as_secs() },
-        "not_built_yet": ["http", "mcp", "hook", "sandbox", "console pages", "recovery"],
+        "not_built_yet": ["http", "mcp", "hook", "sandbox", "recovery"],
     });
     if cli.json {
         tell!("{report}")

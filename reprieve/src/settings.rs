@@ -8,6 +8,7 @@ use std::{
 };
 
 use anyhow::{Context as _, bail};
+use reprieve_approvals::ConsoleOrigin;
 use reprieve_operation::{Budget, Environment, SystemName};
 use reprieve_policy::Profile;
 use serde::{Deserialize, Deserializer, de::Error as _};
@@ -24,6 +25,8 @@ pub(crate) struct Settings {
     pub(crate) policy: PolicySettings,
     #[serde(default)]
     pub(crate) hold: Hold,
+    #[serde(default)]
+    pub(crate) console: ConsoleSettings,
     #[serde(default)]
     pub(crate) undo: Undo,
     #[serde(default)]
@@ -119,6 +122,16 @@ impl Default for Hold {
         let hours = |hours: u64| Duration::from_secs(hours * 3600);
         Self { wait: Duration::from_secs(60), expire: hours(72), open: 20, link: "reprieve hold show ".to_owned() }
     }
+}
+
+/// How people reach the console.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct ConsoleSettings {
+    /// `https://HOST` or `https://HOST:PORT` as browsers see it; `https://localhost:PORT` if missing. Passkeys belong to the host.
+    pub(crate) origin: Option<String>,
+    /// Whose gateway it is, in a few words.
+    pub(crate) name: Option<String>,
 }
 
 /// How changes can be taken back.
@@ -239,6 +252,12 @@ impl Settings {
             Some(path) => Ok(self.path(Path::new(path))),
             None => bail!("`ledger.store` is `{}`; this version keeps its ledger in `sqlite:PATH` only", self.ledger.store),
         }
+    }
+
+    /// Where browsers find the console.
+    pub(crate) fn console_origin(&self) -> anyhow::Result<ConsoleOrigin> {
+        let local = || format!("https://localhost:{}", self.listen.operators.port());
+        Ok(ConsoleOrigin::parse(&self.console.origin.clone().unwrap_or_else(local))?)
     }
 
     /// One system by name.

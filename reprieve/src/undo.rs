@@ -302,7 +302,7 @@ fn say_preview(cli: &Cli, found: &[Change], report: Result<Report, UndoError>) -
     }
 }
 
-fn in_words(report: &Report) -> String {
+pub(crate) fn in_words(report: &Report) -> String {
     let tables: Vec<String> = report
         .tables
         .iter()

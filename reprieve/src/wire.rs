@@ -1,21 +1,22 @@
 //! The wiring: which parts there are and how they know each other. A table of contents in code.
 
-use std::{path::Path, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, path::Path, sync::Arc, time::Duration};
 
 use anyhow::Context as _;
 use arc_swap::ArcSwap;
 use reprieve_approvals::{ApprovalsDesk, DeskOptions};
 use reprieve_audit::{AuditLog, AuditOptions, SystemClock};
 use reprieve_gate::{Audit as _, Clock, Gate, GateOptions, Revert};
-use reprieve_operation::Event;
+use reprieve_operation::{Event, SystemName};
 use reprieve_policy::{Policy, Source};
 use reprieve_secrets::resolve;
 use reprieve_store::SqliteStore;
+use reprieve_surface_console::{Console, Shown};
 use reprieve_surface_postgres::{Options, Surface, System, Target, TlsMode};
 use reprieve_undo::{DefinitionsLog, Images, Journal, Keeper, KeeperOptions, Kept, Login, Settler, Undo, UndoOptions, VaultAccess};
 use reprieve_vault::{Location, VaultOptions};
 
-use crate::{keys::Keys, settings::Settings, undo::LedgerHistory};
+use crate::{keys::Keys, settings::Settings, shown::ShownChanges, undo::LedgerHistory};
 
 /// Everything that runs.
 pub(crate) struct Parts {
@@ -27,6 +28,7 @@ pub(crate) struct Parts {
     pub(crate) keepers: Vec<Arc<Keeper>>,
     pub(crate) definitions: Vec<Arc<DefinitionsLog>>,
     pub(crate) settlers: Vec<Arc<Settler>>,
+    pub(crate) console: Arc<Console>,
 }
 
 /// Builds the gateway that the settings describe.
@@ -42,7 +44,8 @@ pub(crate) fn build(settings: &Settings, keys: &Keys) -> anyhow::Result<Parts> {
         link: settings.hold.link.clone(),
     };
     let gate = Arc::new(Gate::new(audit.clone(), clock.clone(), policy.clone(), options));
-    let logins = settings.system.iter().map(|system| Ok((system.name.clone(), login(system, keys)?))).collect::<anyhow::Result<_>>()?;
+    let logins = settings.system.iter().map(|system| Ok((system.name.clone(), login(system, keys)?)));
+    let logins: BTreeMap<SystemName, Login> = logins.collect::<anyhow::Result<_>>()?;
     let history = Arc::new(LedgerHistory::open(&settings.ledger_file()?)?);
     let vault = Arc::new(vault(settings, keys)?);
     let images = Images::new(vault.clone(), history.clone());
@@ -53,6 +56,7 @@ pub(crate) fn build(settings: &Settings, keys: &Keys) -> anyhow::Result<Parts> {
     let definitions = settings.system.iter().map(definitions).collect::<anyhow::Result<Vec<_>>>()?;
     let by_system =
         settings.system.iter().zip(&definitions).map(|(system, definitions)| (system.name.clone(), definitions.clone())).collect();
+    let changes = Arc::new(ShownChanges::new(history.clone(), images.clone(), logins.clone(), settings.undo.window));
     let undo = Arc::new(Undo::new(
         gate.clone(),
         history.clone(),
@@ -89,7 +93,8 @@ pub(crate) fn build(settings: &Settings, keys: &Keys) -> anyhow::Result<Parts> {
         sessions: settings.listen.sessions,
     };
     let postgres = Surface::new(gate.clone(), systems, options).context("cannot start the threads for sessions")?;
-    Ok(Parts { audit, gate, desk, postgres, policy, keepers, definitions, settlers })
+    let console = Arc::new(console(settings, &audit, clock, &desk, changes, policy.clone())?);
+    Ok(Parts { audit, gate, desk, postgres, policy, keepers, definitions, settlers, console })
 }
 
 /// Opens the ledger to append to it.
@@ -116,8 +121,43 @@ pub(crate) fn open_desk(
         systems: settings.system.iter().map(|system| (system.name.clone(), system.environment.clone())).collect(),
         freeze_key: keys.freeze_key()?,
         revert,
+        console: settings.console_origin()?,
     };
     Ok(ApprovalsDesk::new(audit, clock, options)?)
+}
+
+/// The operators' pages.
+fn console(
+    settings: &Settings,
+    audit: &Arc<AuditLog>,
+    clock: Arc<dyn Clock>,
+    desk: &Arc<ApprovalsDesk>,
+    changes: Arc<ShownChanges>,
+    policy: Arc<ArcSwap<Policy>>,
+) -> anyhow::Result<Console> {
+    let folder = settings.path(&settings.policy.directory);
+    let host = settings.listen.host.clone().unwrap_or_else(|| settings.listen.postgres.ip().to_string());
+    Ok(Console {
+        desk: desk.clone(),
+        reception: desk.clone(),
+        counter: desk.clone(),
+        audit: audit.clone(),
+        clock,
+        records: audit.clone(),
+        changes,
+        policy,
+        policy_files: Arc::new(move || read_sources(&folder).map_err(|error| format!("{error:#}"))),
+        origin: settings.console_origin()?.as_str().to_owned(),
+        name: settings.console.name.clone().unwrap_or_else(|| "your gateway".to_owned()),
+        agents_at: format!("{host}:{}", settings.listen.postgres.port()),
+        systems: settings
+            .system
+            .iter()
+            .map(|system| Shown { name: system.name.clone(), environment: system.environment.clone(), kind: "PostgreSQL" })
+            .collect(),
+        hold_expires: settings.hold.expire,
+        undo_window: settings.undo.window,
+    })
 }
 
 /// The connection target of one system, with the agents' login.

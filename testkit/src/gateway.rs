@@ -183,6 +183,23 @@ impl Gateway {
         self.folder().join("keys/tls.crt")
     }
 
+    /// Where browsers find its console.
+    pub fn console(&self) -> String {
+        format!("https://localhost:{}", self.ports.1)
+    }
+
+    /// The one-time link that it printed at its last start.
+    pub fn enrolment_link(&self) -> Result<String> {
+        let text = fs::read_to_string(self.folder().join("serve.out")).context("the gateway printed nothing")?;
+        let ready: Value = serde_json::from_str(text.lines().next().unwrap_or_default()).context("its first line is not JSON")?;
+        ready["enrol"]["link"].as_str().map(str::to_owned).context("nobody is invited")
+    }
+
+    /// The next free code of an operator's second factor. Waits for one if need be.
+    pub fn code(&self, operator: &str) -> Result<String> {
+        self.operators.lock().map_err(|_| poisoned())?.code_of(operator)
+    }
+
     /// What it logged so far.
     pub fn log(&self) -> String {
         fs::read(self.folder().join("serve.log")).map(|bytes| String::from_utf8_lossy(&bytes).into_owned()).unwrap_or_default()

@@ -7,6 +7,7 @@
 
 mod account;
 mod binaries;
+mod browser;
 mod certificate;
 mod gateway;
 mod operators;
@@ -17,6 +18,7 @@ mod template;
 mod workshop;
 
 pub use binaries::Binaries;
+pub use browser::Browser;
 pub use gateway::{EnvironmentBudget, Gateway, GatewayOptions, GuardedSystem};
 pub use port::free_port;
 pub use postgres::{Postgres, PostgresOptions, WalLevel};

@@ -1,24 +1,28 @@
 //! The listener: TLS and HTTP/1.1, one request a connection, everything bounded.
 
-use std::{future::Future, sync::Arc, time::Duration};
+use std::{future::Future, net::IpAddr, sync::Arc, time::Duration};
 
-use axum::Router;
+use axum::{Extension, Router};
 use hyper::server::conn::http1;
 use hyper_util::{
     rt::{TokioIo, TokioTimer},
     service::TowerToHyperService,
 };
-use reprieve_gate::Desk;
 use rustls::ServerConfig;
 use tokio::{
     net::{TcpListener, TcpStream},
-    sync::{OwnedSemaphorePermit, Semaphore},
+    sync::{OwnedSemaphorePermit, Semaphore, watch},
     task::JoinSet,
     time::{sleep, timeout},
 };
 use tokio_rustls::TlsAcceptor;
 
-use crate::routes::router;
+use crate::{
+    door::Peer,
+    feed::{Feed, follow},
+    pages, routes,
+    site::{Console, Site},
+};
 
 /// What bounds a connection.
 #[derive(Debug, Clone, Copy)]
@@ -33,23 +37,28 @@ pub(crate) struct Limits {
 
 impl Limits {
     const STANDARD: Self =
-        Self { connections: 64, read: Duration::from_secs(10), whole: Duration::from_secs(15 * 60), drain: Duration::from_secs(10) };
+        Self { connections: 320, read: Duration::from_secs(10), whole: Duration::from_secs(15 * 60), drain: Duration::from_secs(10) };
 }
 
 /// Serves operators until `shutdown` resolves, then lets running commands finish for a while.
-pub async fn serve(listener: TcpListener, tls: Arc<ServerConfig>, desk: Arc<dyn Desk>, shutdown: impl Future<Output = ()>) {
-    serve_within(Limits::STANDARD, listener, tls, desk, shutdown).await;
+pub async fn serve(listener: TcpListener, tls: Arc<ServerConfig>, console: Arc<Console>, shutdown: impl Future<Output = ()>) {
+    serve_within(Limits::STANDARD, listener, tls, console, shutdown).await;
 }
 
 pub(crate) async fn serve_within(
     limits: Limits,
     listener: TcpListener,
     tls: Arc<ServerConfig>,
-    desk: Arc<dyn Desk>,
+    console: Arc<Console>,
     shutdown: impl Future<Output = ()>,
 ) {
     let acceptor = TlsAcceptor::from(tls);
-    let router = router(desk, limits.read);
+    let (close, closing) = watch::channel(false);
+    let feed = Feed::new();
+    let following = tokio::spawn(follow(feed.clone(), console.clone(), closing.clone()));
+    let desk = console.desk.clone();
+    let site = Arc::new(Site::new(console, feed, closing, limits.read));
+    let router = routes::guarded(routes::router(desk, limits.read).merge(pages::router(site)));
     let room = Arc::new(Semaphore::new(limits.connections));
     let mut connections = JoinSet::new();
     tokio::pin!(shutdown);
@@ -58,8 +67,8 @@ pub(crate) async fn serve_within(
             biased;
             () = &mut shutdown => break,
             Some(_) = connections.join_next() => {}
-            (permit, stream) = accept(&listener, &room) => {
-                let (acceptor, router) = (acceptor.clone(), router.clone());
+            (permit, stream, peer) = accept(&listener, &room) => {
+                let (acceptor, router) = (acceptor.clone(), router.clone().layer(Extension(Peer(peer))));
                 connections.spawn(async move {
                     if timeout(limits.whole, answer(limits, stream, acceptor, router)).await.is_err() {
                         tracing::debug!("an operator's connection took too long");
@@ -70,6 +79,9 @@ pub(crate) async fn serve_within(
         }
     }
     drop(listener);
+    // Streams of events would not end by themselves.
+    close.send_replace(true);
+    following.abort();
     let drained = timeout(limits.drain, async { while connections.join_next().await.is_some() {} }).await;
     if drained.is_err() {
         tracing::warn!(open = connections.len(), "operators' connections are cut off");
@@ -77,11 +89,11 @@ pub(crate) async fn serve_within(
 }
 
 /// Waits for room first: more connections wait in the system's queue, which is bounded too.
-async fn accept(listener: &TcpListener, room: &Arc<Semaphore>) -> (OwnedSemaphorePermit, TcpStream) {
+async fn accept(listener: &TcpListener, room: &Arc<Semaphore>) -> (OwnedSemaphorePermit, TcpStream, IpAddr) {
     let permit = room.clone().acquire_owned().await.expect("nobody closes the semaphore");
     loop {
         match listener.accept().await {
-            Ok((stream, _)) => return (permit, stream),
+            Ok((stream, peer)) => return (permit, stream, peer.ip()),
             Err(error) => {
                 // Out of descriptors, mostly. Without a pause this would be a busy loop.
                 tracing::warn!(%error, "cannot accept an operator's connection");

@@ -1,4 +1,5 @@
-//! What can be asked of the operators' listener. There is no route that takes an agent's credential.
+//! What the command line asks of the operators' listener, and the guard before all of it. There is no route that takes an agent's
+//! credential.
 
 use std::{sync::Arc, time::Duration};
 
@@ -6,7 +7,7 @@ use axum::{
     Json, Router,
     body::{Body, HttpBody as _, to_bytes},
     extract::{Request, State},
-    http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header},
+    http::{HeaderMap, HeaderName, HeaderValue, StatusCode, Uri, header},
     middleware::{Next, from_fn},
     response::{IntoResponse, Response},
     routing::{get, post},
@@ -17,26 +18,13 @@ use serde::{Deserialize, de::DeserializeOwned};
 use serde_json::{Value, json};
 use tokio::time::timeout;
 
-use crate::problem::Problem;
+use crate::{door::POLICY, problem::Problem};
 
-/// Every route: method and path. A test compares the router with it.
-pub const ROUTES: [(&str, &str); 4] = [("GET", "/"), ("GET", "/v1/health"), ("POST", "/v1/commands"), ("POST", "/v1/freeze")];
+/// Every route of the command line: method and path. A test compares the router with it.
+pub const ROUTES: [(&str, &str); 3] = [("GET", "/v1/health"), ("POST", "/v1/commands"), ("POST", "/v1/freeze")];
 
 const LARGEST_BODY: usize = 64 * 1024;
 const FREEZE_KEY: HeaderName = HeaderName::from_static("reprieve-freeze-key");
-
-const PAGE: &str = "Reprieve: the operators' listener.
-
-There are no pages here yet. Operators use the command line:
-
-  reprieve hold list              what waits for a person
-  reprieve hold show ID           what one operation would reach
-  reprieve hold approve ID --confirm NAME
-  reprieve hold deny ID --reason TEXT
-  reprieve freeze --all           stop every agent at once
-
-Each command is signed with your key and takes a code of your second factor. Tokens of agents are worth nothing here.
-";
 
 type SharedDesk = Arc<dyn Desk>;
 
@@ -61,21 +49,26 @@ pub(crate) fn router(desk: SharedDesk, body_timeout: Duration) -> Router {
         carry_out(async move { desk.freeze(&key, request.agent, request.reason).await }).await
     });
     Router::new()
-        .route("/", get(async || PAGE))
         .route("/v1/health", get(async || Json(json!({ "ok": { "listener": "operators" } }))))
         .route("/v1/commands", commands)
         .route("/v1/freeze", freeze)
+        .with_state(desk)
+}
+
+/// Everything that is served, behind the guard.
+pub(crate) fn guarded(router: Router) -> Router {
+    router
         .method_not_allowed_fallback(async || {
             Problem::new(StatusCode::METHOD_NOT_ALLOWED, "no-such-method", "this path takes another method")
         })
         .fallback(async || Problem::new(StatusCode::NOT_FOUND, "no-such-path", "there is nothing here"))
         .layer(from_fn(guard))
-        .with_state(desk)
 }
 
 /// Turns agents away before anything is read, and marks every answer as nothing to keep, frame or guess at.
 async fn guard(request: Request, next: Next) -> Response {
-    let mut response = if carries_agent_credential(request.headers()) {
+    let api = request.uri().path().starts_with("/v1/");
+    let mut response = if carries_agent_credential(request.uri(), request.headers()) {
         Problem::new(
             StatusCode::FORBIDDEN,
             "agents-not-allowed",
@@ -86,9 +79,14 @@ async fn guard(request: Request, next: Next) -> Response {
         next.run(request).await
     };
     let headers = response.headers_mut();
+    if !headers.contains_key(header::CACHE_CONTROL) {
+        headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    }
+    let nothing = "default-src 'none'; frame-ancestors 'none'; base-uri 'none'; form-action 'none'";
     for (name, value) in [
-        (header::CACHE_CONTROL, "no-store"),
-        (header::CONTENT_SECURITY_POLICY, "default-src 'none'; frame-ancestors 'none'; base-uri 'none'; form-action 'none'"),
+        (header::CONTENT_SECURITY_POLICY, if api { nothing } else { POLICY }),
+        (HeaderName::from_static("cross-origin-opener-policy"), "same-origin"),
+        (HeaderName::from_static("cross-origin-resource-policy"), "same-origin"),
         (header::REFERRER_POLICY, "no-referrer"),
         (header::STRICT_TRANSPORT_SECURITY, "max-age=31536000"),
         (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
@@ -100,8 +98,9 @@ async fn guard(request: Request, next: Next) -> Response {
 }
 
 /// A token anywhere, or any `Authorization` at all: operators sign their commands and never send one.
-fn carries_agent_credential(headers: &HeaderMap) -> bool {
-    headers.contains_key(header::AUTHORIZATION)
+fn carries_agent_credential(uri: &Uri, headers: &HeaderMap) -> bool {
+    uri.to_string().contains("rpv_")
+        || headers.contains_key(header::AUTHORIZATION)
         || headers.contains_key(header::PROXY_AUTHORIZATION)
         || headers.values().any(|value| value.as_bytes().windows(4).any(|window| window == b"rpv_"))
 }

@@ -17,8 +17,11 @@ use tokio::{
 };
 use tokio_rustls::{TlsConnector, client::TlsStream};
 
+mod doors;
+mod house;
+
 use crate::{
-    ROUTES,
+    PAGES, ROUTES,
     listener::{Limits, serve_within},
 };
 
@@ -98,7 +101,7 @@ impl World {
         let clerk = Arc::new(Clerk::default());
         let (stop, stopped) = oneshot::channel::<()>();
         let shutdown = async move { drop(stopped.await) };
-        let served = tokio::spawn(serve_within(limits, listener, Arc::new(tls), clerk.clone(), shutdown));
+        let served = tokio::spawn(serve_within(limits, listener, Arc::new(tls), house::console(clerk.clone()), shutdown));
         Self { address, connector: TlsConnector::from(Arc::new(client)), clerk, stop: Some(stop), served }
     }
 
@@ -165,10 +168,9 @@ async fn answers_and_their_statuses() {
 
 #[tokio::test]
 async fn the_routes_are_these_and_no_others() {
-    assert_eq!(ROUTES, [("GET", "/"), ("GET", "/v1/health"), ("POST", "/v1/commands"), ("POST", "/v1/freeze")]);
+    assert_eq!(ROUTES, [("GET", "/v1/health"), ("POST", "/v1/commands"), ("POST", "/v1/freeze")]);
     let world = World::new().await;
-    let paths =
-        ["/", "/v1/health", "/v1/commands", "/v1/freeze", "/v1", "/v1/holds", "/v1/holds/1/approve", "/v1/commands/", "/.git/config"];
+    let paths = ["/v1/health", "/v1/commands", "/v1/freeze", "/v1", "/v1/holds", "/v1/holds/1/approve", "/v1/commands/", "/.git/config"];
     for method in ["GET", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "HEAD", "TRACE", "CONNECT"] {
         for path in paths {
             // HEAD is GET without a body.
@@ -178,8 +180,6 @@ async fn the_routes_are_these_and_no_others() {
             assert_eq!(!refused, known, "{method} {path}: {}", answer.status);
         }
     }
-    let page = world.ask("GET", "/", "", "").await;
-    assert!(page.body.contains("no pages here yet") && page.body.contains("reprieve hold approve"));
     assert_eq!(world.ask("GET", "/v1/health", "", "").await.body, r#"{"ok":{"listener":"operators"}}"#);
 }
 
@@ -207,7 +207,7 @@ async fn agents_are_turned_away_on_every_route() {
         format!("Cookie: token={token}\r\n"),
         format!("Reprieve-Freeze-Key: {token}\r\n"),
     ] {
-        for (method, path) in ROUTES.into_iter().chain([("GET", "/elsewhere")]) {
+        for (method, path) in ROUTES.into_iter().chain(PAGES).chain([("GET", "/elsewhere")]) {
             let headers = format!("Content-Type: application/json\r\n{header}");
             let answer = world.ask(method, path, &headers, &command("hold")).await;
             assert_eq!(answer.status, 403, "{method} {path} {header}");
@@ -221,11 +221,18 @@ async fn agents_are_turned_away_on_every_route() {
 async fn every_answer_has_its_safety_headers_and_allows_no_other_origin() {
     let world = World::new().await;
     let origin = "Origin: https://evil.example\r\nAccess-Control-Request-Method: POST\r\n";
-    for (method, path) in ROUTES.into_iter().chain([("GET", "/elsewhere"), ("OPTIONS", "/v1/freeze")]) {
+    for (method, path) in ROUTES.into_iter().chain(PAGES).chain([("GET", "/elsewhere"), ("OPTIONS", "/v1/freeze")]) {
         let head = world.ask(method, path, origin, "").await.head;
-        for expected in
-            ["cache-control: no-store", "default-src 'none'", "nosniff", "x-frame-options: deny", "no-referrer", "max-age=31536000"]
-        {
+        let content = if path.starts_with("/v1/") { "default-src 'none'" } else { "default-src 'self'" };
+        for expected in [
+            "cache-control: no-store",
+            content,
+            "frame-ancestors 'none'",
+            "nosniff",
+            "x-frame-options: deny",
+            "no-referrer",
+            "max-age=31536000",
+        ] {
             assert!(head.contains(expected), "{method} {path}: {expected}");
         }
         assert!(!head.contains("access-control-allow"), "{method} {path}");

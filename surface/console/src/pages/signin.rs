@@ -1,0 +1,127 @@
+//! Signing in and enrolling: what somebody sees who is not in yet.
+
+use std::sync::Arc;
+
+use axum::{
+    Extension, Json,
+    extract::{Query, State},
+    http::{HeaderMap, StatusCode, header},
+    response::{IntoResponse as _, Response},
+};
+use maud::{Markup, html};
+use reprieve_gate::{NewPasskey, SignIn};
+use serde::{Deserialize, de::DeserializeOwned};
+use serde_json::json;
+
+use crate::{
+    door::{Peer, Posted, Unsigned, browser, cookie, own_path, see_other},
+    frame::document,
+    problem::Problem,
+    site::Site,
+    words::{icon, ours},
+};
+
+#[derive(Deserialize)]
+pub(crate) struct Asked {
+    #[serde(default)]
+    next: String,
+    #[serde(default)]
+    enrolled: String,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Secret {
+    secret: String,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Enrolment {
+    secret: String,
+    code: Option<String>,
+    passkey: NewPasskey,
+}
+
+fn read<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Problem> {
+    let wrong =
+        |error: serde_json::Error| Problem::new(StatusCode::BAD_REQUEST, "malformed", format!("not a request of this path: {error}"));
+    serde_json::from_slice(bytes).map_err(wrong)
+}
+
+fn door(site: &Arc<Site>, title: &str, body: &Markup) -> Markup {
+    let body = html! {
+        (ours(crate::assets::ICONS))
+        main.door id="main" { div.panel {
+            p.brand { (icon("logo")) "Reprieve" }
+            (body)
+            noscript { p.small.c-danger { "Passkeys need JavaScript. The terminal works without: " code { "reprieve hold list" } } }
+        } }
+    };
+    document(site, title, None, false, false, &body)
+}
+
+pub(crate) async fn page(State(site): State<Arc<Site>>, Query(asked): Query<Asked>) -> Response {
+    let next = own_path(&asked.next);
+    let body = html! {
+        h1.door-h { "Sign in to " (site.console.name) }
+        form.stack data-signin data-next=(next) {
+            @if !asked.enrolled.is_empty() { p.small { "Your passkey is enrolled. Sign in with it." } }
+            button.btn.main.block type="submit" { (icon("key")) "Continue with passkey" }
+            (crate::frame::say())
+        }
+        p.small.muted.door-p { "No passwords, so none can be found on a disk. Agents cannot sign in here; they hold tokens." }
+    };
+    door(&site, "Sign in", &body).into_response()
+}
+
+pub(crate) async fn enrol_page(State(site): State<Arc<Site>>) -> Response {
+    let body = html! {
+        h1.door-h { "Give yourself a passkey" }
+        form.stack data-enrol {
+            p { "For operator " b data-who { "…" } "." }
+            div { label.lab for="label" { "Name of this passkey" } input id="label" name="label" type="text" required maxlength="60" placeholder="This laptop, or a phone"; }
+            div data-code hidden { label.lab for="code" { "Code of your second factor" } input id="code" name="code" type="text" inputmode="numeric" pattern="[0-9]{6}" maxlength="6" autocomplete="one-time-code"; }
+            button.btn.main.block type="submit" disabled { (icon("key")) "Make a passkey" }
+            (crate::frame::say())
+        }
+        p.small.muted.door-p { "Keep it on another device than the one agents run on. The invitation works once." }
+    };
+    door(&site, "Give yourself a passkey", &body).into_response()
+}
+
+pub(crate) async fn challenge(State(site): State<Arc<Site>>, _body: Unsigned) -> Response {
+    Json(json!({ "challenge": site.console.reception.challenge() })).into_response()
+}
+
+/// Signs in. Whatever cookie the browser had, the session is a new one.
+pub(crate) async fn sign_in(
+    State(site): State<Arc<Site>>,
+    Extension(Peer(peer)): Extension<Peer>,
+    headers: HeaderMap,
+    Unsigned(body): Unsigned,
+) -> Result<Response, Problem> {
+    let sign_in: SignIn = read(&body)?;
+    let signed_on = site.console.reception.sign_in(sign_in, browser(&headers), peer).await?;
+    let mut response = Json(json!({ "operator": signed_on.operator, "then": "/live" })).into_response();
+    response.headers_mut().insert(header::SET_COOKIE, cookie(Some(&signed_on.secret)));
+    Ok(response)
+}
+
+pub(crate) async fn enrol_begin(State(site): State<Arc<Site>>, Unsigned(body): Unsigned) -> Result<Response, Problem> {
+    let Secret { secret } = read(&body)?;
+    Ok(Json(site.console.reception.invited(&secret)?).into_response())
+}
+
+pub(crate) async fn enrol(State(site): State<Arc<Site>>, Unsigned(body): Unsigned) -> Result<Response, Problem> {
+    let Enrolment { secret, code, passkey } = read(&body)?;
+    let operator = site.console.reception.enrol(&secret, code.as_deref(), passkey).await?;
+    Ok(Json(json!({ "operator": operator })).into_response())
+}
+
+pub(crate) async fn sign_out(State(site): State<Arc<Site>>, posted: Posted) -> Response {
+    site.console.reception.sign_out(&posted.who.session);
+    let mut response = see_other("/signin");
+    response.headers_mut().insert(header::SET_COOKIE, cookie(None));
+    response
+}

@@ -1,0 +1,389 @@
+//! Words and marks: numbers, times, names and statements as people read them.
+//!
+//! What an agent wrote, names of tables included, goes through [`visible`], which draws what can't be seen.
+
+use std::time::Duration;
+
+use maud::{Markup, PreEscaped, html};
+use reprieve_operation::{AgentName, Effect, Environment, Kind, OperatorName, Reach, Timestamp};
+
+/// Blanks in a row from which on they are counted instead of shown: a statement must not hide its end.
+const BLANKS: usize = 40;
+
+/// With a comma for each thousand.
+pub(crate) fn number(number: u64) -> String {
+    let digits = number.to_string();
+    let mut text = String::with_capacity(digits.len() + digits.len() / 3);
+    for (at, digit) in digits.char_indices() {
+        if at > 0 && (digits.len() - at).is_multiple_of(3) {
+            text.push(',');
+        }
+        text.push(digit);
+    }
+    text
+}
+
+/// `1 row`, `2 rows`.
+pub(crate) fn count(count: u64, one: &str, many: &str) -> String {
+    format!("{} {}", number(count), if count == 1 { one } else { many })
+}
+
+/// A number that a sentence begins with.
+pub(crate) fn spelled(count: usize) -> String {
+    const WORDS: [&str; 10] = ["No", "One", "Two", "Three", "Four", "Five", "Six", "Seven", "Eight", "Nine"];
+    WORDS.get(count).map_or_else(|| number(count as u64), |word| (*word).to_owned())
+}
+
+/// Two units: `6 min 42 s`, `71 h 59 min`.
+pub(crate) fn span(duration: Duration) -> String {
+    let seconds = duration.as_secs();
+    match seconds {
+        0..60 => format!("{seconds} s"),
+        60..3_600 => format!("{} min {:02} s", seconds / 60, seconds % 60),
+        3_600..360_000 => format!("{} h {:02} min", seconds / 3_600, seconds / 60 % 60),
+        _ => format!("{} days", seconds / 86_400),
+    }
+}
+
+/// `3 min ago`.
+pub(crate) fn ago(at: Timestamp, now: Timestamp) -> String {
+    match now.since(at).as_secs() {
+        0..5 => "now".to_owned(),
+        seconds @ 5..60 => format!("{seconds} s ago"),
+        seconds @ 60..3_600 => format!("{} min ago", seconds / 60),
+        seconds @ 3_600..172_800 => format!("{} h ago", seconds / 3_600),
+        seconds => format!("{} days ago", seconds / 86_400),
+    }
+}
+
+struct Civil {
+    year: u64,
+    month: u64,
+    day: u64,
+    clock: String,
+}
+
+fn civil(at: Timestamp) -> Civil {
+    // Civil time from days since 1970 (H. Hinnant, "chrono-compatible low-level date algorithms").
+    let (days, seconds) = (at.0 / 86_400_000, at.0 / 1000 % 86_400);
+    let z = days + 719_468;
+    let (era, day_of_era) = (z / 146_097, z % 146_097);
+    let year_of_era = (day_of_era - day_of_era / 1460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
+    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
+    let shifted = (5 * day_of_year + 2) / 153;
+    let month = if shifted < 10 { shifted + 3 } else { shifted - 9 };
+    let year = year_of_era + era * 400 + u64::from(month <= 2);
+    let clock = format!("{:02}:{:02}:{:02}", seconds / 3600, seconds / 60 % 60, seconds % 60);
+    Civil { year, month, day: day_of_year - (153 * shifted + 2) / 5 + 1, clock }
+}
+
+/// `14 May 2026, 14:32:30 UTC`.
+pub(crate) fn utc(at: Timestamp) -> String {
+    const MONTHS: [&str; 12] = ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"];
+    let Civil { year, month, day, clock } = civil(at);
+    let month = usize::try_from(month).ok().and_then(|month| MONTHS.get(month - 1)).unwrap_or(&"?");
+    format!("{day} {month} {year}, {clock} UTC")
+}
+
+fn machine(at: Timestamp) -> String {
+    let Civil { year, month, day, clock } = civil(at);
+    format!("{year:04}-{month:02}-{day:02}T{clock}Z")
+}
+
+/// The time of day, UTC.
+pub(crate) fn clock(at: Timestamp) -> String {
+    civil(at).clock
+}
+
+/// A time as it is read, with the exact one behind it.
+pub(crate) fn time(at: Timestamp, now: Timestamp) -> Markup {
+    html! { time datetime=(machine(at)) title=(utc(at)) { (ago(at, now)) } }
+}
+
+/// A time of day, with the date behind it.
+pub(crate) fn time_of_day(at: Timestamp) -> Markup {
+    html! { time datetime=(machine(at)) title=(utc(at)) { (clock(at)) } }
+}
+
+/// Whether a character could be taken for another or for none.
+fn is_hidden(c: char) -> bool {
+    let harmless = matches!(c, '\n' | '\t' | ' '..='~') || (c.is_alphanumeric() && !c.is_control() && !is_filler(c));
+    !harmless && !matches!(c, '“' | '”' | '„' | '’' | '…' | '–' | '—' | '€' | '£' | '§' | '°' | '•' | '×')
+}
+
+/// Letters by their class that have no shape: Hangul and Khmer fillers.
+fn is_filler(c: char) -> bool {
+    matches!(c, '\u{115F}' | '\u{1160}' | '\u{17B4}' | '\u{17B5}' | '\u{3164}' | '\u{FFA0}')
+}
+
+/// Characters that are drawn because they can't be seen, and runs of blanks that are counted.
+pub(crate) fn hidden(text: &str) -> usize {
+    text.chars().filter(|c| is_hidden(*c)).count() + pieces(text).filter(|piece| matches!(piece, Piece::Blanks(_))).count()
+}
+
+enum Piece<'a> {
+    Plain(&'a str),
+    Blanks(usize),
+    Hidden(char),
+}
+
+fn pieces(text: &str) -> impl Iterator<Item = Piece<'_>> {
+    let mut rest = text;
+    std::iter::from_fn(move || {
+        let first = rest.chars().next()?;
+        let blanks = rest.len() - rest.trim_start_matches([' ', '\t', '\n']).len();
+        if blanks >= BLANKS {
+            rest = &rest[blanks..];
+            return Some(Piece::Blanks(blanks));
+        }
+        if is_hidden(first) {
+            rest = &rest[first.len_utf8()..];
+            return Some(Piece::Hidden(first));
+        }
+        // Short blanks and everything up to the next thing to be drawn.
+        let mut end = blanks.max(first.len_utf8());
+        while let Some(c) = rest[end..].chars().next() {
+            if is_hidden(c) || c == ' ' || c == '\n' || c == '\t' {
+                break;
+            }
+            end += c.len_utf8();
+        }
+        let (plain, after) = rest.split_at(end);
+        rest = after;
+        Some(Piece::Plain(plain))
+    })
+}
+
+/// Text of an agent: escaped, nothing hidden in it, never a link.
+pub(crate) fn visible(text: &str) -> Markup {
+    html! {
+        @for piece in pieces(text) {
+            @match piece {
+                Piece::Plain(plain) => (plain),
+                Piece::Blanks(blanks) => span.esc { "⟨" (blanks) " spaces⟩" },
+                Piece::Hidden(c) => span.esc { "⟨U+" (format!("{:04X}", u32::from(c))) "⟩" },
+            }
+        }
+    }
+}
+
+/// The first line, cut.
+pub(crate) fn line(text: &str) -> Markup {
+    const LONGEST: usize = 160;
+    let first = text.lines().find(|line| !line.trim().is_empty()).unwrap_or_default().trim();
+    let cut: String = first.chars().take(LONGEST).collect();
+    let more = cut.len() < first.len() || text.trim().lines().count() > 1;
+    html! { (visible(&cut)) @if more { " …" } }
+}
+
+pub(crate) fn icon(name: &str) -> Markup {
+    let href = format!("#i-{name}");
+    html! { svg.i aria-hidden="true" { use href=(href) {} } }
+}
+
+pub(crate) fn small_icon(name: &str) -> Markup {
+    let href = format!("#i-{name}");
+    html! { svg.i.s aria-hidden="true" { use href=(href) {} } }
+}
+
+/// How an environment looks: production like nothing else.
+pub(crate) fn environment(environment: &Environment) -> Markup {
+    let class = environment_class(environment);
+    html! { span class={ "env " (class) } { @if environment.is_production() { "Production" } @else { (environment) } } }
+}
+
+pub(crate) fn environment_class(environment: &Environment) -> &'static str {
+    match environment.as_str() {
+        "production" => "prod",
+        "staging" => "stg",
+        _ => "dev",
+    }
+}
+
+/// The rail of a row.
+pub(crate) fn rail(environment: &Environment) -> &'static str {
+    if environment.is_production() { "p" } else { "s" }
+}
+
+pub(crate) fn agent(name: &AgentName, frozen: bool) -> Markup {
+    let link = format!("/agents/{name}");
+    html! { a class={ "agent" @if frozen { " frozen" } } href=(link) { (name) } }
+}
+
+pub(crate) fn person(name: &OperatorName) -> Markup {
+    let initials: String = name.as_str().split(['-', '.', '_']).filter_map(|part| part.chars().next()).take(2).collect();
+    html! { span.who { i aria-hidden="true" { (initials.to_uppercase()) } (name) } }
+}
+
+/// How far something goes, for the eye.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Risk {
+    Read,
+    Write,
+    Wide,
+    Destroy,
+}
+
+impl Risk {
+    pub(crate) fn of(kinds: &[Kind], reach: Option<&Reach>) -> Self {
+        let text = kinds.iter().map(|kind| match kind {
+            Kind::Read => Self::Read,
+            Kind::Write => Self::Write,
+            Kind::Grant => Self::Wide,
+            Kind::Destroy | Kind::Escape | Kind::Unknown => Self::Destroy,
+        });
+        let measured = reach.map(|reach| {
+            if reach.deleted() > 0 || !reach.dropped.is_empty() || !reach.rewritten.is_empty() || !reach.escapes.is_empty() {
+                Self::Destroy
+            } else if reach.touches_catalogs() {
+                Self::Wide
+            } else if reach.rows() > 0 {
+                Self::Write
+            } else {
+                Self::Read
+            }
+        });
+        text.chain(measured).max().unwrap_or(Self::Destroy)
+    }
+
+    pub(crate) fn mark(self, word: &str) -> Markup {
+        let class = match self {
+            Self::Read => "read",
+            Self::Write => "write",
+            Self::Wide => "wide",
+            Self::Destroy => "destroy",
+        };
+        let shape = format!("r-{class}");
+        html! { span class={ "risk " (class) } { (icon(&shape)) (word) } }
+    }
+
+    pub(crate) fn word(self) -> &'static str {
+        match self {
+            Self::Read => "Read",
+            Self::Write => "Write",
+            Self::Wide => "Schema",
+            Self::Destroy => "Destroy",
+        }
+    }
+}
+
+/// The verb of an operation, from its first opinion and what was measured.
+pub(crate) fn verb(effects: &[Effect], reach: Option<&Reach>) -> &'static str {
+    if reach.is_some_and(|reach| !reach.dropped.is_empty()) || effects.iter().any(|effect| matches!(effect, Effect::Drop { .. })) {
+        return "Drop";
+    }
+    if reach.is_some_and(|reach| !reach.rewritten.is_empty()) || effects.iter().any(|effect| matches!(effect, Effect::Rewrite { .. })) {
+        return "Truncate";
+    }
+    if reach.is_some_and(|reach| reach.deleted() > 0) || effects.iter().any(|effect| matches!(effect, Effect::Delete { .. })) {
+        return "Delete";
+    }
+    if effects.iter().any(|effect| matches!(effect, Effect::Grant { .. })) {
+        return "Privileges";
+    }
+    if effects.iter().any(|effect| matches!(effect, Effect::Define { .. })) || reach.is_some_and(Reach::touches_catalogs) {
+        return "Schema";
+    }
+    if reach.is_some_and(|reach| reach.rows() > 0) { "Wide write" } else { "Unknown" }
+}
+
+/// The loss in one sentence, with its numbers marked. `named` is the table that has to be typed.
+pub(crate) fn loss(reach: Option<&Reach>, named: &str) -> Markup {
+    let Some(reach) = reach.filter(|reach| !reach.is_empty()) else {
+        return html! { "Run a statement that could not be measured, so it counts as destroying " span.n { (visible(named)) } };
+    };
+    let about = if reach.estimated { "about " } else { "" };
+    let (verb, main) = if !reach.dropped.is_empty() {
+        ("Drop", html! { span.n { (visible(&reach.dropped[0])) } (others(reach.dropped.len())) })
+    } else if !reach.rewritten.is_empty() {
+        ("Empty or rewrite", html! { span.n { (visible(&reach.rewritten[0])) } (others(reach.rewritten.len())) })
+    } else if reach.rows() > 0 {
+        let (verb, own) = match reach.tables.get(named).or_else(|| reach.tables.values().max_by_key(|rows| rows.rows())) {
+            Some(rows) if rows.deleted > 0 => ("Delete", rows.deleted),
+            Some(rows) if rows.updated > 0 => ("Change", rows.updated),
+            Some(rows) => ("Add", rows.inserted),
+            None => ("Change", reach.rows()),
+        };
+        let name = if reach.tables.contains_key(named) {
+            named
+        } else {
+            reach.tables.iter().max_by_key(|(_, rows)| rows.rows()).map_or(named, |(name, _)| name)
+        };
+        (verb, html! { (about) span.n { (count(own, "row", "rows")) } " of " span.mono { (visible(name)) } })
+    } else if reach.touches_catalogs() {
+        ("Change", html! { "definitions or privileges of " span.n { (visible(named)) } })
+    } else {
+        ("Reach", html! { "outside of the transaction: " span.n { (visible(reach.escapes.first().map_or("", String::as_str))) } })
+    };
+    let own = reach.tables.get(named).or_else(|| reach.tables.values().max_by_key(|rows| rows.rows())).map_or(0, |rows| rows.rows());
+    let rest = reach.rows().saturating_sub(own);
+    let tables = reach.tables.len().saturating_sub(1) as u64;
+    html! {
+        (verb) " " (main)
+        @if rest > 0 { " and " span.n { (count(rest, "row", "rows")) } " in " (count(tables, "table", "tables")) " besides" }
+    }
+}
+
+fn others(all: usize) -> Markup {
+    html! { @if all > 1 { " and " (all - 1) " more" } }
+}
+
+/// The measured effect in a few words.
+pub(crate) fn effect(reach: &Reach) -> Markup {
+    let tables = reach.tables.len() as u64;
+    html! {
+        @if !reach.dropped.is_empty() { b { "drops " (count(reach.dropped.len() as u64, "relation", "relations")) } }
+        @else if !reach.rewritten.is_empty() { b { "rewrites " (count(reach.rewritten.len() as u64, "relation", "relations")) } }
+        @else if reach.rows() > 0 {
+            @if reach.deleted() > 0 { b { (count(reach.rows(), "row", "rows")) } } @else { (count(reach.rows(), "row", "rows")) }
+            @if tables > 1 { br; "in " (count(tables, "table", "tables")) }
+        }
+        @else if reach.touches_catalogs() { "definitions" }
+        @else { "nothing" }
+    }
+}
+
+/// What happened to an operation.
+pub(crate) fn outcome(class: &str, shape: &str, word: &str) -> Markup {
+    html! { span class={ "out " (class) } { (icon(shape)) (word) } }
+}
+
+/// A bar that fills a share, from 0 to 1.
+pub(crate) fn bar(class: &str, share: f64) -> Markup {
+    let width = format!("{:.1}%", share.clamp(0.0, 1.0) * 100.0);
+    html! { svg class={ "barv " (class) } aria-hidden="true" { rect width=(width) height="100%" {} } }
+}
+
+/// Markup that is ours, as it is.
+pub(crate) fn ours(markup: &'static str) -> Markup {
+    PreEscaped(markup.to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_cannot_be_seen_is_drawn_and_markup_is_text() {
+        let check = |text: &str, expected: &str| assert_eq!(visible(text).into_string(), expected, "{text:?}");
+        check("DELETE FROM a; -- ok", "DELETE FROM a; -- ok");
+        check("a\u{202E}b", "a<span class=\"esc\">⟨U+202E⟩</span>b");
+        check("\u{200B}\u{3164}", "<span class=\"esc\">⟨U+200B⟩</span><span class=\"esc\">⟨U+3164⟩</span>");
+        check("<b>x</b>", "&lt;b&gt;x&lt;/b&gt;");
+        check(&format!("a{}b", " ".repeat(214)), "a<span class=\"esc\">⟨214 spaces⟩</span>b");
+        check(&format!("a{}b", "\n".repeat(60)), "a<span class=\"esc\">⟨60 spaces⟩</span>b");
+        check("größe\n  x", "größe\n  x");
+        check("a\u{0}\u{7}", "a<span class=\"esc\">⟨U+0000⟩</span><span class=\"esc\">⟨U+0007⟩</span>");
+        check("e\u{301}", "e<span class=\"esc\">⟨U+0301⟩</span>");
+        assert_eq!(hidden("a\u{202E}b\u{200B}"), 2);
+        assert_eq!(hidden("plain"), 0);
+    }
+
+    #[test]
+    fn numbers_and_times() {
+        assert_eq!((number(0).as_str(), number(41_872).as_str(), number(1_204_551).as_str()), ("0", "41,872", "1,204,551"));
+        assert_eq!(span(Duration::from_secs(402)), "6 min 42 s");
+        assert_eq!(span(Duration::from_secs(71 * 3_600 + 59 * 60)), "71 h 59 min");
+        assert_eq!(utc(Timestamp(1_777_075_200_000)), "25 Apr 2026, 00:00:00 UTC");
+    }
+}
