@@ -87,7 +87,8 @@ async fn guard(request: Request, next: Next) -> Response {
         (header::CONTENT_SECURITY_POLICY, if api { nothing } else { POLICY }),
         (HeaderName::from_static("cross-origin-opener-policy"), "same-origin"),
         (HeaderName::from_static("cross-origin-resource-policy"), "same-origin"),
-        (header::REFERRER_POLICY, "no-referrer"),
+        // Under `no-referrer` a browser would say that our own forms come from nowhere.
+        (header::REFERRER_POLICY, if api { "no-referrer" } else { "same-origin" }),
         (header::STRICT_TRANSPORT_SECURITY, "max-age=31536000"),
         (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
         (header::X_FRAME_OPTIONS, "DENY"),

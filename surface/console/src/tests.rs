@@ -223,16 +223,14 @@ async fn every_answer_has_its_safety_headers_and_allows_no_other_origin() {
     let origin = "Origin: https://evil.example\r\nAccess-Control-Request-Method: POST\r\n";
     for (method, path) in ROUTES.into_iter().chain(PAGES).chain([("GET", "/elsewhere"), ("OPTIONS", "/v1/freeze")]) {
         let head = world.ask(method, path, origin, "").await.head;
-        let content = if path.starts_with("/v1/") { "default-src 'none'" } else { "default-src 'self'" };
-        for expected in [
-            "cache-control: no-store",
-            content,
-            "frame-ancestors 'none'",
-            "nosniff",
-            "x-frame-options: deny",
-            "no-referrer",
-            "max-age=31536000",
-        ] {
+        let (content, referrer) = if path.starts_with("/v1/") {
+            ("default-src 'none'", "no-referrer")
+        } else {
+            ("default-src 'self'", "referrer-policy: same-origin")
+        };
+        for expected in
+            ["cache-control: no-store", content, "frame-ancestors 'none'", "nosniff", "x-frame-options: deny", referrer, "max-age=31536000"]
+        {
             assert!(head.contains(expected), "{method} {path}: {expected}");
         }
         assert!(!head.contains("access-control-allow"), "{method} {path}");
