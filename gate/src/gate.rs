@@ -16,7 +16,7 @@ use std::{
 use arc_swap::ArcSwap;
 use reprieve_operation::{
     Action, Budget, Decision, Effect, Environment, Event, Facts, HoldState, HoldStatus, IntentId, Kind, Operation, Outcome, Principal,
-    Reach, Refusal, Scope, SessionId, State, Terms, Timestamp, Undoability,
+    Reach, Refusal, Scope, SessionId, State, SystemName, Terms, Timestamp, Undoability,
 };
 use reprieve_policy::{DecisionCache, Policy};
 use tokio::sync::watch;
@@ -62,6 +62,8 @@ pub struct Gate {
     judging: Mutex<()>,
     next_intent: AtomicU64,
     next_session: AtomicU64,
+    /// By system: how long a call that destroys for good waits in sight of everybody.
+    windows: HashMap<SystemName, Duration>,
     control: watch::Sender<u64>,
 }
 
@@ -88,8 +90,15 @@ impl Gate {
             judging: Mutex::default(),
             next_intent: AtomicU64::new(next.intent.max(1)),
             next_session: AtomicU64::new(next.session.max(1)),
+            windows: HashMap::new(),
             control: watch::channel(0).0,
         }
+    }
+
+    /// With a window for each of these systems: how long a call that destroys for good waits in sight of everybody.
+    #[must_use]
+    pub fn with_windows(self, windows: HashMap<SystemName, Duration>) -> Self {
+        Self { windows, ..self }
     }
 
     /// Carries one operation that may change something from request to recorded outcome.
@@ -149,7 +158,7 @@ impl Gate {
     /// Decides on text alone, without recording: for reads, which share one record, and for what the client's own transaction
     /// can still take back.
     pub fn consider(&self, operation: &Operation) -> Considered {
-        match self.decide(operation, 0) {
+        match self.decide(operation, 0, Duration::ZERO) {
             Decision::Allow(_) => Considered::Pass,
             Decision::Refuse(refusal) => Considered::Refuse(refusal),
             Decision::Needs(_) if operation.action == Action::InSession && waits_for_commit(operation) => Considered::Pass,
@@ -179,9 +188,9 @@ impl Gate {
         }
     }
 
-    /// Decides under today's facts, with `approvals` people having said yes to exactly this.
-    pub(crate) fn decide(&self, operation: &Operation, approvals: u32) -> Decision {
-        let (facts, scope) = match self.facts(operation, approvals) {
+    /// Decides under today's facts, with `approvals` people having said yes to exactly this, which then waited for `delayed`.
+    pub(crate) fn decide(&self, operation: &Operation, approvals: u32, delayed: Duration) -> Decision {
+        let (facts, scope) = match self.facts(operation, approvals, delayed) {
             Ok(facts) => facts,
             Err(refusal) => return Decision::Refuse(refusal),
         };
@@ -229,11 +238,11 @@ impl Gate {
     /// Whether the policy allows a measured reach as it is.
     pub(crate) fn allows_measured(&self, operation: &Operation, reach: &Reach) -> bool {
         let measured = Operation { reach: Some(reach.clone()), ..operation.clone() };
-        matches!(self.decide(&measured, 0), Decision::Allow(_))
+        matches!(self.decide(&measured, 0, Duration::ZERO), Decision::Allow(_))
     }
 
     /// Today's facts, and the token's scope as it stands.
-    fn facts(&self, operation: &Operation, approvals: u32) -> Result<(Facts, Arc<Scope>), Refusal> {
+    fn facts(&self, operation: &Operation, approvals: u32, delayed: Duration) -> Result<(Facts, Arc<Scope>), Refusal> {
         let now = self.clock.now();
         let agent = &operation.principal.agent;
         let state = self.audit.state();
@@ -245,7 +254,8 @@ impl Gate {
             now,
             frozen: false,
             approvals,
-            delayed: Duration::ZERO,
+            delayed,
+            window: self.windows.get(&operation.system).copied().unwrap_or_default(),
             undoable: undoability(operation.reach.as_ref()),
             budget: self.options.budgets.get(&operation.environment).copied().unwrap_or_default(),
             rows_this_hour: self.spending.rows(agent, now, || state.rows_this_hour(agent, now)),

@@ -99,7 +99,7 @@ impl Gate {
             let hold = match self.find(operation)? {
                 Found::Hold(hold) => *hold,
                 Found::Nothing => {
-                    let needs = match self.decide(operation, 0) {
+                    let needs = match self.decide(operation, 0, Duration::ZERO) {
                         Decision::Allow(terms) => return Ok(Granted::Terms(terms, None)),
                         Decision::Refuse(refusal) => return Err(refusal),
                         // Whether there is a way back shows when it is measured, before it is final.
@@ -125,15 +125,19 @@ impl Gate {
                 }
             };
             match hold.status {
-                HoldStatus::Approved => match self.release(intent, operation, &hold).await? {
-                    Some(granted) => return Ok(granted),
-                    None => continue,
-                },
+                HoldStatus::Approved | HoldStatus::Scheduled if hold.is_ready(self.clock.now()) => {
+                    match self.release(intent, operation, &hold).await? {
+                        Some(granted) => return Ok(granted),
+                        None => continue,
+                    }
+                }
                 HoldStatus::Finished if hold.kept.is_some() => match self.hand_over(&hold, upstream).await? {
                     Some(done) => return Ok(Granted::Delivered(done)),
                     None => continue,
                 },
-                HoldStatus::Waiting | HoldStatus::Released => {}
+                HoldStatus::Waiting | HoldStatus::Approved | HoldStatus::Released => {}
+                // Nobody waits for days.
+                HoldStatus::Scheduled => return Err(self.held(&hold)),
                 HoldStatus::Denied | HoldStatus::Expired | HoldStatus::Finished => return Err(denied(&hold)),
             }
             let refusal = self.held(&hold);
@@ -225,7 +229,7 @@ impl Gate {
     async fn release(&self, intent: &mut OpenIntent, operation: &mut Operation, hold: &HoldState) -> Result<Option<Granted>, Refusal> {
         let approvals = hold.counted_approvals();
         operation.reach.clone_from(&hold.reach);
-        let terms = match self.decide(operation, approvals) {
+        let terms = match self.decide(operation, approvals, hold.delayed(self.clock.now())) {
             Decision::Allow(terms) => terms,
             Decision::Refuse(refusal) => return Err(refusal),
             Decision::Needs(needs) => {
@@ -295,7 +299,14 @@ impl Gate {
         Refusal {
             kind: RefusalKind::Held,
             rule: hold.needs.rule.clone(),
-            reason: hold.needs.reason.clone(),
+            reason: match (hold.status, hold.due) {
+                (HoldStatus::Scheduled, Some(due)) => {
+                    let minutes = due.since(self.clock.now()).as_secs().div_ceil(60);
+                    let left = if minutes > 120 { format!("{} hours", minutes.div_ceil(60)) } else { format!("{minutes} minutes") };
+                    format!("it was approved, and is carried out in {left} unless somebody cancels it")
+                }
+                _ => hold.needs.reason.clone(),
+            },
             remedy: hold.needs.remedy.clone(),
             hold: Some(hold.hold),
             reach: hold.reach.clone(),
@@ -306,7 +317,8 @@ impl Gate {
     #[must_use]
     pub fn unattended(&self) -> Vec<HoldState> {
         let state = self.audit.state();
-        let ready = |hold: &&HoldState| hold.status == HoldStatus::Approved && hold.action == Action::SelfContained;
+        let now = self.clock.now();
+        let ready = |hold: &&HoldState| hold.is_ready(now) && hold.action == Action::SelfContained;
         state.holds.values().filter(ready).filter(|hold| !self.holding.is_waited_for(hold.hold)).cloned().collect()
     }
 
@@ -319,8 +331,7 @@ impl Gate {
     /// Denies holds that nobody answered in time.
     pub fn expire_holds(&self) {
         let now = self.clock.now();
-        let late: Vec<HoldId> =
-            self.audit.state().holds.values().filter(|hold| hold.is_open() && hold.expires <= now).map(|hold| hold.hold).collect();
+        let late: Vec<HoldId> = self.audit.state().holds.values().filter(|hold| hold.is_over(now)).map(|hold| hold.hold).collect();
         for hold in late {
             self.note(Event::HoldExpired { hold });
         }
@@ -358,6 +369,10 @@ fn confirm_name(operation: &Operation) -> String {
         let lost = |rows: &TableReach| (rows.deleted, rows.updated, rows.inserted);
         reach.tables.iter().max_by_key(|(_, rows)| lost(rows)).map(|(name, _)| name.clone())
     });
+    if let Some(found) = reach.and_then(|reach| reach.found.first()) {
+        // The name as the provider knows it, else the id: the whole of it, dots and all.
+        return found.name.clone().unwrap_or_else(|| found.resource.split_once('/').map_or(&*found.resource, |(_, id)| id).to_owned());
+    }
     let name = by_text.or(gone).or(largest).unwrap_or_else(|| operation.system.to_string());
     name.rsplit('.').next().unwrap_or(&name).to_owned()
 }

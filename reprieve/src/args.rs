@@ -51,6 +51,15 @@ pub(crate) enum Command {
     /// Operations that wait for a person.
     #[command(subcommand)]
     Hold(Hold),
+    /// Variables for a shell whose tools go through the gateway. Reads the agent's token from REPRIEVE_TOKEN.
+    #[command(after_help = "Example: eval \"$(REPRIEVE_TOKEN=rpv_… reprieve env --agent cursor-staging)\"")]
+    Env {
+        #[arg(long)]
+        agent: AgentName,
+    },
+    /// What was approved and waits in sight of everybody before it is carried out.
+    #[command(subcommand)]
+    Schedule(Schedule),
     /// What agents changed, and the way back.
     #[command(subcommand)]
     Undo(Undo),
@@ -233,6 +242,33 @@ pub(crate) enum Hold {
     Deny {
         id: HoldId,
         #[arg(long)]
+        reason: String,
+        #[command(flatten)]
+        by: As,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Schedule {
+    /// What is carried out when.
+    List,
+    /// Don't carry it out. Any operator may, also the one who approved it.
+    #[command(after_help = "Example: reprieve schedule cancel H-17 --reason 'that volume is production'")]
+    Cancel {
+        id: HoldId,
+        #[arg(long)]
+        reason: String,
+        #[command(flatten)]
+        by: As,
+    },
+    /// Carry it out now. Takes another operator than the one who approved it.
+    #[command(after_help = "Example: reprieve schedule run H-17 --confirm pocket-db-data --as jonas")]
+    Run {
+        id: HoldId,
+        /// The resource's name, typed.
+        #[arg(long)]
+        confirm: Option<String>,
+        #[arg(long, default_value = "")]
         reason: String,
         #[command(flatten)]
         by: As,

@@ -234,6 +234,7 @@ fn facts(settings: &Settings, environment: &Environment) -> Facts {
         frozen: false,
         approvals: 0,
         delayed: Duration::ZERO,
+        window: Duration::ZERO,
         undoable: Undoability::None,
         budget: settings.budget.get(environment).copied().unwrap_or_default(),
         rows_this_hour: 0,

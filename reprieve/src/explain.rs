@@ -70,6 +70,7 @@ fn verdict(settings: &Settings, policy: &Policy, text: &str, system: Option<&str
         frozen: false,
         approvals: 0,
         delayed: Duration::ZERO,
+        window: Duration::ZERO,
         undoable: Undoability::None,
         budget: settings.budget.get(environment).copied().unwrap_or_default(),
         rows_this_hour: 0,

@@ -10,8 +10,11 @@ use std::{
 
 use anyhow::Context as _;
 use base64::{Engine as _, engine::general_purpose::STANDARD as BASE64};
+use reprieve_audit::SystemClock;
+use reprieve_gate::Clock as _;
 use reprieve_ledger::Signer;
 use reprieve_secrets::{MasterKey, SecretsStore};
+use reprieve_surface_http::Authority;
 use reprieve_vault::VaultKey;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject as _};
 use sha2::{Digest as _, Sha256};
@@ -55,6 +58,7 @@ impl Keys {
         if !self.file("vault.key").exists() {
             write_new(&self.file("vault.key"), BASE64.encode(rand::random::<[u8; 32]>()).as_bytes())?;
         }
+        self.authority()?;
         if !self.file("tls.crt").exists() {
             let names = vec![host.to_owned(), "localhost".to_owned(), "127.0.0.1".to_owned(), "::1".to_owned()];
             let made = rcgen::generate_simple_self_signed(names).context("cannot make a certificate")?;
@@ -111,6 +115,23 @@ impl Keys {
         }
         let bytes = BASE64.decode(self.text("vault.key")?).ok().and_then(|bytes| <[u8; 32]>::try_from(bytes).ok());
         Ok(VaultKey::from_bytes(&bytes.context("vault.key is not 32 bytes in base64")?))
+    }
+
+    /// The local certificate authority, whose certificate agents' tools trust. Made where it is missing: older folders have none.
+    pub(crate) fn authority(&self) -> anyhow::Result<Authority> {
+        if !self.file("ca.key").exists() {
+            let (certificate, key) = Authority::make(SystemClock.now())?;
+            let made =
+                write_new(&self.file("ca.key"), key.as_bytes()).and_then(|()| write_new(&self.file("ca.crt"), certificate.as_bytes()));
+            // Another process may have been first.
+            made.or_else(|error| if self.file("ca.key").exists() { Ok(()) } else { Err(error) })?;
+        }
+        Ok(Authority::open(&self.text("ca.crt")?, &self.text("ca.key")?)?)
+    }
+
+    /// The authority's certificate.
+    pub(crate) fn authority_file(&self) -> PathBuf {
+        self.file("ca.crt")
     }
 
     pub(crate) fn operator_key(&self, operator: &str) -> PathBuf {

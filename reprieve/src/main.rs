@@ -13,6 +13,7 @@ mod args;
 mod calls;
 mod curl;
 mod demo;
+mod environment;
 mod explain;
 mod init;
 mod keys;
@@ -21,6 +22,7 @@ mod operator;
 mod people;
 mod protect;
 mod serve;
+mod services;
 mod settings;
 mod shown;
 mod undo;
@@ -82,6 +84,8 @@ fn run(cli: &Cli) -> anyhow::Result<u8> {
         Command::Secret(secret) => people::secret(cli, &settings, secret),
         Command::Agent(agent) => people::agent(cli, &settings, agent),
         Command::Operator(operator) => people::operator(cli, &settings, operator),
+        Command::Env { agent } => environment::environment(cli, &settings, agent),
+        Command::Schedule(schedule) => people::schedule(cli, &settings, schedule),
         Command::Hold(hold) => people::hold(cli, &settings, hold),
         Command::Freeze(freeze) => people::freeze(cli, &settings, freeze),
         Command::Thaw(thaw) => people::thaw(cli, &settings, thaw),

@@ -9,11 +9,11 @@ use reprieve_secrets::{Secret as Sealed, SecretName};
 use serde_json::{Value, json};
 
 use crate::{
-    args::{Agent, As, Cli, Freeze, Hold, Operator, Secret, Thaw},
+    args::{Agent, As, Cli, Freeze, Hold, Operator, Schedule, Secret, Thaw},
     keys::Keys,
     ledger::read_state,
     operator::{enrol, send},
-    settings::{Settings, parse_duration},
+    settings::{Settings, SystemKind, parse_duration},
 };
 
 fn say(cli: &Cli, value: &Value, text: &str) {
@@ -104,9 +104,12 @@ fn issued(cli: &Cli, settings: &Settings, mut answer: Value, system: &str) -> an
     let text =
         |name: &str| answer.get(name).and_then(Value::as_str).map(str::to_owned).with_context(|| format!("the answer has no `{name}`"));
     let (token, agent) = (text("token")?, text("agent")?);
-    let address = settings.listen.postgres;
-    let host = settings.listen.host.clone().unwrap_or_else(|| address.ip().to_string());
-    let url = format!("postgres://{agent}:{token}@{host}:{}/{system}", address.port());
+    let listen = &settings.listen;
+    let host = |address: std::net::SocketAddr| listen.host.clone().unwrap_or_else(|| address.ip().to_string());
+    let url = match settings.system(system).map_or(SystemKind::Postgres, |system| system.kind) {
+        SystemKind::Postgres => format!("postgres://{agent}:{token}@{}:{}/{system}", host(listen.postgres), listen.postgres.port()),
+        SystemKind::Http => format!("http://{agent}:{token}@{}:{}", host(listen.http), listen.http.port()),
+    };
     answer["url"] = json!(url);
     say(cli, &answer, &format!("Token (shown once)  {token}\nURL                 {url}"));
     Ok(0)
@@ -217,10 +220,36 @@ fn answer(
     let command = Command::Answer { hold: id, answer, confirm, reason: reason.to_owned(), signed: hold.digest_to_sign(answer) };
     let said = send(settings, by, &command)?;
     let text = match answer {
+        Answer::Approve if said["status"] == "scheduled" => "Approved. It is carried out when its window ends: `reprieve schedule list`.",
         Answer::Approve => "Approved. It runs once, if it still reaches no further.",
         Answer::Deny => "Denied. The agent gets to read the reason.",
     };
     done(cli, &said, text)
+}
+
+/// `reprieve schedule`: what was approved and waits in sight of everybody.
+pub(crate) fn schedule(cli: &Cli, settings: &Settings, schedule: &Schedule) -> anyhow::Result<u8> {
+    match schedule {
+        Schedule::List => {
+            let state = read_state(settings)?;
+            let mut waiting: Vec<&HoldState> = state.holds.values().filter(|hold| hold.status == HoldStatus::Scheduled).collect();
+            waiting.sort_by_key(|hold| hold.due);
+            if cli.json {
+                tell!("{}", json!({ "scheduled": waiting }));
+                return Ok(0);
+            }
+            if waiting.is_empty() {
+                tell!("Nothing is scheduled.");
+            }
+            for hold in waiting {
+                let due = hold.due.map(time).unwrap_or_default();
+                tell!("{:<6} {due} UTC  {:<16} {:<14} {}", hold.hold.to_string(), hold.agent, hold.system, headline(hold));
+            }
+            Ok(0)
+        }
+        Schedule::Cancel { id, reason, by } => answer(cli, settings, *id, Answer::Deny, None, reason, by),
+        Schedule::Run { id, confirm, reason, by } => answer(cli, settings, *id, Answer::Approve, confirm.clone(), reason, by),
+    }
 }
 
 fn find(holds: &std::collections::BTreeMap<HoldId, HoldState>, id: HoldId) -> anyhow::Result<&HoldState> {
@@ -231,6 +260,7 @@ fn status(hold: &HoldState) -> &'static str {
     match hold.status {
         HoldStatus::Waiting => "waiting",
         HoldStatus::Approved => "approved",
+        HoldStatus::Scheduled => "scheduled",
         HoldStatus::Denied => "denied",
         HoldStatus::Expired => "expired",
         HoldStatus::Released => "running",
@@ -278,7 +308,16 @@ fn show(hold: &HoldState) {
             tell!("    {table:<34} deleted {:>10}  updated {:>10}  inserted {:>10}", rows.deleted, rows.updated, rows.inserted);
         }
     }
-    tell!("  undo         not possible: what is approved is final");
+    for found in hold.reach.iter().flat_map(|reach| &reach.found) {
+        tell!("  {}", visible(&found.to_string()));
+    }
+    if let Some(due) = hold.due {
+        tell!("  carried out  {} UTC, unless somebody cancels it: reprieve schedule cancel {}", time(due), hold.hold);
+    } else if !hold.needs.delay.is_zero() {
+        tell!("  then waits   {}, in sight of everybody", human(hold.needs.delay));
+    }
+    let final_now = hold.reach.as_ref().is_none_or(|reach| !reach.is_undoable());
+    tell!("  undo         {}", if final_now { "not possible: what is approved is final" } else { "possible: reprieve undo" });
     tell!("  expires      {} from opening", human(hold.expires.since(hold.opened)));
     tell!("  statement    (written by the agent)");
     for line in visible(&hold.text).lines() {

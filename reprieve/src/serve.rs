@@ -30,6 +30,7 @@ pub(crate) fn serve(cli: &Cli, settings: Settings) -> anyhow::Result<u8> {
 async fn run(as_json: bool, settings: Arc<Settings>) -> anyhow::Result<()> {
     let bind = |address| async move { TcpListener::bind(address).await.with_context(|| format!("cannot listen on {address}")) };
     let postgres = bind(settings.listen.postgres).await?;
+    let http = if settings.services().next().is_some() { Some(bind(settings.listen.http).await?) } else { None };
     let operators = bind(settings.listen.operators).await?;
     let keys = Keys::of(&settings);
     let parts = Arc::new(wire::build(&settings, &keys)?);
@@ -76,6 +77,10 @@ async fn run(as_json: bool, settings: Arc<Settings>) -> anyhow::Result<()> {
         let until = async move { drop(stopped.wait_for(|stop| *stop).await) };
         reprieve_surface_console::serve(operators, keys.tls()?, parts.console.clone(), until)
     });
+    let callers = parts.http.clone().zip(http).map(|(surface, listener)| {
+        tokio::spawn(surface.clone().attend());
+        tokio::spawn(surface.listen(listener, stopped.clone()))
+    });
     let agents = tokio::spawn(parts.postgres.clone().listen(postgres, stopped));
     let invited = parts.desk.first_invitation().await.unwrap_or_else(|error| {
         tracing::warn!(%error, "nobody could be invited to the console");
@@ -92,13 +97,20 @@ async fn run(as_json: bool, settings: Arc<Settings>) -> anyhow::Result<()> {
     stop.send_replace(true);
     let _accepting_ended = agents.await;
     let _console_ended = console.await;
+    if let Some(callers) = callers {
+        let _accepting_ended = callers.await;
+    }
+    let calls = || parts.http.as_ref().map_or(0, |surface| surface.running());
     let drained = tokio::time::timeout(DRAIN, async {
-        while parts.postgres.open_sessions() > 0 {
+        while parts.postgres.open_sessions() + calls() > 0 {
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
     });
     if drained.await.is_err() {
-        tracing::warn!(sessions = parts.postgres.open_sessions(), "sessions are cut off");
+        tracing::warn!(sessions = parts.postgres.open_sessions(), requests = calls(), "sessions are cut off");
+    }
+    if let Some(surface) = &parts.http {
+        surface.flush();
     }
     let _recorded = parts.audit.append(Event::Stopped).await;
     let audit = parts.audit.clone();
@@ -110,8 +122,8 @@ async fn run(as_json: bool, settings: Arc<Settings>) -> anyhow::Result<()> {
 fn say_ready(as_json: bool, settings: &Settings, enrol: Option<(OperatorName, String)>) {
     let Settings { listen, .. } = settings;
     let line = if as_json {
-        let mut ready =
-            json!({ "ready": true, "listen": { "postgres": listen.postgres.to_string(), "operators": listen.operators.to_string() } });
+        let http = settings.services().next().map(|_| listen.http.to_string());
+        let mut ready = json!({ "ready": true, "listen": { "postgres": listen.postgres.to_string(), "http": http, "operators": listen.operators.to_string() } });
         if let Some((operator, link)) = enrol {
             ready["enrol"] = json!({ "operator": operator, "link": link });
         }
@@ -131,7 +143,17 @@ pub(crate) fn check(cli: &Cli, settings: &Settings) -> anyhow::Result<u8> {
     let policy = wire::read_policy(settings)?;
     let mut systems = Vec::new();
     let mut missing = 0;
-    for system in &settings.system {
+    for system in settings.services() {
+        let found = match crate::services::open(settings, system, &keys) {
+            Ok(_) => json!({ "hosts": system.hosts, "provider": system.provider }),
+            Err(error) => {
+                missing += 1;
+                json!({ "error": format!("{error:#}") })
+            }
+        };
+        systems.push(json!({ "name": system.name, "environment": system.environment, "url": system.url, "target": found }));
+    }
+    for system in settings.databases() {
         let target = wire::target(system, &keys);
         missing += u32::from(target.is_err());
         let found = match &target {
@@ -152,7 +174,7 @@ pub(crate) fn check(cli: &Cli, settings: &Settings) -> anyhow::Result<u8> {
     let report = json!({
         "profile": policy.profile().to_string(),
         "policy_digest": policy.digest(),
-        "listen": { "postgres": settings.listen.postgres, "operators": settings.listen.operators },
+        "listen": { "postgres": settings.listen.postgres, "http": settings.listen.http, "operators": settings.listen.operators },
         "ledger": settings.ledger.store,
         "head": settings.path(&settings.ledger.head),
         "hold": { "wait_s": settings.hold.wait.as_secs(), "expire_s": settings.hold.expire.as_secs() },
@@ -160,7 +182,7 @@ pub(crate) fn check(cli: &Cli, settings: &Settings) -> anyhow::Result<u8> {
         "vault": vault,
         "undo": { "window_s": settings.undo.window.as_secs(), "journal_window_s": settings.undo.journal_window.as_secs(),
                   "journal_bytes": settings.undo.journal_bytes, "lag_s": settings.undo.lag.as_secs() },
-        "not_built_yet": ["http", "mcp", "hook", "sandbox", "recovery"],
+        "not_built_yet": ["mcp", "hook", "sandbox", "recovery"],
     });
     if cli.json {
         tell!("{report}")

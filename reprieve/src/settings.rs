@@ -50,6 +50,8 @@ pub(crate) struct Settings {
 #[serde(deny_unknown_fields, default)]
 pub(crate) struct Listen {
     pub(crate) postgres: SocketAddr,
+    /// Agents' proxy; not listened on where no system is of the kind `http`.
+    pub(crate) http: SocketAddr,
     pub(crate) operators: SocketAddr,
     /// PostgreSQL sessions at a time.
     pub(crate) sessions: usize,
@@ -60,7 +62,7 @@ pub(crate) struct Listen {
 impl Default for Listen {
     fn default() -> Self {
         let local = |port| SocketAddr::from(([127, 0, 0, 1], port));
-        Self { postgres: local(6432), operators: local(6443), sessions: 2_000, host: None }
+        Self { postgres: local(6432), http: local(6480), operators: local(6443), sessions: 2_000, host: None }
     }
 }
 
@@ -115,12 +117,15 @@ pub(crate) struct Hold {
     pub(crate) open: usize,
     /// What a hold's id is appended to, for people.
     pub(crate) link: String,
+    /// How long what destroys for good in a service waits after its approval, in sight of everybody, before it is carried out.
+    #[serde(deserialize_with = "duration")]
+    pub(crate) delay: Duration,
 }
 
 impl Default for Hold {
     fn default() -> Self {
         let hours = |hours: u64| Duration::from_secs(hours * 3600);
-        Self { wait: Duration::from_secs(60), expire: hours(72), open: 20, link: "reprieve hold show ".to_owned() }
+        Self { wait: Duration::from_secs(60), expire: hours(72), open: 20, link: "reprieve hold show ".to_owned(), delay: hours(48) }
     }
 }
 
@@ -203,7 +208,8 @@ pub(crate) struct System {
     /// Unknown counts as production.
     #[serde(default = "Environment::production")]
     pub(crate) environment: Environment,
-    /// `env:NAME`, `secret:NAME` or `file:PATH`.
+    /// A database's connection URL as `env:NAME`, `secret:NAME` or `file:PATH`; for a service, where it really is.
+    #[serde(default)]
     pub(crate) url: String,
     /// An administrator's login for `protect`, named in the same way; `url` if missing. Agents never get it.
     pub(crate) admin: Option<String>,
@@ -213,6 +219,24 @@ pub(crate) struct System {
     /// Lets agents in although what their login role does can't be bounded. Never for anything that matters.
     #[serde(default)]
     pub(crate) run_with_unbounded_role: bool,
+    /// Of a service: which catalog tells what its calls do.
+    pub(crate) provider: Option<String>,
+    /// Of a service: its hosts, `api.example.com` or `*.example.com`.
+    #[serde(default)]
+    pub(crate) hosts: Vec<String>,
+    /// Of a service: the real credential, as `env:NAME`, `secret:NAME` or `file:PATH`.
+    pub(crate) credential: Option<String>,
+    /// How it is presented: `bearer`, `basic`, `header:NAME` or `query:NAME`.
+    #[serde(rename = "as")]
+    pub(crate) presented: Option<String>,
+    /// Of a service: a PEM file with its own authorities, instead of the public ones.
+    pub(crate) ca: Option<PathBuf>,
+    /// Of a service: networks that are not public and may be reached, `10.0.0.0/8`.
+    #[serde(default)]
+    pub(crate) networks: Vec<String>,
+    /// Of a service: its own `hold.delay`.
+    #[serde(default, deserialize_with = "some_duration")]
+    pub(crate) delay: Option<Duration>,
 }
 
 /// What sort of system it is.
@@ -220,6 +244,26 @@ pub(crate) struct System {
 #[serde(rename_all = "lowercase")]
 pub(crate) enum SystemKind {
     Postgres,
+    Http,
+}
+
+impl System {
+    /// Whether it has what its kind needs, and nothing that only another kind knows.
+    fn check(&self) -> anyhow::Result<()> {
+        let of_a_service = self.provider.is_some()
+            || !self.hosts.is_empty()
+            || self.credential.is_some()
+            || self.presented.is_some()
+            || self.ca.is_some()
+            || !self.networks.is_empty()
+            || self.delay.is_some();
+        match self.kind {
+            SystemKind::Postgres if self.url.is_empty() => bail!("the system `{}` has no `url`", self.name),
+            SystemKind::Postgres if of_a_service => bail!("the system `{}` is a database and has settings of a service", self.name),
+            SystemKind::Http if self.admin.is_some() => bail!("the system `{}` is a service and has an `admin`", self.name),
+            SystemKind::Postgres | SystemKind::Http => Ok(()),
+        }
+    }
 }
 
 fn measure_limit() -> u64 {
@@ -238,7 +282,18 @@ impl Settings {
         if let Some(pair) = names.windows(2).find(|pair| pair[0] == pair[1]) {
             bail!("two systems are called `{}` in {}", pair[0], path.display());
         }
+        settings.system.iter().try_for_each(System::check).with_context(|| format!("the settings in {} are not right", path.display()))?;
         Ok(settings)
+    }
+
+    /// The databases.
+    pub(crate) fn databases(&self) -> impl Iterator<Item = &System> {
+        self.system.iter().filter(|system| system.kind == SystemKind::Postgres)
+    }
+
+    /// The services.
+    pub(crate) fn services(&self) -> impl Iterator<Item = &System> {
+        self.system.iter().filter(|system| system.kind == SystemKind::Http)
     }
 
     /// A path of the file, from where the program runs.
@@ -276,6 +331,10 @@ fn profile<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Profile, D::Err
 fn duration<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
     let text = String::deserialize(deserializer)?;
     parse_duration(&text).map_err(D::Error::custom)
+}
+
+fn some_duration<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Duration>, D::Error> {
+    duration(deserializer).map(Some)
 }
 
 /// Reads `90s`, `15m`, `72h` or `30d`.

@@ -28,7 +28,7 @@ pub(crate) fn vault(cli: &Cli, settings: &Settings, command: &Vault) -> anyhow::
 fn recorded(settings: &Settings) -> anyhow::Result<Vec<StoredImages>> {
     let history = history(settings)?;
     let mut all = Vec::new();
-    for system in &settings.system {
+    for system in settings.databases() {
         all.extend(stored(&history, &system.name)?.into_iter().filter(|(_, counts)| *counts).map(|(stored, _)| stored));
     }
     all.sort_by_key(|stored| std::cmp::Reverse(stored.index));
@@ -39,7 +39,7 @@ fn recorded(settings: &Settings) -> anyhow::Result<Vec<StoredImages>> {
 fn definitions(settings: &Settings) -> anyhow::Result<Vec<Snapshot>> {
     let history = history(settings)?;
     let mut all = Vec::new();
-    for system in &settings.system {
+    for system in settings.databases() {
         all.extend(snapshots(&history, &system.name)?);
     }
     all.sort_by_key(|snapshot| std::cmp::Reverse(snapshot.index));

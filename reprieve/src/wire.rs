@@ -24,6 +24,8 @@ pub(crate) struct Parts {
     pub(crate) gate: Arc<Gate>,
     pub(crate) desk: Arc<ApprovalsDesk>,
     pub(crate) postgres: Arc<Surface>,
+    /// None where no system is a service.
+    pub(crate) http: Option<Arc<reprieve_surface_http::Surface>>,
     pub(crate) policy: Arc<ArcSwap<Policy>>,
     pub(crate) keepers: Vec<Arc<Keeper>>,
     pub(crate) definitions: Vec<Arc<DefinitionsLog>>,
@@ -43,8 +45,9 @@ pub(crate) fn build(settings: &Settings, keys: &Keys) -> anyhow::Result<Parts> {
         open_holds: settings.hold.open,
         link: settings.hold.link.clone(),
     };
-    let gate = Arc::new(Gate::new(audit.clone(), clock.clone(), policy.clone(), options));
-    let logins = settings.system.iter().map(|system| Ok((system.name.clone(), login(system, keys)?)));
+    let windows = settings.services().map(|system| (system.name.clone(), system.delay.unwrap_or(settings.hold.delay))).collect();
+    let gate = Arc::new(Gate::new(audit.clone(), clock.clone(), policy.clone(), options).with_windows(windows));
+    let logins = settings.databases().map(|system| Ok((system.name.clone(), login(system, keys)?)));
     let logins: BTreeMap<SystemName, Login> = logins.collect::<anyhow::Result<_>>()?;
     let history = Arc::new(LedgerHistory::open(&settings.ledger_file()?)?);
     let vault = Arc::new(vault(settings, keys)?);
@@ -53,9 +56,9 @@ pub(crate) fn build(settings: &Settings, keys: &Keys) -> anyhow::Result<Parts> {
         let (name, login, window) = (system.name.clone(), login(system, keys)?, settings.undo.window);
         Ok(Arc::new(DefinitionsLog::new(name, login, vault.clone(), audit.clone(), history.clone(), clock.clone(), window)))
     };
-    let definitions = settings.system.iter().map(definitions).collect::<anyhow::Result<Vec<_>>>()?;
+    let definitions = settings.databases().map(definitions).collect::<anyhow::Result<Vec<_>>>()?;
     let by_system =
-        settings.system.iter().zip(&definitions).map(|(system, definitions)| (system.name.clone(), definitions.clone())).collect();
+        settings.databases().zip(&definitions).map(|(system, definitions)| (system.name.clone(), definitions.clone())).collect();
     let changes = Arc::new(ShownChanges::new(history.clone(), images.clone(), logins.clone(), settings.undo.window));
     let undo = Arc::new(Undo::new(
         gate.clone(),
@@ -73,16 +76,15 @@ pub(crate) fn build(settings: &Settings, keys: &Keys) -> anyhow::Result<Parts> {
         let login = login(system, keys)?;
         Ok(Arc::new(Keeper::new(system.name.clone(), login, vault.clone(), audit.clone(), history.clone(), clock.clone(), options)))
     };
-    let keepers = settings.system.iter().map(keeper).collect::<anyhow::Result<Vec<_>>>()?;
+    let keepers = settings.databases().map(keeper).collect::<anyhow::Result<Vec<_>>>()?;
     let settler = |system: &crate::settings::System| {
         let (name, login, window) = (system.name.clone(), login(system, keys)?, settings.undo.window);
         Ok(Arc::new(Settler::new(name, login, audit.clone(), history.clone(), clock.clone(), window)))
     };
-    let settlers = settings.system.iter().map(settler).collect::<anyhow::Result<Vec<_>>>()?;
+    let settlers = settings.databases().map(settler).collect::<anyhow::Result<Vec<_>>>()?;
     let kept = keepers.iter().zip(&definitions);
     let systems = settings
-        .system
-        .iter()
+        .databases()
         .zip(kept)
         .map(|(system, (keeper, definitions))| open_system(system, keys, keeper.clone(), definitions.clone()));
     let systems = systems.collect::<anyhow::Result<Vec<_>>>()?;
@@ -94,7 +96,8 @@ pub(crate) fn build(settings: &Settings, keys: &Keys) -> anyhow::Result<Parts> {
     };
     let postgres = Surface::new(gate.clone(), systems, options).context("cannot start the threads for sessions")?;
     let console = Arc::new(console(settings, &audit, clock, &desk, changes, policy.clone())?);
-    Ok(Parts { audit, gate, desk, postgres, policy, keepers, definitions, settlers, console })
+    let http = crate::services::surface(settings, keys, gate.clone())?;
+    Ok(Parts { audit, gate, desk, postgres, http, policy, keepers, definitions, settlers, console })
 }
 
 /// Opens the ledger to append to it.
@@ -206,7 +209,6 @@ fn open_system(
     keeper: Arc<Keeper>,
     definitions: Arc<DefinitionsLog>,
 ) -> anyhow::Result<Arc<System>> {
-    let crate::settings::SystemKind::Postgres = system.kind;
     let journal = Journal::new(login(system, keys)?, Some(definitions));
     let mut open = System::new(system.name.clone(), system.environment.clone(), target(system, keys)?, system.measure_limit);
     if system.run_with_unbounded_role {

@@ -13,6 +13,11 @@ pub(crate) struct Certificate {
 impl Certificate {
     /// Makes an authority and a certificate for `localhost` and `127.0.0.1`.
     pub(crate) fn for_localhost() -> Result<Certificate> {
+        Certificate::for_names(&["localhost", "127.0.0.1"])
+    }
+
+    /// Makes an authority and a certificate for these names.
+    pub(crate) fn for_names(names: &[&str]) -> Result<Certificate> {
         let authority_key = KeyPair::generate().context("cannot make the authority's key")?;
         let mut authority = CertificateParams::default();
         authority.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
@@ -20,7 +25,8 @@ impl Certificate {
         let authority_pem = authority.self_signed(&authority_key).context("cannot sign the authority")?.pem();
 
         let key = KeyPair::generate().context("cannot make the server's key")?;
-        let mut server = CertificateParams::new(vec!["localhost".to_owned(), "127.0.0.1".to_owned()]).context("cannot name the server")?;
+        let mut server =
+            CertificateParams::new(names.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>()).context("cannot name the server")?;
         server.distinguished_name.push(DnType::CommonName, "localhost");
         let issuer = Issuer::new(authority, authority_key);
         let chain = server.signed_by(&key, &issuer).context("cannot sign the server's certificate")?.pem();

@@ -74,6 +74,21 @@ impl GuardedSystem {
     }
 }
 
+/// One service behind the gateway's proxy.
+#[derive(Clone, Debug)]
+pub struct GuardedService {
+    /// Its name.
+    pub name: String,
+    /// Its environment.
+    pub environment: String,
+    /// The credential that only the gateway knows.
+    pub credential: String,
+    /// How it is presented, such as `bearer`.
+    pub presented: String,
+    /// Everything else, as TOML: `provider`, `hosts`, `url`, `ca`, …
+    pub settings: String,
+}
+
 /// What agents may change in an environment without a person being asked.
 #[derive(Clone, Debug)]
 pub struct EnvironmentBudget {
@@ -94,6 +109,8 @@ pub struct EnvironmentBudget {
 pub struct GatewayOptions {
     /// What it guards.
     pub systems: Vec<GuardedSystem>,
+    /// Services that it guards besides.
+    pub services: Vec<GuardedService>,
     /// How long a client waits for people: `1s`.
     pub wait: String,
     /// When a hold that nobody answers is denied: `72h`.
@@ -116,6 +133,7 @@ impl Default for GatewayOptions {
     fn default() -> Self {
         GatewayOptions {
             systems: Vec::new(),
+            services: Vec::new(),
             wait: "1s".to_owned(),
             expire: "72h".to_owned(),
             open_holds: 20,
@@ -133,7 +151,7 @@ impl Default for GatewayOptions {
 pub struct Gateway {
     program: PathBuf,
     options: GatewayOptions,
-    ports: (u16, u16),
+    ports: (u16, u16, u16),
     // Locked while a command of an operator runs: codes are used in order.
     operators: Mutex<Operators>,
     watchdog: Option<Child>,
@@ -146,7 +164,7 @@ impl Gateway {
     pub fn start(options: GatewayOptions) -> Result<Gateway> {
         let folder = tempfile::Builder::new().prefix("reprieve-gateway-").tempdir().context("cannot make a folder")?;
         let operators = Mutex::new(Operators::default());
-        let mut gateway = Gateway { program: program()?, options, ports: (0, 0), operators, watchdog: None, folder };
+        let mut gateway = Gateway { program: program()?, options, ports: (0, 0, 0), operators, watchdog: None, folder };
         gateway.write_settings()?;
         let made = gateway.json(&["init", "--operator", FIRST, "--json"])?;
         let secret = made["totp_secret"].as_str().context("`init` told no second factor")?;
@@ -176,6 +194,16 @@ impl Gateway {
     /// The port agents connect to.
     pub fn port(&self) -> u16 {
         self.ports.0
+    }
+
+    /// The port of the agents' proxy.
+    pub fn proxy_port(&self) -> u16 {
+        self.ports.2
+    }
+
+    /// The certificate of the authority that agents' tools trust, as a PEM file.
+    pub fn authority_file(&self) -> PathBuf {
+        self.folder().join("keys/ca.crt")
     }
 
     /// The gateway's certificate, as a PEM file.
@@ -410,19 +438,26 @@ impl Gateway {
                 command.env(format!("GUARDED_{number}_ADMIN_URL"), url);
             }
         }
+        for (number, service) in self.options.services.iter().enumerate() {
+            command.env(format!("GUARDED_SERVICE_{number}"), &service.credential);
+        }
     }
 
     fn write_settings(&mut self) -> Result<()> {
-        self.ports = (free_port()?, free_port()?);
-        let (agents, people) = self.ports;
-        let GatewayOptions { systems, wait, expire, open_holds, profile, budgets, rows_without_undo, policies: _, settings } =
+        self.ports = (free_port()?, free_port()?, free_port()?);
+        let (agents, people, proxy) = self.ports;
+        let GatewayOptions { systems, services, wait, expire, open_holds, profile, budgets, rows_without_undo, policies: _, settings } =
             &self.options;
         let mut text = format!(
-            "[listen]\npostgres = \"127.0.0.1:{agents}\"\noperators = \"127.0.0.1:{people}\"\n\
+            "[listen]\npostgres = \"127.0.0.1:{agents}\"\nhttp = \"127.0.0.1:{proxy}\"\noperators = \"127.0.0.1:{people}\"\n\
              [policy]\nprofile = \"{profile}\"\n[hold]\nwait = \"{wait}\"\nexpire = \"{expire}\"\nopen = {open_holds}\n"
         );
-        let environments: BTreeSet<&String> =
-            systems.iter().map(|system| &system.environment).chain(budgets.iter().map(|budget| &budget.environment)).collect();
+        let environments: BTreeSet<&String> = systems
+            .iter()
+            .map(|system| &system.environment)
+            .chain(services.iter().map(|service| &service.environment))
+            .chain(budgets.iter().map(|budget| &budget.environment))
+            .collect();
         for environment in environments {
             text += &format!("[budget.{environment}]\nrows_without_undo = {rows_without_undo}\n");
             if let Some(budget) = budgets.iter().find(|budget| budget.environment == *environment) {
@@ -447,6 +482,11 @@ impl Gateway {
             if *unbounded_role {
                 text += "run_with_unbounded_role = true\n";
             }
+        }
+        for (number, service) in services.iter().enumerate() {
+            let GuardedService { name, environment, credential: _, presented, settings } = service;
+            text += &format!("[[system]]\nname = \"{name}\"\nkind = \"http\"\nenvironment = \"{environment}\"\n");
+            text += &format!("credential = \"env:GUARDED_SERVICE_{number}\"\nas = \"{presented}\"\n{settings}\n");
         }
         fs::write(self.folder().join("reprieve.toml"), text).context("cannot write the settings")
     }

@@ -14,11 +14,16 @@ mod operators;
 mod port;
 mod postgres;
 mod program;
+mod railway;
+mod service;
 mod template;
 mod workshop;
 
 pub use binaries::Binaries;
 pub use browser::Browser;
-pub use gateway::{EnvironmentBudget, Gateway, GatewayOptions, GuardedSystem};
+pub use gateway::{EnvironmentBudget, Gateway, GatewayOptions, GuardedService, GuardedSystem};
 pub use port::free_port;
 pub use postgres::{Postgres, PostgresOptions, WalLevel};
+pub use program::program;
+pub use railway::Railway;
+pub use service::{Received, Reply, Service};

@@ -17,7 +17,7 @@ use anyhow::{Context, Result, bail, ensure};
 const SOURCES: [&str; 7] = ["core", "effects", "protocol", "gate", "service", "surface", "reprieve"];
 
 /// The gateway's executable.
-pub(crate) fn program() -> Result<PathBuf> {
+pub fn program() -> Result<PathBuf> {
     static FOUND: OnceLock<Result<PathBuf, String>> = OnceLock::new();
     FOUND.get_or_init(|| find().map_err(|error| format!("{error:#}"))).clone().map_err(anyhow::Error::msg)
 }

@@ -1,7 +1,9 @@
-//! What the tests of the whole program share: a site, that is, a real PostgreSQL with a gateway in front.
+//! What the tests of the whole program share: a site, that is, a real PostgreSQL with a gateway in front, and an agent's curl.
 //!
 //! The tests themselves are in `tests/`, one file per subject; the servers come from the test kit.
 
+mod curl;
 mod site;
 
+pub use curl::{Answer, Curl, With};
 pub use site::{Denied, Site, connect, denied};

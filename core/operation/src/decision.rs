@@ -52,6 +52,8 @@ pub struct Facts {
     pub approvals: u32,
     /// How long the operation has waited in a visible window.
     pub delayed: Duration,
+    /// How long its system wants a call that destroys for good to wait in sight of everybody; zero where it doesn't.
+    pub window: Duration,
     /// Whether the change can be taken back.
     pub undoable: Undoability,
     /// The budget in force for the environment.

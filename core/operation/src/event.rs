@@ -262,6 +262,15 @@ pub enum Event {
     },
     /// Nobody answered in time: denied.
     HoldExpired { hold: HoldId },
+    /// A person took it back before it was carried out. Unique for each hold together with its release: one of both takes place.
+    HoldCancelled {
+        hold: HoldId,
+        operator: OperatorName,
+        reason: String,
+        /// As with an answer.
+        signature: String,
+        signed: Digest,
+    },
     /// The release was spent by one run. Unique for each hold.
     HoldReleased { hold: HoldId, intent: IntentId },
     /// The run ended; its result is kept for the identical retry where Reprieve ran it itself.
@@ -349,6 +358,7 @@ impl Event {
             Self::HoldOpened { .. } => "hold_opened",
             Self::HoldAnswered { .. } => "hold_answered",
             Self::HoldExpired { .. } => "hold_expired",
+            Self::HoldCancelled { .. } => "hold_cancelled",
             Self::HoldReleased { .. } => "hold_released",
             Self::HoldFinished { .. } => "hold_finished",
             Self::ResultDelivered { .. } => "result_delivered",
@@ -363,7 +373,7 @@ impl Event {
     #[must_use]
     pub fn unique_key(&self) -> Option<String> {
         match self {
-            Self::HoldReleased { hold, .. } => Some(format!("release:{hold}")),
+            Self::HoldReleased { hold, .. } | Self::HoldCancelled { hold, .. } => Some(format!("release:{hold}")),
             Self::ResultDelivered { hold } => Some(format!("delivered:{hold}")),
             Self::HoldAnswered { hold, operator, .. } => Some(format!("answer:{hold}:{operator}")),
             Self::HoldExpired { hold } => Some(format!("expired:{hold}")),
@@ -434,6 +444,7 @@ impl Event {
             | Self::DefinitionsPurged { .. }
             | Self::HoldAnswered { .. }
             | Self::HoldExpired { .. }
+            | Self::HoldCancelled { .. }
             | Self::HoldReleased { .. }
             | Self::HoldFinished { .. }
             | Self::ResultDelivered { .. }
@@ -450,6 +461,7 @@ impl Event {
             Self::HoldOpened { hold, .. }
             | Self::HoldAnswered { hold, .. }
             | Self::HoldExpired { hold }
+            | Self::HoldCancelled { hold, .. }
             | Self::HoldReleased { hold, .. }
             | Self::HoldFinished { hold, .. }
             | Self::ResultDelivered { hold } => Some(*hold),

@@ -18,7 +18,7 @@ pub use effect::{Effect, Hazard, Kind, ObjectKind, ObjectName, Rewrite};
 pub use event::{Event, HeldReason, Outcome, ReadTally, Recorded};
 pub use id::{AgentName, Digest, Environment, HoldId, IntentId, OperatorName, SessionId, SystemName, Timestamp, TokenId, UndoId};
 pub use operation::{Action, Operation, Parameters, Principal, Protocol};
-pub use reach::{Reach, TableReach};
+pub use reach::{Found, Reach, TableReach};
 pub use scope::{Pattern, Scope, ScopeError};
 pub use state::{AgentState, HoldState, HoldStatus, InvitationState, Next, OperatorState, PasskeyState, State};
 pub use token::{SCRAM_ITERATIONS, ScramVerifier, Token, TokenError};

@@ -31,6 +31,68 @@ impl TableReach {
     }
 }
 
+/// What a resource of a service turned out to be, by the gateway's own look at it.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Found {
+    /// Which: `type/id`.
+    pub resource: String,
+    /// Its name for people.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
+    /// Its environment in the provider's words.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub environment: Option<String>,
+    /// How large it is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub size: Option<String>,
+    /// What hangs on it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub attached: Vec<String>,
+    /// Its backups at the provider.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub backups: Vec<String>,
+    /// What it belongs to.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub parents: Vec<String>,
+    /// What protects it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub protection: Option<String>,
+    /// Why nothing is known of it, where that is so.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unresolved: Option<String>,
+}
+
+impl Found {
+    /// Whether an approval of `approved` is one of this: the size alone may have changed, and backups may have come.
+    #[must_use]
+    pub fn is_same(&self, approved: &Self) -> bool {
+        let without = |found: &Self| Self { size: None, backups: Vec::new(), ..found.clone() };
+        without(self) == without(approved) && approved.backups.iter().all(|backup| self.backups.contains(backup))
+    }
+}
+
+impl fmt::Display for Found {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let Some(reason) = &self.unresolved {
+            return write!(f, "{} could not be resolved ({reason}) and counts as production", self.resource);
+        }
+        let kind = self.resource.split('/').next().unwrap_or_default();
+        match &self.name {
+            Some(name) => write!(f, "{kind} `{name}`")?,
+            None => f.write_str(&self.resource)?,
+        }
+        let mut facts: Vec<String> = Vec::new();
+        facts.extend(self.environment.iter().map(|environment| format!("in {environment}")));
+        facts.extend(self.size.clone());
+        let list = |what: &str, names: &[String]| (!names.is_empty()).then(|| format!("{what} {}", names.join(", ")));
+        facts.extend(list("attached to", &self.attached));
+        facts.extend(list("of", &self.parents));
+        facts.extend(list("its backups at the provider:", &self.backups));
+        facts.extend(self.protection.iter().map(|protection| format!("protected: {protection}")));
+        if facts.is_empty() { Ok(()) } else { write!(f, " ({})", facts.join("; ")) }
+    }
+}
+
 /// What a change reached, table by table. Tables and objects are spelled `schema.name`.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Reach {
@@ -52,6 +114,9 @@ pub struct Reach {
     /// What of this can't be brought back, and why.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub lasting: Vec<String>,
+    /// What the resources of a service turned out to be that a call names.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub found: Vec<Found>,
     /// Whether these are the planner's or the catalogue's numbers, because the change was not run to find out.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub estimated: bool,
@@ -79,7 +144,12 @@ impl Reach {
     /// Whether nothing at all was reached.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.rows() == 0 && self.dropped.is_empty() && self.rewritten.is_empty() && !self.touches_catalogs() && self.escapes.is_empty()
+        self.rows() == 0
+            && self.dropped.is_empty()
+            && self.rewritten.is_empty()
+            && !self.touches_catalogs()
+            && self.escapes.is_empty()
+            && self.found.is_empty()
     }
 
     /// Whether everything here is also in `approved`: no new table, no larger number, nothing new dropped.
@@ -121,6 +191,7 @@ impl Reach {
             catalogs: catalogs.filter(|(_, rows)| *rows > 0).collect(),
             escapes: without(&self.escapes, &approved.escapes),
             lasting: without(&self.lasting, &approved.lasting),
+            found: self.found.iter().filter(|found| !approved.found.iter().any(|other| found.is_same(other))).cloned().collect(),
             estimated: self.estimated,
         }
     }
@@ -140,6 +211,7 @@ impl Reach {
         self.dropped.extend_from_slice(&other.dropped);
         self.rewritten.extend_from_slice(&other.rewritten);
         self.escapes.extend_from_slice(&other.escapes);
+        self.found.extend_from_slice(&other.found);
         self.lasting.extend(other.lasting.iter().filter(|lasting| !self.lasting.contains(lasting)).cloned().collect::<Vec<_>>());
         self.estimated |= other.estimated;
     }
@@ -163,6 +235,7 @@ impl fmt::Display for Reach {
             parts.push(format!("changes definitions or privileges ({catalogs} rows of {})", names.join(", ")));
         }
         parts.extend(self.escapes.iter().cloned());
+        parts.extend(self.found.iter().map(ToString::to_string));
         parts.extend(self.lasting.iter().map(|lasting| format!("can't be undone: {lasting}")));
         if parts.is_empty() {
             parts.push("reaches nothing".to_owned());

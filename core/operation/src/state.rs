@@ -90,6 +90,8 @@ pub enum HoldStatus {
     Waiting,
     /// Enough people approved; it has not run.
     Approved,
+    /// Enough people approved; it is carried out when its window ends, unless somebody cancels it.
+    Scheduled,
     /// A person said no.
     Denied,
     /// Nobody answered in time: denied.
@@ -126,6 +128,9 @@ pub struct HoldState {
     pub expires: Timestamp,
     /// Where it stands.
     pub status: HoldStatus,
+    /// When it is carried out, once it is scheduled.
+    #[serde(default)]
+    pub due: Option<Timestamp>,
     /// Who answered what, and why.
     pub answers: Vec<(OperatorName, Answer, String)>,
     /// The result kept for the identical retry, until it is handed over.
@@ -171,7 +176,29 @@ impl HoldState {
     /// Whether it still waits or may still run.
     #[must_use]
     pub fn is_open(&self) -> bool {
-        matches!(self.status, HoldStatus::Waiting | HoldStatus::Approved)
+        matches!(self.status, HoldStatus::Waiting | HoldStatus::Approved | HoldStatus::Scheduled)
+    }
+
+    /// Whether it is over because nobody answered, or used, it in time. What is scheduled has its own time.
+    #[must_use]
+    pub fn is_over(&self, now: Timestamp) -> bool {
+        matches!(self.status, HoldStatus::Waiting | HoldStatus::Approved) && self.expires <= now
+    }
+
+    /// Whether it may run now, as far as its own state tells.
+    #[must_use]
+    pub fn is_ready(&self, now: Timestamp) -> bool {
+        match self.status {
+            HoldStatus::Approved => true,
+            HoldStatus::Scheduled => self.due.is_some_and(|due| due <= now),
+            HoldStatus::Waiting | HoldStatus::Denied | HoldStatus::Expired | HoldStatus::Released | HoldStatus::Finished => false,
+        }
+    }
+
+    /// How long it has waited in sight of everybody.
+    #[must_use]
+    pub fn delayed(&self, now: Timestamp) -> Duration {
+        self.due.map_or(Duration::ZERO, |due| (now.since(Timestamp(0)) + self.needs.delay).saturating_sub(due.since(Timestamp(0))))
     }
 }
 
@@ -297,6 +324,7 @@ impl State {
             Event::HoldOpened { .. }
             | Event::HoldAnswered { .. }
             | Event::HoldExpired { .. }
+            | Event::HoldCancelled { .. }
             | Event::HoldReleased { .. }
             | Event::HoldFinished { .. }
             | Event::ResultDelivered { .. } => self.apply_to_hold(recorded),
@@ -367,6 +395,7 @@ impl State {
                     opened: recorded.at,
                     expires: *expires,
                     status: HoldStatus::Waiting,
+                    due: None,
                     answers: Vec::new(),
                     kept: None,
                     delivered: false,
@@ -385,11 +414,28 @@ impl State {
                 hold.answers.push((operator.clone(), *answer, reason.clone()));
                 match answer {
                     Answer::Deny => hold.status = HoldStatus::Denied,
-                    Answer::Approve if hold.counted_approvals() >= hold.needs.approvals => hold.status = HoldStatus::Approved,
-                    Answer::Approve => {}
+                    Answer::Approve if hold.counted_approvals() < hold.needs.approvals => {}
+                    Answer::Approve if hold.needs.delay.is_zero() => hold.status = HoldStatus::Approved,
+                    Answer::Approve => {
+                        hold.status = HoldStatus::Scheduled;
+                        hold.due = Some(recorded.at.plus(hold.needs.delay));
+                    }
                 }
             }
-            Event::HoldExpired { .. } if hold.is_open() => hold.status = HoldStatus::Expired,
+            // One more person than it needs ends the window early, if the rules say so when it runs.
+            Event::HoldAnswered { operator, answer: Answer::Approve, reason, .. } if hold.status == HoldStatus::Scheduled => {
+                hold.answers.push((operator.clone(), Answer::Approve, reason.clone()));
+                if hold.counted_approvals() > hold.needs.approvals {
+                    hold.status = HoldStatus::Approved;
+                }
+            }
+            Event::HoldCancelled { operator, reason, .. } if hold.is_open() => {
+                hold.answers.push((operator.clone(), Answer::Deny, reason.clone()));
+                hold.status = HoldStatus::Denied;
+            }
+            Event::HoldExpired { .. } if matches!(hold.status, HoldStatus::Waiting | HoldStatus::Approved) => {
+                hold.status = HoldStatus::Expired
+            }
             Event::HoldReleased { intent, .. } => {
                 hold.status = HoldStatus::Released;
                 hold.released_by = Some(*intent);

@@ -70,6 +70,7 @@ fn facts(round: u64) -> Facts {
         frozen: false,
         approvals: 0,
         delayed: std::time::Duration::ZERO,
+        window: std::time::Duration::ZERO,
         undoable: Undoability::None,
         budget: Budget::default(),
         rows_this_hour: round % 5_000,

@@ -115,8 +115,8 @@ fn hash_inputs(policy: &Policy, operation: &Operation, facts: &Facts, hash: &mut
             (&reach.dropped, &reach.rewritten, &reach.catalogs, &reach.escapes, reach.estimated).hash(hash);
         }
     }
-    let Facts { now, frozen, approvals, delayed, undoable, budget, rows_this_hour } = facts;
-    (frozen, approvals, delayed.as_secs(), undoable, budget).hash(hash);
+    let Facts { now, frozen, approvals, delayed, window, undoable, budget, rows_this_hour } = facts;
+    (frozen, approvals, delayed.as_secs(), window.as_secs(), undoable, budget).hash(hash);
     let mut mentions = policy.enforced.mentions;
     if let Some(shadow) = &policy.shadow {
         mentions.merge(shadow.mentions);

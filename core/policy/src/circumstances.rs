@@ -11,7 +11,7 @@ use reprieve_operation::{Action, Budget, Effect, Facts, Kind, Operation, Protoco
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(crate) struct Mentions(u32);
 
-const NAMES: [&str; 22] = [
+const NAMES: [&str; 23] = [
     "in_scope",
     "frozen",
     "production",
@@ -19,6 +19,7 @@ const NAMES: [&str; 22] = [
     "weekday",
     "approvals",
     "delay_s",
+    "window_s",
     "undoable",
     "measured",
     "estimated",
@@ -78,6 +79,8 @@ pub(crate) struct Circumstances {
     pub(crate) now: Timestamp,
     pub(crate) approvals: u32,
     pub(crate) delay: Duration,
+    /// How long its system wants it to wait.
+    pub(crate) window: Duration,
     pub(crate) undoable: bool,
     /// It can't be made so either.
     pub(crate) lasting: bool,
@@ -124,6 +127,7 @@ impl Circumstances {
             now: facts.now,
             approvals: facts.approvals,
             delay: facts.delayed,
+            window: facts.window,
             undoable: match facts.undoable {
                 Undoability::None | Undoability::Impossible => false,
                 Undoability::Secured => true,
@@ -221,6 +225,7 @@ impl Circumstances {
     /// A count with its noun, and how sure it is.
     fn counted(&self, name: &str) -> Option<String> {
         let (sure, number, noun) = match name {
+            "window" => return Some(in_hours(self.window)),
             "rows" if self.estimated => ("about ", self.rows, "row"),
             "rows" => ("", self.rows, "row"),
             "statement_rows" if self.rows_apart > 0 => ("up to ", self.statement_rows(), "row"),
@@ -254,6 +259,7 @@ impl Circumstances {
             "weekday" => Value::Number((self.now.0 / 86_400_000 + 3) % 7 + 1),
             "approvals" => Value::Number(self.approvals.into()),
             "delay_s" => Value::Number(self.delay.as_secs()),
+            "window_s" => Value::Number(self.window.as_secs()),
             "undoable" => Value::Truth(self.undoable),
             "measured" => Value::Truth(self.measured),
             "estimated" => Value::Truth(self.estimated),
@@ -272,6 +278,18 @@ impl Circumstances {
             _ => return None,
         })
     }
+}
+
+/// A time in the largest unit that tells it exactly.
+fn in_hours(time: Duration) -> String {
+    let seconds = time.as_secs();
+    let (number, unit) = match seconds {
+        0 => (0, "second"),
+        _ if seconds.is_multiple_of(3_600) => (seconds / 3_600, "hour"),
+        _ if seconds.is_multiple_of(60) => (seconds / 60, "minute"),
+        _ => (seconds, "second"),
+    };
+    format!("{number} {unit}{}", if number == 1 { "" } else { "s" })
 }
 
 enum Value {
@@ -306,6 +324,7 @@ mod tests {
             now: Timestamp(1_767_614_400_000),
             approvals: 1,
             delay: Duration::from_millis(1_999),
+            window: Duration::from_secs(172_800),
             undoable: true,
             lasting: false,
             measured: true,
@@ -343,6 +362,8 @@ mod tests {
             ("weekday", Some("1")),
             ("delay_s", Some("1")),
             ("budget.hour", Some("10000")),
+            ("window_s", Some("172800")),
+            ("window.in_words", Some("48 hours")),
             ("budget.year", None),
             ("other", None),
             ("rows.in_words", Some("18446744073709551615 rows")),

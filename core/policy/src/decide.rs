@@ -75,7 +75,12 @@ impl Case<'_> {
             approvals.extend((1..=APPROVALS).filter(|count| *count > now.approvals));
         }
         let mut delays = vec![now.delay];
+        if rules.mentions.has("window_s") && now.window > now.delay {
+            delays.push(now.window);
+        }
         delays.extend(rules.delays_s.iter().map(|seconds| Duration::from_secs(*seconds)).filter(|delay| *delay > now.delay));
+        delays[1..].sort_unstable();
+        delays.dedup();
         let undoable: &[bool] =
             if rules.mentions.has("undoable") && !now.undoable && !now.lasting { &[false, true] } else { &[now.undoable] };
         let mut candidates = Vec::new();

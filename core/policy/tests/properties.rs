@@ -50,6 +50,7 @@ fn some_reach() -> impl Strategy<Value = Reach> {
             catalogs,
             escapes,
             lasting: Vec::new(),
+            found: Vec::new(),
             estimated,
         },
     )
@@ -89,6 +90,7 @@ fn some_facts() -> impl Strategy<Value = Facts> {
             frozen,
             approvals,
             delayed: Duration::from_secs(delay),
+            window: Duration::from_secs(delay % 7_200),
             undoable,
             budget,
             rows_this_hour,

@@ -24,8 +24,18 @@ impl ApprovalsDesk {
         let reason = checked_reason(&given.reason)?;
         check(&self.audit.state(), &given, &reason, &by, self.clock.now())?;
         let GivenAnswer { hold, answer, signed, .. } = given;
-        let event = Event::HoldAnswered { hold, operator: by.clone(), answer, reason, signature: evidence.into_text(), signed };
-        self.append(event).await.map_err(|error| refused(error, "you have answered already"))?;
+        let scheduled = self.audit.state().holds.get(&hold).is_some_and(|hold| hold.status == HoldStatus::Scheduled);
+        let (operator, signature) = (by.clone(), evidence.into_text());
+        let (event, taken) = match answer {
+            // Whoever is first in the ledger, this or its run, is the one that takes place.
+            Answer::Deny if scheduled => {
+                (Event::HoldCancelled { hold, operator, reason, signature, signed }, "too late: it is being carried out, or was cancelled")
+            }
+            Answer::Deny | Answer::Approve => {
+                (Event::HoldAnswered { hold, operator, answer, reason, signature, signed }, "you have answered already")
+            }
+        };
+        self.append(event).await.map_err(|error| refused(error, taken))?;
         let state = self.audit.state();
         let hold = state.holds.get(&hold).ok_or_else(|| DeskError::Invalid("the hold ended meanwhile".to_owned()))?;
         // The ledger's order decides: an answer that came second is on record, and counts for nothing.
@@ -59,7 +69,7 @@ impl ApprovalsDesk {
 }
 
 fn is_over(hold: &HoldState, now: Timestamp) -> bool {
-    hold.is_open() && hold.expires <= now
+    hold.is_over(now)
 }
 
 /// Whether an answer may be taken.
@@ -71,10 +81,12 @@ fn check(state: &State, given: &GivenAnswer, reason: &str, by: &OperatorName, no
     if is_over(hold, now) {
         return invalid("the hold has expired, which is a no".to_owned());
     }
-    if hold.status != HoldStatus::Waiting {
+    let scheduled = hold.status == HoldStatus::Scheduled;
+    if hold.status != HoldStatus::Waiting && !scheduled {
         return invalid(format!("the hold is {} already", word(hold.status)));
     }
-    if hold.answers.iter().any(|(operator, ..)| operator == by) {
+    // Who approved may still cancel, but not be the second one to approve.
+    if hold.answers.iter().any(|(operator, ..)| operator == by) && !(scheduled && given.answer == Answer::Deny) {
         return invalid("you have answered already".to_owned());
     }
     if given.signed != hold.digest_to_sign(given.answer) {
@@ -120,17 +132,21 @@ fn standing(hold: &HoldState) -> Value {
             "the agent acts for you, so your approval counts only together with another's: a different operator is still needed".to_owned()
         }
         HoldStatus::Waiting => format!("{} more of different operators needed", needed.saturating_sub(counted)),
-        status @ (HoldStatus::Approved | HoldStatus::Denied | HoldStatus::Expired | HoldStatus::Released | HoldStatus::Finished) => {
-            word(status).to_owned()
-        }
+        status @ (HoldStatus::Approved
+        | HoldStatus::Scheduled
+        | HoldStatus::Denied
+        | HoldStatus::Expired
+        | HoldStatus::Released
+        | HoldStatus::Finished) => word(status).to_owned(),
     };
-    json!({ "hold": hold.hold.to_string(), "status": hold.status, "approvals": counted, "needed": needed, "message": message })
+    json!({ "hold": hold.hold.to_string(), "status": hold.status, "approvals": counted, "needed": needed, "message": message, "due_ms": hold.due.map(|due| due.0) })
 }
 
 fn word(status: HoldStatus) -> &'static str {
     match status {
         HoldStatus::Waiting => "waiting",
         HoldStatus::Approved => "approved",
+        HoldStatus::Scheduled => "scheduled",
         HoldStatus::Denied => "denied",
         HoldStatus::Expired => "expired",
         HoldStatus::Released => "released",

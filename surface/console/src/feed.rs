@@ -179,6 +179,7 @@ impl Feed {
             Event::HoldOpened { .. }
             | Event::HoldAnswered { .. }
             | Event::HoldExpired { .. }
+            | Event::HoldCancelled { .. }
             | Event::HoldReleased { .. }
             | Event::HoldFinished { .. } => News::Hold,
             Event::Frozen { .. } | Event::Thawed { .. } | Event::DecoyPresented { .. } => News::Freeze,

@@ -64,6 +64,7 @@ pub fn facts() -> Facts {
         frozen: false,
         approvals: 0,
         delayed: Duration::ZERO,
+        window: Duration::ZERO,
         undoable: Undoability::Secured,
         budget: Budget::default(),
         rows_this_hour: 0,

@@ -127,6 +127,7 @@ pub(crate) fn ending(hold: &HoldState) -> Markup {
     match hold.status {
         HoldStatus::Waiting => outcome("held", "holds", "Waiting"),
         HoldStatus::Approved => outcome("ran", "check", "Approved"),
+        HoldStatus::Scheduled => outcome("held", "holds", "Approved, waits in sight"),
         HoldStatus::Denied => outcome("denied", "deny", "Denied"),
         HoldStatus::Expired => outcome("denied", "deny", "Expired"),
         HoldStatus::Released => outcome("ran", "check", "Running"),

@@ -1,0 +1,58 @@
+//! The services behind the agents' proxy, as the settings describe them.
+
+use std::sync::Arc;
+
+use anyhow::{Context as _, bail};
+use reprieve_effects_http::Catalog;
+use reprieve_gate::Gate;
+use reprieve_secrets::resolve;
+use reprieve_surface_http::{Credential, HostPattern, Options, Surface, System, SystemOptions};
+
+use crate::{keys::Keys, settings::Settings};
+
+/// The proxy for every service of the settings; none where there is no service.
+pub(crate) fn surface(settings: &Settings, keys: &Keys, gate: Arc<Gate>) -> anyhow::Result<Option<Arc<Surface>>> {
+    let systems = settings.services().map(|system| open(settings, system, keys).map(Arc::new)).collect::<anyhow::Result<Vec<_>>>()?;
+    if systems.is_empty() {
+        return Ok(None);
+    }
+    let options = Options { tls: Some(keys.tls()?), connections: settings.listen.sessions };
+    let catalog = Arc::new(Catalog::built_in().context("the catalog is not right")?);
+    if let Some(unknown) = settings.services().filter_map(|system| system.provider.as_ref()).find(|name| catalog.provider(name).is_none()) {
+        let known: Vec<&str> = catalog.providers().map(|provider| provider.name()).collect();
+        bail!("no provider is called `{unknown}`; the catalog has: {}", known.join(", "));
+    }
+    Ok(Some(Surface::new(gate, systems, catalog, keys.authority()?, options)))
+}
+
+/// One service.
+pub(crate) fn open(settings: &Settings, system: &crate::settings::System, keys: &Keys) -> anyhow::Result<System> {
+    let name = &system.name;
+    let credential = match (&system.credential, &system.presented) {
+        (None, None) => Credential::none(),
+        (Some(reference), Some(way)) => {
+            let secret = resolve(reference, Some(&keys.secrets()?)).with_context(|| format!("cannot find the credential of `{name}`"))?;
+            Credential::new(way, secret.reveal()).with_context(|| format!("the credential of `{name}` is not right"))?
+        }
+        _ => bail!("`credential` and `as` belong together in the system `{name}`"),
+    };
+    let hosts = system.hosts.iter().map(|host| host.parse::<HostPattern>().with_context(|| format!("`{host}` of `{name}` is no host")));
+    let networks = system.networks.iter().map(|text| text.parse().with_context(|| format!("`{text}` of `{name}` is no network")));
+    let authorities = system.ca.as_ref().map(|path| {
+        let path = settings.path(path);
+        std::fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))
+    });
+    let url =
+        if system.url.is_empty() { None } else { Some(system.url.parse().with_context(|| format!("the `url` of `{name}` is not right"))?) };
+    let options = SystemOptions {
+        name: name.clone(),
+        environment: system.environment.clone(),
+        provider: system.provider.clone(),
+        hosts: hosts.collect::<anyhow::Result<_>>()?,
+        url,
+        credential,
+        authorities: authorities.transpose()?,
+        networks: networks.collect::<anyhow::Result<_>>()?,
+    };
+    Ok(System::new(options)?)
+}

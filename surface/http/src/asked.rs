@@ -1,0 +1,306 @@
+//! Requests as agents ask them: read whole, within limits, and without what belongs to the connection.
+//!
+//! What is here is what is classified, shown to people, and sent: nothing of the bytes on the agent's connection is passed on.
+
+use std::{fmt::Write as _, time::Duration};
+
+use bytes::Bytes;
+use http::{
+    HeaderMap, HeaderName, HeaderValue, Method, Uri,
+    header::{CONNECTION, CONTENT_LENGTH, EXPECT, HOST, TE, TRAILER, TRANSFER_ENCODING, UPGRADE},
+    request::Parts,
+};
+use http_body::Body as _;
+use http_body_util::{BodyExt as _, LengthLimitError, Limited};
+use hyper::body::Incoming;
+use reprieve_operation::{Digest, Parameters, Refusal};
+
+use crate::place::{Place, Scheme};
+
+/// The largest body that is looked into; a larger one is not sent.
+pub(crate) const BODY_LIMIT: usize = 8 << 20;
+
+/// How long a body may take to arrive.
+const BODY_TIME: Duration = Duration::from_secs(60);
+
+/// The longest target.
+const TARGET_LIMIT: usize = 16 * 1024;
+
+/// Headers of the connection, or of the agent's way to the gateway (RFC 9110 section 7.6.1). `Host` is written anew.
+const CONNECTION_HEADERS: [HeaderName; 13] = [
+    CONNECTION,
+    HeaderName::from_static("keep-alive"),
+    HeaderName::from_static("proxy-connection"),
+    HeaderName::from_static("proxy-authenticate"),
+    HeaderName::from_static("http2-settings"),
+    TE,
+    TRAILER,
+    TRANSFER_ENCODING,
+    CONTENT_LENGTH,
+    UPGRADE,
+    EXPECT,
+    HOST,
+    HeaderName::from_static("alt-used"),
+];
+
+/// Headers in which others than the sender say where a request came from, or how to read its target: services may believe them.
+const NOT_THE_AGENTS: [&str; 12] = [
+    "forwarded",
+    "x-forwarded-for",
+    "x-forwarded-host",
+    "x-forwarded-proto",
+    "x-forwarded-port",
+    "x-forwarded-prefix",
+    "x-real-ip",
+    "x-original-url",
+    "x-rewrite-url",
+    "x-original-host",
+    "x-host",
+    "via",
+];
+
+/// A request, read whole.
+#[derive(Debug, Clone)]
+pub(crate) struct Asked {
+    pub(crate) method: Method,
+    pub(crate) place: Place,
+    /// Path and query.
+    pub(crate) target: String,
+    pub(crate) headers: HeaderMap,
+    pub(crate) body: Bytes,
+}
+
+impl Asked {
+    /// Reads a request for `place`, or says why it is not sent on.
+    pub(crate) async fn read(parts: Parts, body: Incoming, place: Place) -> Result<Self, Refusal> {
+        let Parts { method, uri, headers, .. } = parts;
+        let mut headers = check(&method, &uri, headers)?;
+        let target = uri.path_and_query().map_or_else(|| "/".to_owned(), |target| target.as_str().to_owned());
+        if target.len() > TARGET_LIMIT || !target.starts_with('/') && target != "*" {
+            return Err(unfit("target", "the request's target is too long, or is no path"));
+        }
+        for name in CONNECTION_HEADERS {
+            headers.remove(name);
+        }
+        let too_large = || {
+            let reason = format!("the request's body is larger than the {BODY_LIMIT} bytes that are looked into");
+            Refusal::refused("body-limit", reason, "send less at a time, or ask an operator for another way")
+        };
+        if body.size_hint().lower() > BODY_LIMIT as u64 {
+            return Err(too_large());
+        }
+        let collected = tokio::time::timeout(BODY_TIME, Limited::new(body, BODY_LIMIT).collect()).await;
+        let body = match collected {
+            // Trailers end here: no service needs them, and one that reads them as headers would read what was not looked at.
+            Ok(Ok(body)) => body.to_bytes(),
+            Ok(Err(error)) if error.is::<LengthLimitError>() => return Err(too_large()),
+            Ok(Err(error)) => return Err(unfit("broken-body", &format!("the request's body broke off: {error}"))),
+            Err(_) => return Err(unfit("slow-body", "the request's body took too long to arrive")),
+        };
+        Ok(Self { method, place, target, headers, body })
+    }
+}
+
+impl Asked {
+    /// The exact request as people approve it, and its body where that is no text.
+    pub(crate) fn held(&self) -> (String, Option<Parameters>) {
+        let mut text = format!("{} {}{}\n", self.method, self.place, self.target);
+        let mut lines: Vec<(&str, &str)> = self
+            .headers
+            .iter()
+            .filter(|(name, _)| !SENDERS_OWN.contains(&name.as_str()))
+            .filter_map(|(name, value)| Some((name.as_str(), value.to_str().ok()?)))
+            .collect();
+        lines.sort_unstable();
+        for (name, value) in lines {
+            let _ = writeln!(text, "{name}: {value}");
+        }
+        if self.body.is_empty() {
+            return (text, None);
+        }
+        match std::str::from_utf8(&self.body) {
+            Ok(body) if !body.contains('\0') => {
+                let _ = write!(text, "\n{body}");
+                (text, None)
+            }
+            _ => {
+                let _ = write!(text, "\n({} bytes, digest {})", self.body.len(), Digest::of(&[&self.body]));
+                (text, Some(Parameters { formats: vec![1], values: vec![Some(self.body.to_vec())] }))
+            }
+        }
+    }
+
+    /// The request that was held. `None`: this is not one.
+    pub(crate) fn from_held(text: &str, parameters: Option<&Parameters>) -> Option<Self> {
+        let (head, body) = match text.split_once("\n\n") {
+            Some(parts) => parts,
+            None => (text.strip_suffix('\n')?, ""),
+        };
+        let mut lines = head.split('\n');
+        let (method, url) = lines.next()?.split_once(' ')?;
+        let (scheme, rest) = url.split_once("://")?;
+        let (authority, path) = rest.split_at(rest.find('/')?);
+        let place = format!("{scheme}://{authority}").parse().ok()?;
+        let mut headers = HeaderMap::new();
+        for line in lines.filter(|line| !line.is_empty()) {
+            let (name, text) = line.split_once(": ").or_else(|| line.strip_suffix(':').map(|name| (name, "")))?;
+            headers.append(name.parse::<HeaderName>().ok()?, HeaderValue::from_str(text).ok()?);
+        }
+        let body = match parameters {
+            Some(parameters) => Bytes::from(parameters.values.first()?.clone()?),
+            None => Bytes::copy_from_slice(body.as_bytes()),
+        };
+        Some(Self { method: method.parse().ok()?, place, target: path.to_owned(), headers, body })
+    }
+}
+
+/// Headers that say who sends a request, when and with what program, and not what it does: an identical retry may differ in them, and
+/// what was approved is sent without them.
+const SENDERS_OWN: [&str; 14] = [
+    "user-agent",
+    "accept-encoding",
+    "date",
+    "x-amz-date",
+    "x-amz-content-sha256",
+    "amz-sdk-invocation-id",
+    "amz-sdk-request",
+    "traceparent",
+    "tracestate",
+    "baggage",
+    "x-request-id",
+    "idempotency-key",
+    "prefer",
+    "reprieve-token",
+];
+
+/// Whether a request may be looked at at all. Answers its headers.
+fn check(method: &Method, uri: &Uri, headers: HeaderMap) -> Result<HeaderMap, Refusal> {
+    if *method == Method::CONNECT || *method == Method::TRACE {
+        return Err(unfit("method", &format!("`{method}` is not sent on: it says nothing that could be looked at")));
+    }
+    if headers.contains_key(UPGRADE)
+        || headers.get(CONNECTION).is_some_and(|value| value.as_bytes().to_ascii_lowercase().windows(7).any(|window| window == b"upgrade"))
+    {
+        return Err(unfit("upgrade", "a connection that becomes another protocol can't be looked into"));
+    }
+    // A header that is taken off on the way would be read here and not there.
+    for value in headers.get_all(CONNECTION) {
+        let value = value.to_str().unwrap_or("?");
+        let other = value
+            .split(',')
+            .map(str::trim)
+            .find(|name| !["", "close", "keep-alive", "te"].iter().any(|known| name.eq_ignore_ascii_case(known)));
+        if let Some(name) = other {
+            return Err(unfit("connection-header", &format!("`Connection` names `{}`, so that it would be lost on the way", shown(name))));
+        }
+    }
+    if headers.get_all(CONTENT_LENGTH).iter().count() > 1 || headers.contains_key(CONTENT_LENGTH) && headers.contains_key(TRANSFER_ENCODING)
+    {
+        return Err(unfit("framing", "the request's length is said more than once"));
+    }
+    if let Some(name) = NOT_THE_AGENTS.iter().find(|name| headers.contains_key(**name)) {
+        return Err(unfit("forwarding-header", &format!("`{name}` is not an agent's to send")));
+    }
+    if headers.values().any(|value| value.to_str().is_err()) {
+        return Err(unfit("header-text", "a header holds something else than visible ASCII characters"));
+    }
+    if uri.authority().is_some_and(|authority| authority.as_str().contains('@')) {
+        return Err(unfit("target", "the request's target names a user"));
+    }
+    Ok(headers)
+}
+
+/// The place that a request says it is for: by its absolute target, or its one `Host`. Both have to say the same.
+pub(crate) fn place_of(scheme: Scheme, uri: &Uri, headers: &HeaderMap) -> Result<Place, Refusal> {
+    let wrong = |error: crate::place::PlaceError| unfit("host", &error.to_string());
+    let by_target = uri.authority().map(|authority| Place::of_authority(scheme, authority.as_str()).map_err(wrong)).transpose()?;
+    let mut hosts = headers.get_all(HOST).iter();
+    let by_header = match (hosts.next(), hosts.next()) {
+        (None, _) => None,
+        (Some(host), None) => Some(Place::of_authority(scheme, host.to_str().unwrap_or("?")).map_err(wrong)?),
+        (Some(_), Some(_)) => return Err(unfit("host", "the request has two `Host` headers")),
+    };
+    match (by_target, by_header) {
+        (Some(target), Some(host)) if target != host => Err(unfit("host", "`Host` and the request's target name different hosts")),
+        (Some(place), _) | (None, Some(place)) => Ok(place),
+        (None, None) => Err(unfit("host", "the request names no host")),
+    }
+}
+
+/// A refusal of a request as such.
+pub(crate) fn unfit(rule: &str, reason: &str) -> Refusal {
+    Refusal::refused(rule, reason, "send a plain request: one host, one length, nothing that a proxy would read differently")
+}
+
+/// A piece of the agent's text in a message.
+pub(crate) fn shown(text: &str) -> String {
+    text.chars().flat_map(char::escape_debug).take(60).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn headers(pairs: &[(&'static str, &'static str)]) -> HeaderMap {
+        pairs.iter().map(|(name, value)| (HeaderName::from_static(name), HeaderValue::from_static(value))).collect()
+    }
+
+    #[test]
+    fn what_could_be_read_differently_is_refused() {
+        let uri: Uri = "/a".parse().expect("a URI");
+        let appended = |pairs: &[(&'static str, &'static str)]| {
+            let mut map = HeaderMap::new();
+            for (name, value) in pairs {
+                map.append(HeaderName::from_static(name), HeaderValue::from_static(value));
+            }
+            map
+        };
+        for (map, rule) in [
+            (headers(&[("connection", "close, X-Api-Mode")]), "connection-header"),
+            (headers(&[("connection", "Upgrade"), ("upgrade", "websocket")]), "upgrade"),
+            (headers(&[("upgrade", "h2c")]), "upgrade"),
+            (headers(&[("x-forwarded-host", "other")]), "forwarding-header"),
+            (headers(&[("x-original-url", "/other")]), "forwarding-header"),
+            (appended(&[("content-length", "1"), ("content-length", "2")]), "framing"),
+            (appended(&[("content-length", "1"), ("transfer-encoding", "chunked")]), "framing"),
+        ] {
+            assert_eq!(check(&Method::GET, &uri, map).expect_err("refused").rule, rule);
+        }
+        assert!(check(&Method::GET, &uri, headers(&[("connection", "keep-alive")])).is_ok());
+        assert!(check(&Method::CONNECT, &uri, HeaderMap::new()).is_err());
+        assert!(check(&Method::TRACE, &uri, HeaderMap::new()).is_err());
+    }
+
+    #[test]
+    fn what_was_held_comes_back() {
+        let check = |method: &str, target: &str, body: &'static [u8]| {
+            let asked = Asked {
+                method: method.parse().expect("a method"),
+                place: "https://api.test:8443".parse().expect("a place"),
+                target: target.to_owned(),
+                headers: headers(&[("content-type", "application/json"), ("x-empty", ""), ("user-agent", "curl")]),
+                body: Bytes::from_static(body),
+            };
+            let (text, parameters) = asked.held();
+            let back = Asked::from_held(&text, parameters.as_ref()).expect("a request");
+            assert_eq!((&back.method, &back.place, &back.target, &back.body), (&asked.method, &asked.place, &asked.target, &asked.body));
+            assert_eq!((back.headers.len(), back.headers.contains_key("user-agent")), (2, false));
+            assert_eq!(back.held(), (text, parameters));
+        };
+        check("POST", "/graphql/v2", b"{\"a\":1}\n\nb: c");
+        check("DELETE", "/a?b=c://d", b"");
+        check("PUT", "/a", b"\xff\x00");
+        check("PUT", "/a", b"\n\n");
+    }
+
+    #[test]
+    fn target_and_host_name_one_place() {
+        let ask = |uri: &str, map: HeaderMap| place_of(Scheme::Http, &uri.parse().expect("a URI"), &map).map(|place| place.to_string());
+        assert_eq!(ask("http://a.test/x", headers(&[("host", "A.test:80")])).ok().as_deref(), Some("http://a.test"));
+        assert!(ask("http://a.test/x", headers(&[("host", "b.test")])).is_err());
+        assert!(ask("/x", HeaderMap::new()).is_err());
+        let mut two = headers(&[("host", "a.test")]);
+        two.append(HOST, HeaderValue::from_static("a.test"));
+        assert!(ask("/x", two).is_err());
+    }
+}

@@ -1,0 +1,29 @@
+//! The HTTP surface: agents use their ordinary tools through a proxy, and everything they call goes through the gate.
+//!
+//! Start with `exchange.rs`: one request, from the agent and back. `listener.rs` accepts clients and opens TLS, `door.rs` lets an
+//! agent in, `asked.rs` reads a request so that what was classified is what is sent, `run.rs` sends it under a permit.
+//! `connect.rs` reaches the service, with a credential that only the gateway has (`credential.rs`).
+
+mod address;
+mod answer;
+mod asked;
+mod authority;
+mod connect;
+mod credential;
+mod door;
+mod exchange;
+mod listener;
+mod mask;
+mod place;
+mod reads;
+mod resolve;
+mod run;
+mod runner;
+mod system;
+mod understand;
+
+pub use authority::{Authority, AuthorityError};
+pub use credential::{Credential, CredentialError};
+pub use listener::{Options, Surface};
+pub use place::{HostPattern, Place, PlaceError, Scheme};
+pub use system::{System, SystemError, SystemOptions};

@@ -1,0 +1,110 @@
+//! A protected service: which hosts it is, where it really is, and what reaches it.
+
+use std::sync::Arc;
+
+use ipnet::IpNet;
+use reprieve_operation::{Environment, SystemName};
+use rustls_pki_types::{CertificateDer, pem::PemObject as _};
+
+use crate::{
+    connect::{Client, Connector, client},
+    credential::Credential,
+    place::{HostPattern, Place, Scheme},
+};
+
+/// What a service is made of.
+pub struct SystemOptions {
+    /// Its name.
+    pub name: SystemName,
+    /// Its environment; what is found to be elsewhere counts as production.
+    pub environment: Environment,
+    /// Which catalog tells what its calls do.
+    pub provider: Option<String>,
+    /// The hosts that are this service.
+    pub hosts: Vec<HostPattern>,
+    /// Where it really is, if that isn't what agents call it.
+    pub url: Option<Place>,
+    /// The credential.
+    pub credential: Credential,
+    /// Certificates of its authorities as PEM, instead of the public ones.
+    pub authorities: Option<String>,
+    /// Addresses that are not public and may be reached all the same.
+    pub networks: Vec<IpNet>,
+}
+
+/// A protected service.
+pub struct System {
+    pub(crate) name: SystemName,
+    pub(crate) environment: Environment,
+    pub(crate) provider: Option<String>,
+    pub(crate) url: Option<Place>,
+    pub(crate) credential: Credential,
+    pub(crate) client: Client,
+    hosts: Vec<HostPattern>,
+}
+
+/// Why a service can't be protected as it is described.
+#[derive(Debug, thiserror::Error)]
+pub enum SystemError {
+    /// Nothing would ever be this service.
+    #[error("`{0}` has neither `hosts` nor `url`")]
+    Nowhere(SystemName),
+    /// A credential would go over the network in the open.
+    #[error("`{0}` would send its credential without encryption to another machine")]
+    Open(SystemName),
+    /// The authorities' file.
+    #[error("`ca` is not a certificate")]
+    Authorities(#[from] rustls_pki_types::pem::Error),
+    /// TLS can't be used with these.
+    #[error("TLS can't be used like this")]
+    Tls(#[from] rustls::Error),
+}
+
+impl System {
+    /// A service as described.
+    pub fn new(options: SystemOptions) -> Result<Self, SystemError> {
+        let SystemOptions { name, environment, provider, hosts, url, credential, authorities, mut networks } = options;
+        if hosts.is_empty() && url.is_none() {
+            return Err(SystemError::Nowhere(name));
+        }
+        if let Some(place) = &url {
+            let here = place.host == "localhost" || place.address().is_some_and(|address| address.is_loopback());
+            if place.scheme == Scheme::Http && !here && !credential.marks().is_empty() {
+                return Err(SystemError::Open(name));
+            }
+            // An address that was written into the settings was meant.
+            networks.extend(place.address().map(IpNet::from));
+        }
+        let tls = tls(authorities.as_deref())?;
+        let client = client(Connector::new(networks, tls));
+        Ok(Self { name, environment, provider, url, credential, client, hosts })
+    }
+
+    /// Whether agents mean this service by that place.
+    #[must_use]
+    pub(crate) fn claims(&self, place: &Place) -> bool {
+        self.hosts.iter().any(|pattern| pattern.claims(place)) || self.url.as_ref() == Some(place)
+    }
+
+    /// Where a request for that place is sent.
+    pub(crate) fn reached_at<'a>(&'a self, place: &'a Place) -> &'a Place {
+        self.url.as_ref().unwrap_or(place)
+    }
+}
+
+fn tls(authorities: Option<&str>) -> Result<rustls::ClientConfig, SystemError> {
+    let mut roots = rustls::RootCertStore::empty();
+    match authorities {
+        None => roots.extend(webpki_roots::TLS_SERVER_ROOTS.iter().cloned()),
+        Some(pem) => {
+            for certificate in CertificateDer::pem_slice_iter(pem.as_bytes()) {
+                roots.add(certificate?)?;
+            }
+        }
+    }
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let builder = rustls::ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions()?;
+    let mut config = builder.with_root_certificates(roots).with_no_client_auth();
+    config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+    Ok(config)
+}

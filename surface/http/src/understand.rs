@@ -1,0 +1,65 @@
+//! What a request does, as the catalog tells it. What was understood is what is sent.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use http::{HeaderMap, HeaderName, HeaderValue};
+use reprieve_effects_http::{Analysis, Body, Catalog, Request, analyze};
+use reprieve_operation::Refusal;
+
+use crate::{asked::Asked, place::Place, system::System};
+
+/// A request that was understood, or can at least be sent in one way only.
+#[derive(Debug, Clone)]
+pub(crate) struct Understood {
+    pub(crate) asked: Asked,
+    pub(crate) analysis: Arc<Analysis>,
+}
+
+/// Looks at a request. What has no one meaning is refused: nobody could say what to send.
+pub(crate) fn understand(catalog: &Catalog, system: &System, asked: &Asked) -> Result<Understood, Refusal> {
+    let mut request = asked.request();
+    // Services are classified by the place agents call them by, wherever they really are.
+    request.host = asked.place.authority();
+    let analysis = analyze(catalog, system.provider.as_deref().unwrap_or_default(), &request);
+    let sent = analysis.send.as_ref().and_then(|send| Asked::of(send, &asked.place));
+    match sent {
+        Some(asked) => Ok(Understood { asked, analysis: Arc::new(analysis) }),
+        None => {
+            let problem = analysis.problem.clone().unwrap_or_else(|| "it can't be sent in one way only".to_owned());
+            let reason = format!("the request could not be understood: {problem}");
+            Err(Refusal::refused("calls-not-understood", reason, "send it in the plainest form the service takes"))
+        }
+    }
+}
+
+impl Asked {
+    /// The request as values.
+    pub(crate) fn request(&self) -> Request {
+        let headers = self.headers.iter().map(|(name, value)| (name.to_string(), value.to_str().unwrap_or_default().to_owned()));
+        Request {
+            method: self.method.to_string(),
+            scheme: self.place.scheme.as_str().to_owned(),
+            host: self.place.authority(),
+            target: self.target.clone(),
+            headers: headers.collect(),
+            body: if self.body.is_empty() { Body::Empty } else { Body::Bytes(self.body.to_vec()) },
+        }
+    }
+
+    /// The request that these values are, for `place`. `None`: they can't be sent.
+    pub(crate) fn of(request: &Request, place: &Place) -> Option<Self> {
+        let mut headers = HeaderMap::with_capacity(request.headers.len());
+        for (name, value) in &request.headers {
+            headers.append(name.to_ascii_lowercase().parse::<HeaderName>().ok()?, HeaderValue::from_str(value).ok()?);
+        }
+        headers.remove(http::header::HOST);
+        headers.remove(http::header::CONTENT_LENGTH);
+        let body = match &request.body {
+            Body::Empty => Bytes::new(),
+            Body::Bytes(bytes) => Bytes::copy_from_slice(bytes),
+            Body::Unread(_) => return None,
+        };
+        Some(Self { method: request.method.parse().ok()?, place: place.clone(), target: request.target.clone(), headers, body })
+    }
+}
