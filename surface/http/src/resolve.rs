@@ -45,9 +45,7 @@ pub(crate) async fn measure(system: &System, understood: &Understood) -> Measure
         for lookup in &call.lookups {
             reads.entry(lookup.resource.clone()).or_default().push(lookup.clone());
         }
-        if let Some(why) = no_way_back(call) {
-            lasting.push(why);
-        }
+        lasting.push(no_way_back(call));
     }
     let too_many = reads.values().map(Vec::len).sum::<usize>() > READS;
     let found: Vec<Found> = stream::iter(reads)
@@ -92,17 +90,19 @@ fn only_reads(call: &Call) -> bool {
     call.dry_run || (call.class.kind == Kind::Read && call.class.hazards.is_empty())
 }
 
-/// Why there is no way back from a call, if that is so.
-fn no_way_back(call: &Call) -> Option<String> {
+/// Why there is no way back from a call. The catalog knows how some could be taken back; as long as nobody keeps what that takes and
+/// carries it out (docs/http.md), that is no way back either.
+fn no_way_back(call: &Call) -> String {
+    let operation = &call.operation;
     if call.class.hazards.contains(&Hazard::Lasting) && call.undo.is_none() {
-        return Some(format!("`{}` is final at the provider", call.operation));
+        return format!("`{operation}` is final at the provider");
     }
-    let Some(undo) = &call.undo else { return Some(format!("no way back from `{}` is known", call.operation)) };
+    let Some(undo) = &call.undo else { return format!("no way back from `{operation}` is known") };
     let impossible = call.escrow.iter().find_map(|escrow| escrow.request.as_ref().err());
     match impossible {
-        Some(missing) => Some(format!("what `{}` would need to be taken back can't be kept: {missing}", call.operation)),
-        None if !undo.loses.is_empty() => Some(format!("taking `{}` back loses {}", call.operation, undo.loses)),
-        None => None,
+        Some(missing) => format!("what `{operation}` would need to be taken back can't be kept: {missing}"),
+        None if !undo.loses.is_empty() => format!("taking `{operation}` back loses {}", undo.loses),
+        None => format!("`{operation}` is not taken back by the gateway; by hand it could be"),
     }
 }
 
