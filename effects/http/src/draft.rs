@@ -79,8 +79,10 @@ impl Draft {
             Encoding::Json => value.to_string().into_bytes(),
             Encoding::Text => place::plain(&value).into_bytes(),
             Encoding::Form => {
+                // In one order, whatever keeps the members.
+                let members: BTreeMap<&String, &Value> = value.as_object().into_iter().flatten().collect();
                 let mut form = form_urlencoded::Serializer::new(String::new());
-                for (name, member) in value.as_object().unwrap_or(&Map::new()) {
+                for (name, member) in members {
                     form.append_pair(name, &place::plain(member));
                 }
                 form.finish().into_bytes()

@@ -55,10 +55,7 @@ mod tests {
     fn xml_reads_like_json() {
         let text =
             "<?xml version=\"1.0\"?><R xmlns=\"x\"><set><item><id>a</id></item><item><id>b</id></item></set><k>1</k><k>2</k><e/></R>";
-        assert_eq!(
-            parse(text).map(|value| value.to_string()).as_deref(),
-            Ok(r#"{"R":{"e":"","k":["1","2"],"set":[{"id":"a"},{"id":"b"}]}}"#)
-        );
+        assert_eq!(parse(text), Ok(serde_json::json!({ "R": { "e": "", "k": ["1", "2"], "set": [{ "id": "a" }, { "id": "b" }] } })));
         assert!(parse("<!DOCTYPE r [<!ENTITY a \"b\">]><r>&a;</r>").is_err());
         assert!(parse(&"<a>".repeat(100_000)).is_err());
         assert!(parse(&format!("{}{}", "<a>".repeat(5_000), "</a>".repeat(5_000))).is_err());
