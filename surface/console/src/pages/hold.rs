@@ -237,7 +237,9 @@ fn decision(site: &Site, hold: &HoldState, people: &[OperatorName], who: &Signed
     let alone = hold.on_behalf_of.as_ref() == Some(&who.operator);
     let frozen = site.is_frozen(&hold.agent);
     html! {
-        div.decide id="decision" hx-get=(path) hx-select="#decision" hx-swap="outerHTML" hx-trigger=[(!waiting || mine.is_some()).then_some("sse:hold")] {
+        // Without a trigger of its own a click anywhere would fetch it anew, under the hands of whoever decides.
+        @let refreshed = !waiting || mine.is_some();
+        div.decide id="decision" hx-get=[refreshed.then_some(&path)] hx-select="#decision" hx-swap="outerHTML" hx-trigger=[refreshed.then_some("sse:hold")] {
             @if waiting { p.clock { (icon("clock")) "Denied automatically in" span.push data-left=(left.as_secs()) { (span(left)) } } }
             @else { p.clock { (ending(hold)) } }
             section aria-labelledby="d-ap" {
