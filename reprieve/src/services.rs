@@ -3,12 +3,11 @@
 use std::sync::Arc;
 
 use anyhow::{Context as _, bail};
-use reprieve_effects_http::Catalog;
 use reprieve_gate::Gate;
 use reprieve_secrets::resolve;
 use reprieve_surface_http::{Credential, HostPattern, Options, Surface, System, SystemOptions};
 
-use crate::{keys::Keys, settings::Settings};
+use crate::{calls, keys::Keys, settings::Settings};
 
 /// The proxy for every service of the settings; none where there is no service.
 pub(crate) fn surface(settings: &Settings, keys: &Keys, gate: Arc<Gate>) -> anyhow::Result<Option<Arc<Surface>>> {
@@ -17,7 +16,7 @@ pub(crate) fn surface(settings: &Settings, keys: &Keys, gate: Arc<Gate>) -> anyh
         return Ok(None);
     }
     let options = Options { tls: Some(keys.tls()?), connections: settings.listen.sessions };
-    let catalog = Arc::new(Catalog::built_in().context("the catalog is not right")?);
+    let catalog = Arc::new(calls::catalog(settings)?);
     if let Some(unknown) = settings.services().filter_map(|system| system.provider.as_ref()).find(|name| catalog.provider(name).is_none()) {
         let known: Vec<&str> = catalog.providers().map(|provider| provider.name()).collect();
         bail!("no provider is called `{unknown}`; the catalog has: {}", known.join(", "));
