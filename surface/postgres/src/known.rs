@@ -204,10 +204,10 @@ impl Known {
     }
 
     /// Whether it can't have made a table: one that is temporary hides another one of the same name.
-    pub(crate) fn makes_nothing(&self, view: &View) -> bool {
+    pub(crate) fn makes_nothing(&self, view: Option<&View>) -> bool {
         let makes_nothing = |statement: &Statement| match statement.class {
             Class::Control(_) | Class::Session => true,
-            Class::Read => view.catalog.proves_read(statement),
+            Class::Read => view.is_some_and(|view| view.catalog.proves_read(statement)),
             Class::Dml => statement.functions.is_empty(),
             Class::Block | Class::Unwrapped | Class::Unreadable => false,
         };

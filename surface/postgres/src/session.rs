@@ -370,8 +370,10 @@ impl Session {
             transaction.releases.extend(approved);
         }
         self.note_effects(known);
-        let is_exact =
-            !was_approved && !self.made_something && self.ends.system.view().is_some_and(|view| known.is_counted_by_its_tag(&view));
+        let may_be_exact = !was_approved && !self.made_something;
+        // The COMMIT waits for the catalogue in any case.
+        let view = if may_be_exact { self.ends.system.fresh_view().await } else { None };
+        let is_exact = view.is_some_and(|view| known.is_counted_by_its_tag(&view));
         let is_idle = self.ends.wire.replies.is_empty();
         self.ends.wire.tally.expect(is_exact, is_idle);
         Ok(Ok(()))
@@ -594,7 +596,7 @@ impl Session {
         self.changed |= known.in_session();
         let view = self.ends.system.view();
         self.tainted |= !view.as_ref().is_some_and(|view| known.is_tame(view));
-        self.made_something |= !view.is_some_and(|view| known.makes_nothing(&view));
+        self.made_something |= !known.makes_nothing(view.as_deref());
     }
 
     /// Whether it can't run inside a transaction block, by its text or by what it names.
