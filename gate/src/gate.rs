@@ -256,7 +256,7 @@ impl Gate {
             approvals,
             delayed,
             window: self.windows.get(&operation.system).copied().unwrap_or_default(),
-            undoable: undoability(operation.reach.as_ref()),
+            undoable: Undoability::of(operation.reach.as_ref()),
             budget: self.options.budgets.get(&operation.environment).copied().unwrap_or_default(),
             rows_this_hour: self.spending.rows(agent, now, || state.rows_this_hour(agent, now)),
         };
@@ -368,14 +368,6 @@ impl Gate {
 }
 
 /// Whether there is a way back, as far as that was measured.
-fn undoability(reach: Option<&Reach>) -> Undoability {
-    match reach {
-        Some(reach) if reach.is_undoable() => Undoability::Secured,
-        Some(reach) if !reach.estimated => Undoability::Impossible,
-        _ => Undoability::None,
-    }
-}
-
 /// What is to be done with an operation by its text alone.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[must_use]

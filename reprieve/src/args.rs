@@ -411,6 +411,28 @@ pub(crate) enum Ledger {
 pub(crate) enum Policy {
     /// Check the policy files as they are.
     Check,
+    /// Ask other rules about everything that agents did, and show each answer that would change.
+    #[command(after_help = "Example: reprieve policy simulate --with proposed-policies --profile guard --since 7d")]
+    Simulate {
+        /// The proposed `*.cedar` files; those in force if it is left out.
+        #[arg(long, value_name = "FOLDER")]
+        with: Option<PathBuf>,
+        /// The proposed profile; the one in force if it is left out.
+        #[arg(long)]
+        profile: Option<reprieve_policy::Profile>,
+        /// How far back.
+        #[arg(long, value_name = "TIME")]
+        since: Option<String>,
+    },
+    /// The least each agent's token would need for what it really did.
+    #[command(after_help = "Example: reprieve policy suggest cursor-staging --since 30d")]
+    Suggest {
+        /// Only this agent.
+        agent: Option<AgentName>,
+        /// How far back.
+        #[arg(long, value_name = "TIME")]
+        since: Option<String>,
+    },
 }
 
 #[derive(Debug, Subcommand)]

@@ -31,11 +31,16 @@ fn open(settings: &Settings, open: fn(&Path) -> Result<Box<dyn Reader>, StoreErr
 /// The state all events fold to, read from the store itself.
 pub(crate) fn read_state(settings: &Settings) -> anyhow::Result<State> {
     let mut state = State::default();
-    for_each(reader(settings)?.as_ref(), |recorded| {
-        state.apply(&recorded);
+    for_each_event(settings, |recorded| {
+        state.apply(recorded);
         Ok(())
     })?;
     Ok(state)
+}
+
+/// Every event as the ledger is now, in order.
+pub(crate) fn for_each_event(settings: &Settings, mut each: impl FnMut(&Recorded) -> anyhow::Result<()>) -> anyhow::Result<()> {
+    for_each(reader(settings)?.as_ref(), |recorded| each(&recorded))
 }
 
 fn for_each(reader: &dyn Reader, mut each: impl FnMut(Recorded) -> anyhow::Result<()>) -> anyhow::Result<()> {

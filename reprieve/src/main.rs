@@ -20,7 +20,9 @@ mod keys;
 mod ledger;
 mod operator;
 mod people;
+mod policy;
 mod protect;
+mod replay;
 mod serve;
 mod services;
 mod settings;
@@ -90,7 +92,7 @@ fn run(cli: &Cli) -> anyhow::Result<u8> {
         Command::Freeze(freeze) => people::freeze(cli, &settings, freeze),
         Command::Thaw(thaw) => people::thaw(cli, &settings, thaw),
         Command::Ledger(command) => ledger::ledger(cli, &settings, command),
-        Command::Policy(args::Policy::Check) => serve::check_policy(cli, &settings),
+        Command::Policy(command) => policy::policy(cli, &settings, command),
         Command::Explain(args::Explain::Sql { environment }) => explain::explain(&settings, environment),
         Command::Explain(args::Explain::Http { environment }) => calls::explain_lines(&settings, environment),
         Command::Http(command) => calls::http(cli, &settings, command),

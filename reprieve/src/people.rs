@@ -283,7 +283,7 @@ fn headline(hold: &HoldState) -> String {
 }
 
 /// Invisible and direction-changing characters are drawn, so that nobody approves what they can't see.
-fn visible(text: &str) -> String {
+pub(crate) fn visible(text: &str) -> String {
     let drawn = |c: char| match c {
         '\n' | '\t' | ' '..='~' => c.to_string(),
         c if c.is_alphanumeric() && !c.is_control() => c.to_string(),

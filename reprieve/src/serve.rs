@@ -191,15 +191,3 @@ pub(crate) fn check(cli: &Cli, settings: &Settings) -> anyhow::Result<u8> {
     }
     Ok(u8::from(missing > 0))
 }
-
-/// Checks the policy files.
-pub(crate) fn check_policy(cli: &Cli, settings: &Settings) -> anyhow::Result<u8> {
-    let policy = wire::read_policy(settings)?;
-    let report = json!({ "ok": true, "profile": policy.profile().to_string(), "digest": policy.digest(), "uniform": policy.is_uniform() });
-    if cli.json {
-        tell!("{report}")
-    } else {
-        tell!("The policies are right: profile {}, digest {}.", policy.profile(), policy.digest().short())
-    }
-    Ok(0)
-}

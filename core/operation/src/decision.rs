@@ -19,6 +19,18 @@ pub enum Undoability {
     Impossible,
 }
 
+impl Undoability {
+    /// As far as a reach tells: an estimate tells nothing.
+    #[must_use]
+    pub fn of(reach: Option<&Reach>) -> Self {
+        match reach {
+            Some(reach) if reach.is_undoable() => Self::Secured,
+            Some(reach) if !reach.estimated => Self::Impossible,
+            _ => Self::None,
+        }
+    }
+}
+
 /// How much may change without a person being asked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]

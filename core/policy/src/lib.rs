@@ -23,3 +23,4 @@ pub use decide::decide;
 pub use policy::{Policy, Source};
 pub use problem::{PolicyError, Problem};
 pub use profile::{Profile, UnknownProfile};
+pub use touch::touched;

@@ -23,6 +23,13 @@ pub(crate) struct Touches<'a>(BTreeSet<Touch<'a>>);
 #[derive(Debug)]
 pub(crate) struct TooMany;
 
+/// What `operation` is known to do to which resources, each once; `None` where it touches more than can be decided on.
+#[must_use]
+pub fn touched(operation: &Operation) -> Option<BTreeSet<(Kind, Option<String>)>> {
+    let touches = Touches::of(operation).ok()?;
+    Some(touches.0.into_iter().map(|(kind, resource)| (kind, resource.map(Cow::into_owned))).collect())
+}
+
 impl<'a> Touches<'a> {
     pub(crate) fn of(operation: &'a Operation) -> Result<Self, TooMany> {
         let mut touches: BTreeSet<Touch<'a>> = BTreeSet::new();
