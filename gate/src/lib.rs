@@ -4,6 +4,7 @@
 //! ([`Clock`]) and the protected system ([`Upstream`]). Start reading in `gate.rs`.
 
 mod audit;
+mod calls;
 mod coverage;
 mod desk;
 mod gate;
@@ -15,6 +16,7 @@ mod spending;
 mod upstream;
 
 pub use audit::{Audit, AuditError, Clock, Pending};
+pub use calls::{CallConflict, CallDone, CallFailure, CallReport, CallStates, Escrow, Keeping, KeptCall, TakeBack};
 pub use coverage::Coverage;
 pub use desk::{Command, Desk, DeskAnswer, DeskError, Revert, SignedCommand, UndoChoice, UndoRequest};
 pub use gate::{Considered, Gate, GateOptions};

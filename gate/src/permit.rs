@@ -86,6 +86,12 @@ impl Permit<'_> {
         self.operation
     }
 
+    /// The intent that it runs under.
+    #[must_use]
+    pub fn intent(&self) -> IntentId {
+        self.intent.id()
+    }
+
     /// Rows up to which nobody has to be asked again, if the surface can make the system itself enforce that. `None`: the
     /// exact measurement has to be shown to [`Permit::clear`].
     #[must_use]

@@ -52,6 +52,9 @@ async fn run(as_json: bool, settings: Arc<Settings>) -> anyhow::Result<()> {
     for settler in &parts.settlers {
         tokio::spawn(settler.clone().run());
     }
+    if parts.http.is_some() {
+        tokio::spawn(parts.escrow.clone().run());
+    }
     // A moment, so that the first changes are not held only because nobody has looked yet.
     let looked = async {
         for keeper in &parts.keepers {

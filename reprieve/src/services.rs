@@ -3,25 +3,50 @@
 use std::sync::Arc;
 
 use anyhow::{Context as _, bail};
-use reprieve_gate::Gate;
+use reprieve_effects_http::Catalog;
+use reprieve_gate::{Escrow, Gate, TakeBack};
 use reprieve_secrets::resolve;
-use reprieve_surface_http::{Credential, HostPattern, Options, Surface, System, SystemOptions};
+use reprieve_surface_http::{Credential, HostPattern, Options, Returns, Surface, System, SystemOptions};
 
 use crate::{calls, keys::Keys, settings::Settings};
 
-/// The proxy for every service of the settings; none where there is no service.
-pub(crate) fn surface(settings: &Settings, keys: &Keys, gate: Arc<Gate>) -> anyhow::Result<Option<Arc<Surface>>> {
+/// The services of the settings, and what their operations mean.
+pub(crate) struct Services {
+    systems: Vec<Arc<System>>,
+    catalog: Arc<Catalog>,
+}
+
+/// The services; none where there is no service.
+pub(crate) fn services(settings: &Settings, keys: &Keys) -> anyhow::Result<Option<Services>> {
     let systems = settings.services().map(|system| open(settings, system, keys).map(Arc::new)).collect::<anyhow::Result<Vec<_>>>()?;
     if systems.is_empty() {
         return Ok(None);
     }
-    let options = Options { tls: Some(keys.tls()?), connections: settings.listen.sessions };
     let catalog = Arc::new(calls::catalog(settings)?);
     if let Some(unknown) = settings.services().filter_map(|system| system.provider.as_ref()).find(|name| catalog.provider(name).is_none()) {
         let known: Vec<&str> = catalog.providers().map(|provider| provider.name()).collect();
         bail!("no provider is called `{unknown}`; the catalog has: {}", known.join(", "));
     }
-    Ok(Some(Surface::new(gate, systems, catalog, keys.authority()?, options)))
+    Ok(Some(Services { systems, catalog }))
+}
+
+impl Services {
+    /// The agents' proxy.
+    pub(crate) fn surface(
+        self,
+        settings: &Settings,
+        keys: &Keys,
+        gate: Arc<Gate>,
+        escrow: Arc<dyn Escrow>,
+    ) -> anyhow::Result<Arc<Surface>> {
+        let options = Options { tls: Some(keys.tls()?), connections: settings.listen.sessions };
+        Ok(Surface::new(gate, self.systems, self.catalog, escrow, keys.authority()?, options))
+    }
+
+    /// What takes calls back; without `escrow` it only looks.
+    pub(crate) fn returns(&self, escrow: Option<Arc<dyn Escrow>>) -> Arc<dyn TakeBack> {
+        Arc::new(Returns::new(self.systems.clone(), self.catalog.clone(), escrow))
+    }
 }
 
 /// One service.

@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use reprieve_audit::SystemClock;
-use reprieve_gate::{ChangeView, Changes, Clock as _, Looking, RecordsError, RowView, UndoChoice, UndoPreview};
+use reprieve_gate::{ChangeView, Changes, Clock as _, Looking, RecordsError, RowView, TakeBack, UndoChoice, UndoPreview};
 use reprieve_operation::{SystemName, UndoId};
 use reprieve_undo::{Change, Ground, Images, Login, Report, Standing, UndoError, changes, preview, row_changes};
 
@@ -18,12 +18,19 @@ pub(crate) struct ShownChanges {
     history: Arc<LedgerHistory>,
     images: Images,
     logins: BTreeMap<SystemName, Login>,
+    calls: Option<Arc<dyn TakeBack>>,
     window: Duration,
 }
 
 impl ShownChanges {
-    pub(crate) fn new(history: Arc<LedgerHistory>, images: Images, logins: BTreeMap<SystemName, Login>, window: Duration) -> Self {
-        Self { history, images, logins, window }
+    pub(crate) fn new(
+        history: Arc<LedgerHistory>,
+        images: Images,
+        logins: BTreeMap<SystemName, Login>,
+        calls: Option<Arc<dyn TakeBack>>,
+        window: Duration,
+    ) -> Self {
+        Self { history, images, logins, calls, window }
     }
 
     /// Reads on a thread that may block.
@@ -42,9 +49,12 @@ impl ShownChanges {
 
     async fn look(&self, id: UndoId, choice: UndoChoice) -> Result<UndoPreview, RecordsError> {
         let change = self.one(id).await?;
-        let login = self.logins.get(&change.system);
-        let login = login.ok_or_else(|| RecordsError::Missing(format!("`{}` is no system here any more", change.system)))?;
-        let ground = Ground { login, images: &self.images };
+        let images = &self.images;
+        let ground = match (self.logins.get(&change.system), self.calls.as_deref().filter(|calls| calls.serves(&change.system))) {
+            (Some(login), _) => Ground::Database { login, images },
+            (None, Some(calls)) => Ground::Service { calls, images },
+            (None, None) => return Err(RecordsError::Missing(format!("`{}` is no system here any more", change.system))),
+        };
         let rows = row_changes(ground, &change, SHOWN_ROWS).await.map_err(|error| RecordsError::Unavailable(error.to_string()))?;
         let rows = rows.into_iter().map(|row| RowView { table: row.table, before: row.before, after: row.after }).collect();
         if let Some(because) = standing(&change) {

@@ -9,7 +9,7 @@ use std::{
 
 use anyhow::{Context as _, bail};
 use reprieve_audit::{SystemClock, decode};
-use reprieve_gate::{Clock as _, Command, UndoChoice, UndoRequest};
+use reprieve_gate::{Clock as _, Command, TakeBack, UndoChoice, UndoRequest};
 use reprieve_operation::{Event, Recorded, UndoId};
 use reprieve_store::{Query, Reader, SqliteStore};
 use reprieve_undo::{Change, Ground, History, Images, Login, Report, Standing, UndoError, changes, preview, row_changes};
@@ -20,7 +20,7 @@ use crate::{
     keys::Keys,
     operator::send,
     people::time,
-    settings::{Settings, parse_duration},
+    settings::{Settings, SystemKind, parse_duration},
     wire,
 };
 
@@ -80,8 +80,8 @@ pub(crate) fn undo(cli: &Cli, settings: &Settings, command: &Undo) -> anyhow::Re
                 _ => UndoChoice::Stop,
             };
             if *dry_run {
-                let report =
-                    runtime.block_on(preview(Ground { login: &login(settings, &found[0])?, images: &images(settings)? }, &found, choice));
+                let way = Way::of(settings, &found[0])?;
+                let report = runtime.block_on(preview(way.ground(), &found, choice));
                 return say_preview(cli, &found, report);
             }
             let request = UndoRequest { changes: found.iter().map(|change| change.undo).collect(), choice };
@@ -171,8 +171,31 @@ fn find(settings: &Settings, ids: &[UndoId]) -> anyhow::Result<Vec<Change>> {
     }
 }
 
-fn login(settings: &Settings, change: &Change) -> anyhow::Result<Login> {
-    wire::login(settings.system(change.system.as_str())?, &Keys::of(settings))
+/// The way into a changed system.
+enum Way {
+    Database(Login, Images),
+    Service(Arc<dyn TakeBack>, Images),
+}
+
+impl Way {
+    fn of(settings: &Settings, change: &Change) -> anyhow::Result<Self> {
+        let (system, keys) = (settings.system(change.system.as_str())?, Keys::of(settings));
+        Ok(match system.kind {
+            SystemKind::Postgres => Self::Database(wire::login(system, &keys)?, images(settings)?),
+            SystemKind::Http => {
+                let services = crate::services::services(settings, &keys)?.context("no system is a service")?;
+                // Only the gateway itself takes calls back; here they are looked at.
+                Self::Service(services.returns(None), images(settings)?)
+            }
+        })
+    }
+
+    fn ground(&self) -> Ground<'_> {
+        match self {
+            Self::Database(login, images) => Ground::Database { login, images },
+            Self::Service(calls, images) => Ground::Service { calls: calls.as_ref(), images },
+        }
+    }
 }
 
 fn images(settings: &Settings) -> anyhow::Result<Images> {
@@ -184,8 +207,8 @@ async fn list(cli: &Cli, settings: &Settings, which: &Which, limit: usize) -> an
     let mut listed = Vec::new();
     for change in &found {
         let conflicts = if change.standing == Standing::Undoable && change.reach.rows() <= LOOKED_AT {
-            let ground = Ground { login: &login(settings, change)?, images: &images(settings)? };
-            Some(match preview(ground, std::slice::from_ref(change), UndoChoice::Stop).await {
+            let way = Way::of(settings, change)?;
+            Some(match preview(way.ground(), std::slice::from_ref(change), UndoChoice::Stop).await {
                 Ok(_) => "none".to_owned(),
                 Err(UndoError::Conflicts(report)) => format!("{} rows were changed since", report.conflicts_found),
                 Err(error) => error.to_string(),
@@ -234,9 +257,8 @@ fn standing(change: &Change, now: reprieve_operation::Timestamp) -> String {
 
 async fn show(cli: &Cli, settings: &Settings, id: UndoId, diff: bool) -> anyhow::Result<u8> {
     let found = find(settings, &[id])?;
-    let login = login(settings, &found[0])?;
-    let images = images(settings)?;
-    let ground = Ground { login: &login, images: &images };
+    let way = Way::of(settings, &found[0])?;
+    let ground = way.ground();
     let rows = if diff { row_changes(ground, &found[0], SHOWN_ROWS).await? } else { Vec::new() };
     let report = match found[0].standing {
         Standing::Undoable => Some(preview(ground, &found, UndoChoice::Stop).await),

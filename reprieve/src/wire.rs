@@ -13,7 +13,9 @@ use reprieve_secrets::resolve;
 use reprieve_store::SqliteStore;
 use reprieve_surface_console::{Console, Shown};
 use reprieve_surface_postgres::{Options, Surface, System, Target, TlsMode};
-use reprieve_undo::{DefinitionsLog, Images, Journal, Keeper, KeeperOptions, Kept, Login, Settler, Undo, UndoOptions, VaultAccess};
+use reprieve_undo::{
+    CallEscrow, DefinitionsLog, Images, Journal, Keeper, KeeperOptions, Kept, Login, Settler, Undo, UndoOptions, VaultAccess,
+};
 use reprieve_vault::{Location, VaultOptions};
 
 use crate::{keys::Keys, settings::Settings, shown::ShownChanges, undo::LedgerHistory};
@@ -31,6 +33,7 @@ pub(crate) struct Parts {
     pub(crate) definitions: Vec<Arc<DefinitionsLog>>,
     pub(crate) settlers: Vec<Arc<Settler>>,
     pub(crate) console: Arc<Console>,
+    pub(crate) escrow: Arc<CallEscrow>,
 }
 
 /// Builds the gateway that the settings describe.
@@ -59,11 +62,15 @@ pub(crate) fn build(settings: &Settings, keys: &Keys) -> anyhow::Result<Parts> {
     let definitions = settings.databases().map(definitions).collect::<anyhow::Result<Vec<_>>>()?;
     let by_system =
         settings.databases().zip(&definitions).map(|(system, definitions)| (system.name.clone(), definitions.clone())).collect();
-    let changes = Arc::new(ShownChanges::new(history.clone(), images.clone(), logins.clone(), settings.undo.window));
+    let escrow = Arc::new(CallEscrow::new(vault.clone(), audit.clone(), history.clone(), clock.clone(), settings.undo.window));
+    let services = crate::services::services(settings, keys)?;
+    let calls = services.as_ref().map(|services| services.returns(Some(escrow.clone())));
+    let shown = ShownChanges::new(history.clone(), images.clone(), logins.clone(), calls.clone(), settings.undo.window);
+    let changes = Arc::new(shown);
     let undo = Arc::new(Undo::new(
         gate.clone(),
         history.clone(),
-        UndoOptions { logins, definitions: by_system, window: settings.undo.window, images },
+        UndoOptions { logins, definitions: by_system, calls, window: settings.undo.window, images },
     ));
     let desk = Arc::new(open_desk(settings, keys, audit.clone(), clock.clone(), Some(undo))?);
     let keeper = |system: &crate::settings::System| {
@@ -96,8 +103,8 @@ pub(crate) fn build(settings: &Settings, keys: &Keys) -> anyhow::Result<Parts> {
     };
     let postgres = Surface::new(gate.clone(), systems, options).context("cannot start the threads for sessions")?;
     let console = Arc::new(console(settings, &audit, clock, &desk, changes, policy.clone())?);
-    let http = crate::services::surface(settings, keys, gate.clone())?;
-    Ok(Parts { audit, gate, desk, postgres, http, policy, keepers, definitions, settlers, console })
+    let http = services.map(|services| services.surface(settings, keys, gate.clone(), escrow.clone())).transpose()?;
+    Ok(Parts { audit, gate, desk, postgres, http, policy, keepers, definitions, settlers, console, escrow })
 }
 
 /// Opens the ledger to append to it.

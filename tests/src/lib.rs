@@ -2,8 +2,10 @@
 //!
 //! The tests themselves are in `tests/`, one file per subject; the servers come from the test kit.
 
+pub mod cloud;
 mod curl;
 mod site;
 
+pub use cloud::Cloud;
 pub use curl::{Answer, Curl, With};
 pub use site::{Denied, Site, connect, denied};

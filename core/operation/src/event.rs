@@ -58,6 +58,16 @@ pub enum HeldReason {
     Measured,
 }
 
+/// Which of the two states of what a call changes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Moment {
+    /// How things were before the call.
+    Before,
+    /// How the call left them.
+    After,
+}
+
 /// Equal reads of one session, counted together.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ReadTally {
@@ -313,6 +323,26 @@ pub enum Event {
         /// The last event that recorded one of them; all before are gone too.
         through: u64,
     },
+    /// What a call to a service takes to be taken back lies in the vault: how things were, before the call was sent, and how it left
+    /// them, afterwards. The newest of each for an intent counts.
+    CallKept {
+        intent: IntentId,
+        agent: AgentName,
+        system: SystemName,
+        moment: Moment,
+        /// What it changes.
+        resource: String,
+        object: Digest,
+        plain_bytes: u64,
+        stored_bytes: u64,
+    },
+    /// It was removed from the vault: the time in which it could be asked for is over.
+    CallsPurged {
+        objects: u64,
+        stored_bytes: u64,
+        /// The last event that recorded one of them; all before are gone too.
+        through: u64,
+    },
     /// Tables that were set aside before they were dropped are gone for good: the time in which they could be asked for is over.
     AsidePurged { system: SystemName, tables: Vec<String> },
 
@@ -364,6 +394,8 @@ impl Event {
             Self::ResultDelivered { .. } => "result_delivered",
             Self::ImagesStored { .. } => "images_stored",
             Self::ImagesPurged { .. } => "images_purged",
+            Self::CallKept { .. } => "call_kept",
+            Self::CallsPurged { .. } => "calls_purged",
             Self::AsidePurged { .. } => "aside_purged",
             Self::Alarm { .. } => "alarm",
         }
@@ -407,6 +439,8 @@ impl Event {
             | Self::HoldFinished { .. }
             | Self::ImagesStored { .. }
             | Self::ImagesPurged { .. }
+            | Self::CallKept { .. }
+            | Self::CallsPurged { .. }
             | Self::AsidePurged { .. }
             | Self::Alarm { .. } => None,
         }
@@ -423,6 +457,7 @@ impl Event {
             | Self::Concluded { agent, .. }
             | Self::Settled { agent, .. }
             | Self::UndoStarted { agent, .. }
+            | Self::CallKept { agent, .. }
             | Self::HoldOpened { agent, .. }
             | Self::DecoyPresented { claimed: agent, .. } => Some(agent),
             Self::Frozen { agent, .. } | Self::Thawed { agent, .. } | Self::Alarm { agent, .. } => agent.as_ref(),
@@ -450,6 +485,7 @@ impl Event {
             | Self::ResultDelivered { .. }
             | Self::ImagesStored { .. }
             | Self::ImagesPurged { .. }
+            | Self::CallsPurged { .. }
             | Self::AsidePurged { .. } => None,
         }
     }

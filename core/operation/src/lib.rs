@@ -15,7 +15,7 @@ mod token;
 
 pub use decision::{Answer, Budget, Decision, Facts, Needs, Refusal, RefusalKind, Terms, Undoability};
 pub use effect::{Effect, Hazard, Kind, ObjectKind, ObjectName, Rewrite};
-pub use event::{Event, HeldReason, Outcome, ReadTally, Recorded};
+pub use event::{Event, HeldReason, Moment, Outcome, ReadTally, Recorded};
 pub use id::{AgentName, Digest, Environment, HoldId, IntentId, OperatorName, SessionId, SystemName, Timestamp, TokenId, UndoId};
 pub use operation::{Action, Operation, Parameters, Principal, Protocol};
 pub use reach::{Found, Reach, TableReach};

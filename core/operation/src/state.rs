@@ -341,6 +341,8 @@ impl State {
             | Event::DefinitionsPurged { .. }
             | Event::ImagesStored { .. }
             | Event::ImagesPurged { .. }
+            | Event::CallKept { .. }
+            | Event::CallsPurged { .. }
             | Event::AsidePurged { .. }
             | Event::Alarm { .. } => {}
         }

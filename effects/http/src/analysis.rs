@@ -19,7 +19,7 @@ use crate::{
     place,
     request::Request,
     rest,
-    undo::{Escrow, Undo, Until},
+    undo::{Check, Escrow, Undo, Unless, Until},
 };
 
 /// More resources than one call sensibly names.
@@ -355,11 +355,23 @@ fn judge(provider: Option<&Provider>, provider_name: &str, request: &Request, in
             let draft = draft(&until.ask).ok()?;
             Some(Until { draft, known: known(&first), at: until.at.clone(), is: until.is.clone(), never: until.never.clone() })
         }),
+        going: step.going.clone(),
+        raw: step.raw,
+        unless: step.unless.iter().map(|unless| Unless { test: unless.test.clone(), because: unless.because.clone() }).collect(),
     }));
     let undo = row.and_then(|row| row.undo.as_ref()).and_then(|undo| {
         // A call that names several things at once would need several calls back.
-        let draft = if resources.len() > 1 { None } else { draft(&undo.ask).ok() };
-        draft.map(|draft| Undo { says: undo.says.clone(), loses: undo.loses.clone(), draft, known: known(&first) })
+        let back = if resources.len() > 1 { None } else { draft(&undo.ask).ok() };
+        let check = undo.check.as_ref().and_then(|ask| draft(ask).ok());
+        back.map(|back| Undo {
+            says: undo.says.clone(),
+            loses: undo.loses.clone(),
+            anew: undo.anew.clone(),
+            draft: back,
+            absent: undo.absent.as_ref().and_then(|ask| draft(ask).ok()),
+            check: check.map(|draft| Check { draft, take: undo.take.clone(), going: None }),
+            known: known(&first),
+        })
     });
     let staged = row.and_then(|row| row.staged.as_ref().map(|staged| (row, staged))).map(|(row, staged): (&Row, &StagedRow)| Staged {
         request: fill(&staged.ask, &known(&first)),
@@ -414,9 +426,10 @@ pub(crate) fn draft(provider: &Provider, request: &Request, ask: &Ask) -> Result
         target: "/".to_owned(),
         headers,
         body: ask.body.clone(),
-        encoding: Encoding::Json,
+        encoding: if ask.file { Encoding::Bytes } else { Encoding::Json },
         keep: ask.keep.clone(),
         drop: ask.drop.clone(),
+        headers_from: ask.headers_from.clone(),
     };
     if let Some(document) = &ask.graphql {
         draft.target = provider.paths.first().cloned().unwrap_or_else(|| "/graphql".to_owned());
@@ -449,7 +462,7 @@ pub(crate) fn draft(provider: &Provider, request: &Request, ask: &Ask) -> Result
     } else {
         return Err(unfillable());
     }
-    if draft.body.is_some() {
+    if draft.body.is_some() && !ask.file {
         draft.headers.entry("content-type".to_owned()).or_insert_with(|| "application/json".to_owned());
     }
     Ok(draft)

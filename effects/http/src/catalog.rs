@@ -130,6 +130,10 @@ impl Catalog {
         }
         for row in read.operations {
             check_guards(&row.guards).map_err(wrong)?;
+            let unless = row.escrow.iter().flat_map(|step| &step.unless);
+            if unless.into_iter().any(|unless| !unless.test.is_sound()) {
+                return Err(wrong(format!("an `unless` of `{}` asks nothing", row.id.iter().next().map_or("", String::as_str))));
+            }
             if row.dry_run.as_ref().is_some_and(|test| !test.is_sound()) || row.names.iter().any(|name| !place::is_place(&name.at)) {
                 return Err(wrong(format!("a place or question of `{}` is none", row.id.iter().next().map_or("", String::as_str))));
             }
@@ -268,7 +272,8 @@ impl Provider {
         lines.extend(row.escrow.iter().map(|escrow| format!("kept first: {}", escrow.says)));
         lines.extend(row.undo.iter().map(|undo| {
             let loses = if undo.loses.is_empty() { String::new() } else { format!("; lost: {}", undo.loses) };
-            format!("undo: {}{loses}", undo.says)
+            let anew = if undo.anew.is_empty() { String::new() } else { format!("; another one afterwards: {}", undo.anew) };
+            format!("undo: {}{loses}{anew}", undo.says)
         }));
         lines.extend(row.staged.iter().map(|_| "what was staged before is looked at first".to_owned()));
         lines

@@ -2,9 +2,10 @@
 
 use std::{collections::BTreeMap, fmt::Write as _};
 
+use base64::{Engine as _, engine::general_purpose::STANDARD as BASE64};
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use serde::{Deserialize, Serialize};
-use serde_json::{Map, Value};
+use serde_json::{Value, json};
 
 use crate::{
     place,
@@ -14,6 +15,9 @@ use crate::{
 /// What stays as it is in a part of an address (RFC 3986, unreserved).
 const UNRESERVED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
 
+/// The same for a name of the user's that may be several parts: `{+name}` (RFC 6570, section 3.2.3).
+const UNRESERVED_AND_SLASH: &AsciiSet = &UNRESERVED.remove(b'/');
+
 /// How a body is written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -22,6 +26,8 @@ pub(crate) enum Encoding {
     Form,
     /// The text itself.
     Text,
+    /// The bytes that a text in base64 stands for.
+    Bytes,
 }
 
 /// A request to be filled in.
@@ -35,7 +41,11 @@ pub(crate) struct Draft {
     pub(crate) body: Option<Value>,
     pub(crate) encoding: Encoding,
     pub(crate) keep: Vec<String>,
+    /// Names with dots between them, or JSON pointers (RFC 6901) where names have dots in them.
     pub(crate) drop: Vec<String>,
+    /// Where an object is whose members are headers too.
+    #[serde(default)]
+    pub(crate) headers_from: Option<String>,
 }
 
 /// Why a draft can't become a request.
@@ -49,10 +59,16 @@ impl Draft {
         let mut headers = Vec::with_capacity(self.headers.len());
         for (name, value) in &self.headers {
             // A value from elsewhere must not become a header of its own.
-            headers.push((name.clone(), text(value, known, |value| value.replace(char::is_control, ""))?));
+            headers.push((name.clone(), text(value, known, |value, _| value.replace(char::is_control, ""))?));
         }
-        let encode = |value: &str| utf8_percent_encode(value, UNRESERVED).to_string();
-        let target = text(&self.target, known, encode)?;
+        if let Some(at) = &self.headers_from {
+            let more = place::first(known, at).ok_or_else(|| Missing(at.clone()))?;
+            for (name, value) in more.as_object().into_iter().flatten() {
+                headers.retain(|(other, _)| !other.eq_ignore_ascii_case(name));
+                headers.push((name.clone(), place::plain(value).replace(char::is_control, "")));
+            }
+        }
+        let target = self.target(known)?;
         if target.contains("//") || target.split(['/', '?']).any(|part| part == "." || part == "..") {
             return Err(Missing("a part of the address".to_owned()));
         }
@@ -61,22 +77,41 @@ impl Draft {
             Some(body) => Body::Bytes(self.body(body, known)?),
         };
         let host =
-            text(&self.host, known, |value| value.chars().filter(|letter| letter.is_ascii_alphanumeric() || *letter == '-').collect())?;
+            text(&self.host, known, |value, _| value.chars().filter(|letter| letter.is_ascii_alphanumeric() || *letter == '-').collect())?;
         Ok(Request { method: self.method.clone(), scheme: self.scheme.clone(), host, target, headers, body })
     }
 
-    fn body(&self, body: &Value, known: &Value) -> Result<Vec<u8>, Missing> {
-        let mut value = filled(body, known)?;
-        if let Value::Object(members) = &mut value {
-            if !self.keep.is_empty() {
-                members.retain(|name, member| self.keep.contains(name) && !member.is_null());
-            }
-            for place in &self.drop {
-                remove(members, place);
-            }
+    fn target(&self, known: &Value) -> Result<String, Missing> {
+        let encode =
+            |value: &str, slashes: bool| utf8_percent_encode(value, if slashes { UNRESERVED_AND_SLASH } else { UNRESERVED }).to_string();
+        text(&self.target, known, encode)
+    }
+
+    /// What it would write, as a value.
+    pub(crate) fn shape(&self, known: &Value) -> Result<Value, Missing> {
+        let body = self.body.as_ref().map(|body| filled(body, known)).transpose()?.map(|body| self.shaped(body));
+        let headers = self.headers_from.as_ref().and_then(|at| place::first(known, at));
+        Ok(json!({ "target": self.target(known)?, "body": body, "headers": headers }))
+    }
+
+    /// A body with the members only that it may have.
+    pub(crate) fn shaped(&self, mut value: Value) -> Value {
+        if let Value::Object(members) = &mut value
+            && !self.keep.is_empty()
+        {
+            members.retain(|name, member| self.keep.contains(name) && !member.is_null());
         }
+        for place in &self.drop {
+            remove(&mut value, place);
+        }
+        value
+    }
+
+    fn body(&self, body: &Value, known: &Value) -> Result<Vec<u8>, Missing> {
+        let value = self.shaped(filled(body, known)?);
         Ok(match self.encoding {
             Encoding::Json => value.to_string().into_bytes(),
+            Encoding::Bytes => BASE64.decode(place::plain(&value)).map_err(|_| Missing("the file".to_owned()))?,
             Encoding::Text => place::plain(&value).into_bytes(),
             Encoding::Form => {
                 // In one order, whatever keeps the members.
@@ -92,20 +127,22 @@ impl Draft {
 }
 
 /// A text with its `{places}` filled in; `encode` is applied to what is put in.
-pub(crate) fn text(template: &str, known: &Value, encode: impl Fn(&str) -> String) -> Result<String, Missing> {
+pub(crate) fn text(template: &str, known: &Value, encode: impl Fn(&str, bool) -> String) -> Result<String, Missing> {
     let mut filled = String::with_capacity(template.len());
     let mut rest = template;
     while let Some(open) = rest.find('{') {
         filled.push_str(&rest[..open]);
         let after = &rest[open + 1..];
         match after.find('}') {
-            Some(close) if is_name(&after[..close]) => {
-                let name = &after[..close];
+            Some(close) if is_name(named(&after[..close]).0) => {
+                let (name, without) = named(&after[..close]);
+                let slashes = after.starts_with('+');
                 let value = place::first(known, name).ok_or_else(|| Missing(name.to_owned()))?;
                 if value.is_object() || value.is_array() {
                     return Err(Missing(name.to_owned()));
                 }
-                let _ = write!(filled, "{}", encode(&place::plain(&value)));
+                let plain = place::plain(&value);
+                let _ = write!(filled, "{}", encode(plain.strip_prefix(without).unwrap_or(&plain), slashes));
                 rest = &after[close + 1..];
             }
             _ => {
@@ -116,6 +153,15 @@ pub(crate) fn text(template: &str, known: &Value, encode: impl Fn(&str) -> Strin
     }
     filled.push_str(rest);
     Ok(filled)
+}
+
+/// The name in a place, and what is left off at the start of its value: `{+answer.ref:refs/}`.
+fn named(place: &str) -> (&str, &str) {
+    let place = place.strip_prefix('+').unwrap_or(place);
+    match place.split_once(':') {
+        Some((name, without)) if without.ends_with('/') => (name, without),
+        _ => (place, ""),
+    }
 }
 
 /// Places have letters, digits and the signs of a place; a GraphQL selection is none.
@@ -129,7 +175,7 @@ fn filled(value: &Value, known: &Value) -> Result<Value, Missing> {
             let whole = template.strip_prefix('{').and_then(|rest| rest.strip_suffix('}')).filter(|name| is_name(name));
             match whole {
                 Some(name) => place::first(known, name).ok_or_else(|| Missing(name.to_owned()))?,
-                None => Value::String(text(template, known, str::to_owned)?),
+                None => Value::String(text(template, known, |value, _| value.to_owned())?),
             }
         }
         Value::Array(items) => Value::Array(items.iter().map(|item| filled(item, known)).collect::<Result<_, _>>()?),
@@ -140,23 +186,24 @@ fn filled(value: &Value, known: &Value) -> Result<Value, Missing> {
     })
 }
 
-fn remove(members: &mut Map<String, Value>, place: &str) {
-    match place.split_once('.') {
+fn remove(value: &mut Value, place: &str) {
+    let (above, name) = match place.strip_prefix('/') {
+        Some(pointer) => {
+            let (above, name) = pointer.rsplit_once('/').unwrap_or(("", pointer));
+            (if above.is_empty() { String::new() } else { format!("/{above}") }, name.replace("~1", "/").replace("~0", "~"))
+        }
         None => {
-            members.remove(place);
+            let (above, name) = place.rsplit_once('.').unwrap_or(("", place));
+            (if above.is_empty() { String::new() } else { format!("/{}", above.replace('.', "/")) }, name.to_owned())
         }
-        Some((name, rest)) => {
-            if let Some(Value::Object(inner)) = members.get_mut(name) {
-                remove(inner, rest);
-            }
-        }
+    };
+    if let Some(Value::Object(members)) = value.pointer_mut(&above) {
+        members.remove(&name);
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use serde_json::json;
-
     use super::*;
 
     fn draft(target: &str, body: Option<Value>) -> Draft {
@@ -169,13 +216,14 @@ mod tests {
             body,
             encoding: Encoding::Json,
             keep: Vec::new(),
-            drop: vec!["metadata.uid".into()],
+            drop: vec!["metadata.uid".into(), "/metadata/a.b~1c".into()],
+            headers_from: None,
         }
     }
 
     #[test]
     fn what_is_put_in_stays_in_its_place() {
-        let known = json!({"id": "a/../b?x\r\ny: z", "saved": {"o": {"metadata": {"uid": 1, "name": "n"}, "n": 7}}});
+        let known = json!({"id": "a/../b?x\r\ny: z", "saved": {"o": {"metadata": {"uid": 1, "name": "n", "a.b/c": 2}, "n": 7}}});
         let request = draft("/v/{id}", Some(json!("{saved.o}"))).fill(&known).expect("filled");
         assert_eq!(request.target, "/v/a%2F..%2Fb%3Fx%0D%0Ay%3A%20z");
         assert_eq!(request.headers, [("x-id".to_owned(), "a/../b?xy: z".to_owned())]);
@@ -183,6 +231,10 @@ mod tests {
         assert_eq!(draft("/v/{missing}", None).fill(&known), Err(Missing("missing".into())));
         assert!(draft("/v/{id}", None).fill(&json!({"id": ".."})).is_err());
         assert!(draft("/v/{id}/w", None).fill(&json!({"id": ""})).is_err());
+        assert_eq!(draft("/v/{+id}", None).fill(&json!({"id": "a/b c?"})).map(|request| request.target), Ok("/v/a/b%20c%3F".into()));
+        assert_eq!(draft("/v/{+id:a/}", None).fill(&json!({"id": "a/a/b"})).map(|request| request.target), Ok("/v/a/b".into()));
+        assert!(draft("/v/{+id}", None).fill(&json!({"id": "a/../b"})).is_err());
+        assert!(draft("/v/{+id}", None).fill(&json!({"id": "/b"})).is_err());
         let query = draft("/g", Some(json!({"query": "query($id: ID!) { v(id: $id) { name } }", "n": "{saved.o.n}"})));
         let Body::Bytes(body) = query.fill(&known).expect("filled").body else { panic!("a body") };
         assert!(String::from_utf8_lossy(&body).contains("{ v(id: $id) { name } }") && String::from_utf8_lossy(&body).contains("\"n\":7"));

@@ -131,7 +131,7 @@ pub(crate) struct Guard {
 }
 
 /// A question about the arguments. Exactly one of the answers is given.
-#[derive(Debug, Clone, Default, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
 pub(crate) struct Test {
     pub(crate) at: String,
     /// Something there is this, compared as text and without regard to case.
@@ -197,6 +197,11 @@ pub(crate) struct Ask {
     /// Members it may have; all if empty.
     #[serde(default)]
     pub(crate) keep: Vec<String>,
+    /// The body is a file, in base64 as a raw escrow keeps it.
+    #[serde(default)]
+    pub(crate) file: bool,
+    /// Where an object is whose members are headers too.
+    pub(crate) headers_from: Option<String>,
 }
 
 /// What is kept before the operation runs.
@@ -212,6 +217,21 @@ pub(crate) struct EscrowRow {
     pub(crate) says: String,
     /// Asked again and again until it is so.
     pub(crate) until: Option<UntilRow>,
+    /// Where the answer says that it is about to go.
+    pub(crate) going: Option<String>,
+    /// The answer is the user's own file.
+    #[serde(default)]
+    pub(crate) raw: bool,
+    /// What there must not be about it for it to come back as it was.
+    #[serde(default)]
+    pub(crate) unless: Vec<UnlessRow>,
+}
+
+#[derive(Debug, Clone, Deserialize)]
+pub(crate) struct UnlessRow {
+    #[serde(flatten)]
+    pub(crate) test: Test,
+    pub(crate) because: String,
 }
 
 #[derive(Debug, Clone, Deserialize)]
@@ -234,6 +254,15 @@ pub(crate) struct UndoRow {
     /// What doesn't come back.
     #[serde(default)]
     pub(crate) loses: String,
+    /// What is another one afterwards, and nobody chose.
+    #[serde(default)]
+    pub(crate) anew: String,
+    /// The call instead where there was nothing before.
+    pub(crate) absent: Option<Ask>,
+    /// How to look at what the operation made, where there is nothing before it to keep.
+    pub(crate) check: Option<Ask>,
+    /// The part of that answer that counts.
+    pub(crate) take: Option<String>,
 }
 
 #[derive(Debug, Clone, Deserialize)]

@@ -1,9 +1,9 @@
 //! Kubernetes: verb and resource, by the conventions of its API, so that custom resources are understood too.
 //!
 //! A GET may run code (`exec`), a PATCH may take a finalizer away, a PUT may scale to zero. Objects are kept before they are
-//! changed or deleted and put back from that.
+//! changed or deleted and put back from that: `kubernetes/plan.rs`.
 
-use std::collections::BTreeMap;
+mod plan;
 
 use reprieve_operation::{Hazard, Kind};
 use serde_json::{Map, Value, json};
@@ -12,10 +12,7 @@ use crate::{
     analysis::Invocation,
     canonical::{Canonical, Content},
     class::Class,
-    draft::{Draft, Encoding},
-    lookup::Lookup,
     place, rest,
-    undo::{Escrow, Undo},
 };
 
 /// What a path names.
@@ -90,7 +87,7 @@ pub(crate) fn call(request: &Canonical) -> Result<Invocation, String> {
         because,
         ..Invocation::default()
     };
-    plan(verb, &target, request, &mut invocation);
+    plan::plan(verb, &target, request, &mut invocation);
     Ok(invocation)
 }
 
@@ -284,12 +281,18 @@ fn look(verb: &str, target: &Target, arguments: &Value, class: &mut Class, becau
         if matches!(path, "" | "/" | "/metadata" | "/spec") || step_verb == "move" || step_verb == "remove" {
             raise(Kind::Destroy, &[], "it removes or replaces a whole part of the object");
         }
+        if path.starts_with("/metadata/ownerReferences") {
+            raise(Kind::Destroy, &[Hazard::Lasting], "what owns it takes it along when it goes");
+        }
         if path.to_lowercase().contains("reclaimpolicy") && step["value"].as_str() == Some("Delete") {
             raise(Kind::Destroy, &[Hazard::Unprotects], "the data will go with the claim");
         }
     }
     if any("metadata.finalizers", &nothing) || body.pointer("/metadata/$deleteFromPrimitiveList~1finalizers").is_some() {
         raise(Kind::Destroy, &[Hazard::Lasting, Hazard::Unprotects], "it takes finalizers away");
+    }
+    if verb != "create" && any("metadata.ownerReferences", &|value| !value.is_null()) {
+        raise(Kind::Destroy, &[Hazard::Lasting], "what owns it takes it along when it goes");
     }
     if any("spec.replicas", &zero) || any("spec.parallelism", &zero) {
         raise(Kind::Destroy, &[], "it scales to zero");
@@ -324,119 +327,6 @@ fn look(verb: &str, target: &Target, arguments: &Value, class: &mut Class, becau
             raise(Kind::Grant, &[], "it gets at the node");
         }
     }
-}
-
-/// What servers write themselves, and refuse or misread in what is created.
-const OF_THE_SERVER: [&str; 8] = [
-    "metadata.uid",
-    "metadata.resourceVersion",
-    "metadata.creationTimestamp",
-    "metadata.deletionTimestamp",
-    "metadata.deletionGracePeriodSeconds",
-    "metadata.managedFields",
-    "metadata.generation",
-    "status",
-];
-
-/// How to find out what it is, what to keep, and the way back.
-fn plan(verb: &str, target: &Target, request: &Canonical, invocation: &mut Invocation) {
-    let Some(name) =
-        target.name.clone().filter(|name| name.chars().all(|letter| letter.is_ascii_alphanumeric() || "-._:".contains(letter)))
-    else {
-        if verb == "create" && target.subresource.is_none() {
-            invocation.undo = Some(undo(
-                request,
-                "DELETE",
-                format!("{}/{{answer.metadata.name}}", target.collection),
-                None,
-                "deletes what was created",
-                "",
-            ));
-        }
-        return;
-    };
-    let object = format!("{}/{name}", target.collection);
-    let ask = |path: &str| draft(request, "GET", path.to_owned(), None).fill(&Value::Null);
-    let reads = |pairs: &[(&str, &str)]| -> BTreeMap<String, Vec<String>> {
-        pairs.iter().map(|(what, place)| ((*what).to_owned(), vec![(*place).to_owned()])).collect()
-    };
-    let resource = invocation.resources.first().cloned().unwrap_or_default();
-    let lookup = |path: &str, pairs: &[(&str, &str)]| Lookup {
-        resource: resource.clone(),
-        request: ask(path),
-        reads: reads(pairs),
-        unit: String::new(),
-    };
-    let own = [
-        ("exists", "metadata.uid"),
-        ("name", "metadata.name"),
-        ("environment", "metadata.labels.environment"),
-        ("size", "spec.resources.requests.storage"),
-        ("parents", "metadata.namespace"),
-        ("protection", "metadata.finalizers.*"),
-    ];
-    invocation.lookups.push(lookup(&object, &own));
-    if target.resource == "namespaces" {
-        for within in ["api/v1/namespaces/{}/pods", "api/v1/namespaces/{}/persistentvolumeclaims", "apis/apps/v1/namespaces/{}/deployments"]
-        {
-            invocation.lookups.push(lookup(&format!("/{}", within.replace("{}", &name)), &[("attached", "items.*.metadata.name")]));
-        }
-    } else if let Some(namespace) = &target.namespace {
-        invocation.lookups.push(lookup(
-            &format!("/api/v1/namespaces/{namespace}"),
-            &[("environment", "metadata.labels.environment"), ("parents", "metadata.name")],
-        ));
-    }
-    let changes = matches!(verb, "update" | "patch" | "delete") && matches!(target.subresource.as_deref(), None | Some("scale"));
-    if !changes {
-        return;
-    }
-    invocation.escrow.push(Escrow {
-        save: "object".to_owned(),
-        says: "the object as it is".to_owned(),
-        request: ask(&object),
-        take: None,
-        until: None,
-    });
-    let lasting = LASTING.contains(&target.resource.as_str());
-    if verb == "delete" {
-        // What was in it does not come back with it.
-        if !lasting {
-            invocation.undo = Some(undo(
-                request,
-                "POST",
-                target.collection.clone(),
-                Some(json!("{saved.object}")),
-                "creates the object again",
-                "its identity, its status, and what ran in it",
-            ));
-        }
-    } else {
-        invocation.undo =
-            Some(undo(request, "PUT", object, Some(json!("{saved.object}")), "puts the object back as it was", "changes by others since"));
-    }
-}
-
-fn draft(request: &Canonical, method: &str, target: String, body: Option<Value>) -> Draft {
-    let mut headers = BTreeMap::from([("accept".to_owned(), "application/json".to_owned())]);
-    if body.is_some() {
-        headers.insert("content-type".to_owned(), "application/json".to_owned());
-    }
-    Draft {
-        method: method.to_owned(),
-        scheme: request.request.scheme.clone(),
-        host: request.request.host.clone(),
-        target,
-        headers,
-        body,
-        encoding: Encoding::Json,
-        keep: Vec::new(),
-        drop: OF_THE_SERVER.map(str::to_owned).to_vec(),
-    }
-}
-
-fn undo(request: &Canonical, method: &str, target: String, body: Option<Value>, says: &str, loses: &str) -> Undo {
-    Undo { says: says.to_owned(), loses: loses.to_owned(), draft: draft(request, method, target, body), known: Value::Object(Map::new()) }
 }
 
 #[cfg(test)]

@@ -5,6 +5,8 @@ use serde_json::{Map, Value};
 
 use crate::{
     draft::{Draft, Missing},
+    format::Test,
+    look::{Look, State},
     place,
     request::Request,
 };
@@ -22,6 +24,19 @@ pub struct Escrow {
     pub take: Option<String>,
     /// Whether to wait until it is done.
     pub until: Option<Until>,
+    /// Where the answer says that it is about to go.
+    pub going: Option<String>,
+    /// The answer is the user's own file.
+    pub raw: bool,
+    /// What there must not be about it for it to come back as it was.
+    pub(crate) unless: Vec<Unless>,
+}
+
+/// Something about what is kept that does not come back with it.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct Unless {
+    pub(crate) test: Test,
+    pub(crate) because: String,
 }
 
 /// Asked again until the answer says that it is done.
@@ -46,13 +61,16 @@ pub enum Progress {
 }
 
 impl Escrow {
-    /// The part of the service's answer to keep; `None` if it isn't there.
+    /// The step as a look, where its request can be made.
+    pub fn look(&self) -> Result<Look, Missing> {
+        let request = self.request.clone()?;
+        Ok(Look { save: self.save.clone(), request, take: self.take.clone(), going: self.going.clone(), raw: self.raw })
+    }
+
+    /// Why what was kept would not come back as it was.
     #[must_use]
-    pub fn kept(&self, answer: &Value) -> Option<Value> {
-        match &self.take {
-            None => Some(answer.clone()).filter(|answer| !answer.is_null()),
-            Some(place) => place::first(answer, place),
-        }
+    pub fn lost(&self, kept: &Value) -> Option<&str> {
+        self.unless.iter().find(|unless| unless.test.holds(kept)).map(|unless| unless.because.as_str())
     }
 }
 
@@ -83,14 +101,79 @@ pub struct Undo {
     pub says: String,
     /// What doesn't come back, in words; empty if everything does.
     pub loses: String,
+    /// What is another one afterwards, in words: an id that nobody chose.
+    #[serde(default)]
+    pub anew: String,
     pub(crate) draft: Draft,
+    /// The call instead where there was nothing before.
+    #[serde(default)]
+    pub(crate) absent: Option<Draft>,
+    /// How to look at what the operation made, where nothing was there before to be kept.
+    #[serde(default)]
+    pub(crate) check: Option<Check>,
     pub(crate) known: Value,
 }
+
+/// A look at what an operation made.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Check {
+    pub(crate) draft: Draft,
+    pub(crate) take: Option<String>,
+    pub(crate) going: Option<String>,
+}
+
+/// The name of what a check looks at.
+const MADE: &str = "made";
 
 impl Undo {
     /// The request that undoes it, given what was `saved` by name and the operation's own `answer`.
     pub fn request(&self, saved: &Map<String, Value>, answer: &Value) -> Result<Request, Missing> {
         self.draft.fill(&with_saved(&self.known, saved, answer))
+    }
+
+    /// The request that makes of `before` what is there again, after the operation gave `answer`.
+    pub fn back(&self, before: &State, answer: &Value) -> Result<Request, Missing> {
+        match (before, &self.absent) {
+            (State::Present(saved), _) => self.request(saved, answer),
+            (State::Absent, Some(absent)) => absent.fill(&with_saved(&self.known, &Map::new(), answer)),
+            (State::Absent, None) => self.request(&Map::new(), answer),
+        }
+    }
+
+    /// Whether it knows what to do where there was nothing before.
+    #[must_use]
+    pub fn takes_nothing_back(&self) -> bool {
+        self.absent.is_some() || self.check.is_some()
+    }
+
+    /// Whether what the operation makes is looked at, rather than what was there before.
+    #[must_use]
+    pub fn checks(&self) -> bool {
+        self.check.is_some()
+    }
+
+    /// The look at what the operation made, by its `answer`.
+    #[must_use]
+    pub fn check(&self, answer: &Value) -> Option<Result<Look, Missing>> {
+        let check = self.check.as_ref()?;
+        let request = check.draft.fill(&with_saved(&self.known, &Map::new(), answer));
+        Some(request.map(|request| Look {
+            save: MADE.to_owned(),
+            request,
+            take: check.take.clone(),
+            going: check.going.clone(),
+            raw: false,
+        }))
+    }
+
+    /// What of a state counts: whatever the way back to it would write. Two states are the same if these are equal.
+    #[must_use]
+    pub fn mark(&self, state: &State) -> Value {
+        let State::Present(saved) = state else { return Value::Null };
+        match (&self.check, saved.get(MADE)) {
+            (Some(check), Some(made)) => check.draft.shaped(made.clone()),
+            _ => self.draft.shape(&with_saved(&self.known, saved, &Value::Null)).unwrap_or_else(|_| Value::Object(saved.clone())),
+        }
     }
 
     /// Whether it can be filled in once the operation has run, as far as that can be known from what was `saved`.
@@ -103,6 +186,7 @@ impl Undo {
     }
 }
 
+/// What is known, with what was saved and answered.
 fn with_saved(known: &Value, saved: &Map<String, Value>, answer: &Value) -> Value {
     let mut known = known.as_object().cloned().unwrap_or_default();
     known.insert("saved".to_owned(), Value::Object(saved.clone()));

@@ -13,7 +13,7 @@ use std::{
 use anyhow::{Context as _, bail, ensure};
 use reprieve_approvals::TotpSecret;
 use reprieve_operation::{HoldId, Reach, Timestamp};
-use reprieve_testkit::free_port;
+use reprieve_testkit::{Railway, free_port};
 use serde_json::Value;
 use tempfile::TempDir;
 use tokio::{
@@ -21,7 +21,10 @@ use tokio::{
     process::{Child, Command},
 };
 
-use super::company::{Company, PRODUCTION, STAGING};
+use super::{
+    company::{Company, PRODUCTION, STAGING},
+    provider,
+};
 
 const READY_WITHIN: Duration = Duration::from_secs(60);
 const STOP_WITHIN: Duration = Duration::from_secs(15);
@@ -49,7 +52,9 @@ pub(crate) struct Person {
 pub(crate) struct Gateway {
     program: PathBuf,
     folder: TempDir,
-    ports: (u16, u16),
+    ports: (u16, u16, u16),
+    /// The settings of the systems that are services.
+    services: String,
     child: Option<Child>,
 }
 
@@ -62,14 +67,15 @@ pub(crate) struct Held {
 
 impl Gateway {
     /// Settings, keys, the first operator, and the databases' URLs in the secrets store.
-    pub(crate) async fn init(company: &Company, first: &'static str) -> anyhow::Result<(Self, Person)> {
+    pub(crate) async fn init(company: &Company, railway: &Railway, first: &'static str) -> anyhow::Result<(Self, Person)> {
         let program = std::env::current_exe().context("cannot find this program")?;
         let folder = tempfile::Builder::new().prefix("reprieve-demo-").tempdir().context("cannot make a folder")?;
-        let mut gateway = Self { program, folder, ports: (0, 0), child: None };
+        let mut gateway = Self { program, folder, ports: (0, 0, 0), services: provider::settings(railway), child: None };
         gateway.write_settings()?;
         let passphrase = new_passphrase();
         let made = gateway.json(&["init", "--operator", first], &[("REPRIEVE_PASSPHRASE", &passphrase)], "").await?;
         let person = Person::new(first, passphrase, &made)?;
+        gateway.json(&["secret", "set", "railway"], &[], Railway::TOKEN).await?;
         for (system, role, database) in
             [("pocket-prod", "agent_migrations", PRODUCTION), ("pocket-staging", "agent_cursor_staging", STAGING)]
         {
@@ -81,15 +87,15 @@ impl Gateway {
     }
 
     fn write_settings(&mut self) -> anyhow::Result<()> {
-        self.ports = (free_port()?, free_port()?);
-        let (postgres, operators) = self.ports;
+        self.ports = (free_port()?, free_port()?, free_port()?);
+        let (postgres, operators, http) = self.ports;
         let text = format!(
-            "[listen]\npostgres = \"127.0.0.1:{postgres}\"\noperators = \"127.0.0.1:{operators}\"\n\n\
+            "[listen]\npostgres = \"127.0.0.1:{postgres}\"\noperators = \"127.0.0.1:{operators}\"\nhttp = \"127.0.0.1:{http}\"\n\n\
              [hold]\nwait = \"1s\"    # the story has no time for more\n\n\
              [[system]]\nname = \"pocket-prod\"\nkind = \"postgres\"\nenvironment = \"production\"\nurl = \"secret:pocket-prod\"\nadmin = \"secret:pocket-prod-admin\"\n\n\
              [[system]]\nname = \"pocket-staging\"\nkind = \"postgres\"\nenvironment = \"staging\"\nurl = \"secret:pocket-staging\"\nadmin = \"secret:pocket-staging-admin\"\n"
         );
-        fs::write(self.settings(), text).context("cannot write the settings")
+        fs::write(self.settings(), text + &self.services).context("cannot write the settings")
     }
 
     /// Starts `reprieve serve` and waits until it is ready.

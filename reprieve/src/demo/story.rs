@@ -1,22 +1,25 @@
-//! The story: six scenes between two agents, two operators and one production database.
+//! The story: eight scenes between two agents, two operators and one production database.
 
 use std::{
     collections::BTreeMap,
     fmt::Write as _,
     fs,
     path::Path,
+    sync::Arc,
     time::{Duration, Instant},
 };
 
 use anyhow::{Context as _, ensure};
 use reprieve_operation::{HoldId, Reach, TableReach};
 use reprieve_store::SqliteStore;
+use reprieve_testkit::Railway;
 use tokio_postgres::{Client, SimpleQueryMessage};
 
 use super::{
     company::{Company, PRODUCTION, Tables, connect, rows},
     gateway::{Gateway, Person},
     page::{Ink, Page, thousands},
+    provider::{DELETE_VOLUME, LOOK, curl},
 };
 
 /// What the agent believes to touch 212 rows.
@@ -69,6 +72,7 @@ enum Answer {
 struct Story {
     page: Page,
     company: Company,
+    railway: Arc<Railway>,
     gateway: Gateway,
     ana: Person,
     jonas: Person,
@@ -81,12 +85,12 @@ struct Story {
 }
 
 /// Tells the whole story. `true`: something went differently than it must.
-pub(crate) async fn tell(keep: bool) -> anyhow::Result<bool> {
+pub(crate) async fn tell(railway: Arc<Railway>, keep: bool) -> anyhow::Result<bool> {
     let page = Page::new();
     let started = Instant::now();
     page.line(Ink::Bold, "Reprieve: an agent, a production database, and a DELETE that reaches further than it believes");
     page.space();
-    let mut story = Story::set_up(page).await?;
+    let mut story = Story::set_up(page, railway).await?;
     story.page.doing("rehearsing what may change, as superuser, rolled back");
     let rehearsal = story.company.rehearse(&[NARROW, LOAD_TEST]).await?;
 
@@ -95,6 +99,7 @@ pub(crate) async fn tell(keep: bool) -> anyhow::Result<bool> {
     story.other_routes().await?;
     story.approval().await?;
     story.mistake().await?;
+    story.incident().await?;
     story.freeze().await?;
     story.ledger().await?;
 
@@ -111,29 +116,30 @@ pub(crate) async fn tell(keep: bool) -> anyhow::Result<bool> {
 }
 
 impl Story {
-    async fn set_up(page: Page) -> anyhow::Result<Self> {
+    async fn set_up(page: Page, railway: Arc<Railway>) -> anyhow::Result<Self> {
         page.doing("starting PostgreSQL");
         let company = Company::start()?;
         page.doing("filling production and staging, 1.3 million rows");
         company.seed().await?;
         page.doing("making the gateway's keys and the first operator");
-        let (mut gateway, mut ana) = Gateway::init(&company, "ana").await?;
+        let (mut gateway, mut ana) = Gateway::init(&company, &railway, "ana").await?;
         page.doing("starting the gateway");
         gateway.serve().await?;
         page.doing("adding a second operator and two agents");
         let jonas = gateway.add_operator(&mut ana, "jonas").await?;
-        let cursor = gateway.add_agent(&mut ana, &["cursor-staging", "--system", "pocket-staging", "--allow", "read,write"]).await?;
-        let systems = ["--system", "pocket-prod", "--system", "pocket-staging"];
+        let bugs = ["cursor-staging", "--system", "pocket-staging", "--system", "railway-staging", "--allow", "read,write,destroy"];
+        let cursor = gateway.add_agent(&mut ana, &bugs).await?;
+        let systems = ["--system", "pocket-prod", "--system", "pocket-staging", "--system", "railway-prod"];
         let rights = ["--allow", "read,write,destroy", "--on-behalf-of", "ana"];
         let migrations = gateway.add_agent(&mut ana, &[&["migrations"], &systems[..], &rights[..]].concat()).await?;
         page.line(Ink::Plain, "   PocketRentals rents cars. Its production and its staging database run on a real PostgreSQL");
         page.line(Ink::Plain, &format!("   {}, reached through Reprieve; no agent holds a database password.", company.version()));
         page.space();
-        page.says("cursor-staging", Ink::Plain, "an agent that fixes bugs: read and write, staging only");
+        page.says("cursor-staging", Ink::Plain, "an agent that fixes bugs: it may do everything, in staging only");
         page.says("migrations", Ink::Plain, "an agent of ana's that runs migrations; its database role may drop every table");
         page.says("ana, jonas", Ink::Plain, "operators. The demo plays them, passphrases and second factors included;");
         page.says("", Ink::Plain, "elsewhere these are people, and the second factor is on their phones");
-        Ok(Self { page, company, gateway, ana, jonas, cursor, migrations, outcomes: Vec::new(), faults: Vec::new() })
+        Ok(Self { page, company, railway, gateway, ana, jonas, cursor, migrations, outcomes: Vec::new(), faults: Vec::new() })
     }
 
     async fn wrong_environment(&mut self) -> anyhow::Result<()> {
@@ -293,6 +299,41 @@ impl Story {
         Ok(())
     }
 
+    /// The call that deleted production: one request to the hosting provider, with curl.
+    async fn incident(&mut self) -> anyhow::Result<()> {
+        self.page.scene(6, "The call itself: one POST to the hosting provider");
+        self.page.says("the provider", Ink::Dim, "a stand-in: like the original it deletes at once what a valid token asks for");
+        let (program, settings) = (self.gateway.program().to_owned(), self.gateway.settings());
+        let (cursor, migrations) = (token_of(&self.cursor)?, token_of(&self.migrations)?);
+        self.page.says("cursor-staging", Ink::Bold, "eval \"$(reprieve env --agent cursor-staging)\"");
+        self.page.says("", Ink::Bold, "curl https://backboard.railway.com/graphql/v2 --data 'mutation { volumeDelete(…) }'");
+        self.page.doing("the gateway looks at what the volume is");
+        let answer = curl(&program, &settings, "cursor-staging", &cursor, DELETE_VOLUME).await?;
+        self.page.says(&answer.status.to_string(), Ink::Warning, &format!("refused: {}", answer.text("/reason")));
+        let refused = answer.status == 403 && answer.text("/outcome") == "refused";
+        self.must(refused, "a staging token must not reach a volume of production");
+        self.tried("volumeDelete with a token for staging", if refused { Ink::Good } else { Ink::Bad }, "refused");
+
+        self.page.says("migrations", Ink::Plain, "looks, and then calls the same with its token for production:");
+        let look = curl(&program, &settings, "migrations", &migrations, LOOK).await?;
+        self.must(look.status == 200 && look.text("/data/volume/name") == "pocket-db-data", "a read must pass");
+        let answer = curl(&program, &settings, "migrations", &migrations, DELETE_VOLUME).await?;
+        let hold = answer.text("/hold");
+        self.page.says(&answer.status.to_string(), Ink::Warning, &format!("held {hold}: {}", answer.text("/reason")));
+        let found = |name: &str| answer.text(&format!("/reach/found/0/{name}"));
+        let reached = format!("{}, {}, {}", found("name"), found("environment"), found("size"));
+        self.page.says("", Ink::Plain, &format!("{reached}; attached to {}", answer.text("/reach/found/0/attached/0")));
+        self.page.says("", Ink::Plain, "once approved it waits for 48 hours in sight of everybody, who may cancel it");
+        let held = answer.status == 403 && answer.text("/outcome") == "held" && found("environment") == "production";
+        self.must(held, "the incident's call must be held, with what it would reach");
+        let sent = self.railway.service().received().iter().any(|received| received.text().contains("volumeDelete"));
+        let there = self.railway.volumes().iter().any(|volume| volume == "vol-prod");
+        self.must(there && !sent, "the call must never have reached the provider");
+        self.page.says("the provider", Ink::Dim, "has not heard of it: the volume and its backups are there");
+        self.tried("volumeDelete with a token for production", if held && there { Ink::Good } else { Ink::Bad }, &format!("held {hold}"));
+        Ok(())
+    }
+
     /// Nobody waits for the hold any more, so the gateway runs it by itself.
     async fn wait_until_finished(&self, hold: HoldId) -> anyhow::Result<()> {
         let deadline = Instant::now() + PATIENCE;
@@ -304,7 +345,7 @@ impl Story {
     }
 
     async fn freeze(&mut self) -> anyhow::Result<()> {
-        self.page.scene(6, "Enough: everything stops");
+        self.page.scene(7, "Enough: everything stops");
         let client = connect(&self.migrations).await?;
         self.page.says("migrations", Ink::Bold, LONG_READ);
         let running = tokio::spawn(async move {
@@ -343,7 +384,7 @@ impl Story {
     }
 
     async fn ledger(&mut self) -> anyhow::Result<()> {
-        self.page.scene(7, "The record");
+        self.page.scene(8, "The record");
         self.page.says("ana", Ink::Bold, "reprieve ledger verify");
         let (verified, report) = self.verify_running().await?;
         let number = |name: &str| report.get(name).and_then(serde_json::Value::as_u64).unwrap_or(0);
@@ -625,6 +666,12 @@ fn brief(reach: &Reach) -> String {
     let how = if reach.estimated { "from the catalogue, it was not run" } else { "measured, rolled back" };
     let _ = write!(text, "{} rows in {tables} table{} ({how})", thousands(reach.rows()), if tables == 1 { "" } else { "s" });
     text
+}
+
+/// The token in an agent's URL.
+fn token_of(url: &str) -> anyhow::Result<String> {
+    let login = url.split_once("://").and_then(|(_, rest)| rest.split_once('@')).map(|(login, _)| login);
+    Ok(login.and_then(|login| login.split_once(':')).context("an agent's URL without a token")?.1.to_owned())
 }
 
 fn text_of(value: &serde_json::Value) -> anyhow::Result<&str> {

@@ -10,7 +10,10 @@ use reprieve_operation::{
 };
 use serde::Serialize;
 
-use crate::UndoError;
+use crate::{
+    CallObjects, UndoError,
+    calls::{Moments, object_of},
+};
 
 /// Events read at a time.
 const PAGE: usize = 1_000;
@@ -73,6 +76,9 @@ pub struct Change {
     pub reach: Reach,
     /// Its transaction.
     pub xid: Option<u64>,
+    /// Of a call to a service: where it lies what takes it back.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub kept: Option<CallObjects>,
     /// When it can't be undone any more.
     pub expires: Timestamp,
     /// How it stands.
@@ -98,6 +104,7 @@ pub fn changes(
     let mut ended: HashMap<IntentId, Ended> = HashMap::new();
     let mut undone: HashMap<UndoId, UndoId> = HashMap::new();
     let mut settled: HashMap<IntentId, (Option<u64>, Reach)> = HashMap::new();
+    let mut kept: HashMap<IntentId, Moments> = HashMap::new();
     let mut found: Vec<Change> = Vec::new();
     let mut before = u64::MAX;
     while found.len() < limit {
@@ -115,6 +122,10 @@ pub fn changes(
                     settled.insert(intent, (xid, reach));
                     continue;
                 }
+                Event::CallKept { intent, moment, resource, object, plain_bytes, stored_bytes, .. } => {
+                    kept.entry(intent).or_default().add(moment, object_of(object, plain_bytes, stored_bytes), resource);
+                    continue;
+                }
                 Event::Intent { intent, session, agent, system, environment, text, .. } => {
                     (intent, (agent, None, Some(session), system, environment, text))
                 }
@@ -129,22 +140,29 @@ pub fn changes(
                 }
                 _ => continue,
             };
+            let kept = kept.remove(&intent);
             let Some(ended) = ended.remove(&intent) else { continue };
             let (reach, xid, is_known) = match ended.outcome {
                 Outcome::Done { reach, xid, .. } if !reach.is_empty() => (reach, xid, true),
                 Outcome::Unknown => match settled.remove(&intent) {
                     Some((Some(xid), reach)) => (reach, Some(xid), true),
-                    Some((None, _)) | None => (Reach::default(), None, false),
+                    // Whether a call took place shows when it is looked at.
+                    Some((None, _)) | None => match &kept {
+                        Some(kept) if kept.objects().is_some() => (kept.reach(), None, true),
+                        Some(_) | None => (Reach::default(), None, false),
+                    },
                 },
                 Outcome::Done { .. } | Outcome::Failed { .. } | Outcome::Refused { .. } | Outcome::Abandoned => continue,
             };
+            let kept = kept.and_then(|kept| kept.objects());
             let undo = UndoId::from(intent);
             let expires = ended.at.plus(window);
             let standing = match (undone.get(&undo), is_known) {
                 (Some(by), _) => Standing::Undone { by: *by },
                 (None, _) if expires <= now => Standing::Expired,
                 (None, false) => Standing::Unknown,
-                (None, true) if reach.lasting.is_empty() && xid.is_some() => Standing::Undoable,
+                // What was kept of a call can be brought back, also where something else of it can't.
+                (None, true) if kept.is_some() || reach.lasting.is_empty() && xid.is_some() => Standing::Undoable,
                 (None, true) => Standing::Lasting { because: reach.lasting.clone() },
             };
             let (agent, operator, session, system, environment, mut text) = change;
@@ -161,6 +179,7 @@ pub fn changes(
                 text,
                 reach,
                 xid,
+                kept,
                 expires,
                 standing,
             };

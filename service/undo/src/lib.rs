@@ -2,10 +2,11 @@
 //!
 //! Rows come from the journal that the database keeps by triggers (`surface/postgres/src/journal.rs` installs them). What several
 //! changes of a row come to is in `chain.rs`; what must be known of a table in `table.rs`; how rows are put back and checked in
-//! `rows.rs`. Tables that are dropped are set aside (`aside.rs`). Which changes there are is read from the ledger (`change.rs`), and an operator's request is carried out by [`Undo`].
+//! `rows.rs`. Tables that are dropped are set aside (`aside.rs`). What takes calls to services back is kept by `calls.rs`. Which changes there are is read from the ledger (`change.rs`), and an operator's request is carried out by [`Undo`].
 
 mod access;
 mod aside;
+mod calls;
 mod chain;
 mod change;
 mod connect;
@@ -23,6 +24,7 @@ mod table;
 mod undo;
 
 pub use access::VaultAccess;
+pub use calls::{CallEscrow, CallObjects};
 pub use chain::{Edge, net};
 pub use change::{Change, History, Standing, changes};
 pub use connect::Login;

@@ -2,12 +2,12 @@
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
-use reprieve_gate::{DeskAnswer, DeskError, Gate, Revert, UndoChoice, UndoRequest};
-use reprieve_operation::{Event, OperatorName, Outcome, Reach, Refusal, SystemName, TableReach, Timestamp, UndoId};
+use reprieve_gate::{CallFailure, DeskAnswer, DeskError, Gate, Revert, TakeBack, UndoChoice, UndoRequest};
+use reprieve_operation::{Event, IntentId, OperatorName, Outcome, Reach, Refusal, SystemName, TableReach, Timestamp, UndoId};
 use serde_json::{Value, json};
 
 use crate::{
-    Images, UndoError,
+    Images, UndoError, calls,
     change::{Change, History, Standing, changes},
     connect::Login,
     definitions::{self, DefinitionsLog, Way},
@@ -25,6 +25,8 @@ pub struct UndoOptions {
     pub images: Images,
     /// What keeps the definitions of each system.
     pub definitions: BTreeMap<SystemName, Arc<DefinitionsLog>>,
+    /// What takes calls to services back, where there are services.
+    pub calls: Option<Arc<dyn TakeBack>>,
     /// How long a change can be undone.
     pub window: Duration,
 }
@@ -34,23 +36,39 @@ pub struct Undo {
     gate: Arc<Gate>,
     history: Arc<dyn History>,
     options: UndoOptions,
+    /// Calls are taken back one after another, so that none is taken back twice.
+    one_at_a_time: tokio::sync::Mutex<()>,
 }
 
 /// Where changes are taken back.
 #[derive(Clone, Copy)]
-pub struct Ground<'a> {
-    /// The administrator's login of the system.
-    pub login: &'a Login,
-    /// The rows and definitions that are kept.
-    pub images: &'a Images,
+pub enum Ground<'a> {
+    /// In a database.
+    Database {
+        /// The administrator's login of the system.
+        login: &'a Login,
+        /// The rows and definitions that are kept.
+        images: &'a Images,
+    },
+    /// In a service.
+    Service {
+        /// What takes calls back.
+        calls: &'a dyn TakeBack,
+        /// What is kept of calls.
+        images: &'a Images,
+    },
 }
 
 /// What taking `changes` back, newest first, would do. Nothing stays of it.
 pub async fn preview(ground: Ground<'_>, changes: &[Change], choice: UndoChoice) -> Result<Report, UndoError> {
-    let way = definitions::plan(ground.login, ground.images, changes).await?;
-    let mut client = ground.login.connect().await?;
+    let (login, images) = match ground {
+        Ground::Service { calls: takes, images } => return calls::preview(takes, images, changes, choice).await,
+        Ground::Database { login, images } => (login, images),
+    };
+    let way = definitions::plan(login, images, changes).await?;
+    let mut client = login.connect().await?;
     let work = client.transaction().await?;
-    let report = take_back(&work, ground.images, way.as_ref(), changes, choice).await;
+    let report = take_back(&work, images, way.as_ref(), changes, choice).await;
     work.rollback().await?;
     report
 }
@@ -68,10 +86,20 @@ pub struct RowChange {
 
 /// The first `limit` row changes of a change, as they were made.
 pub async fn row_changes(ground: Ground<'_>, change: &Change, limit: u32) -> Result<Vec<RowChange>, UndoError> {
+    let (login, images) = match ground {
+        Ground::Service { .. } if change.kept.is_none() => return Ok(Vec::new()),
+        Ground::Service { calls: takes, images } => {
+            let kept = calls::fetch(images, std::slice::from_ref(change)).await?;
+            let (before, after) = takes.states(&kept).map_err(calls::refused)?;
+            let table = change.reach.tables.keys().chain(&change.reach.dropped).next().cloned().unwrap_or_default();
+            return Ok(vec![RowChange { table, before, after }]);
+        }
+        Ground::Database { login, images } => (login, images),
+    };
     let Some(xid) = change.xid else { return Ok(Vec::new()) };
-    let mut client = ground.login.connect().await?;
+    let mut client = login.connect().await?;
     let work = client.transaction().await?;
-    let source = ground.images.gather(&work, &change.system, &[xid]).await?;
+    let source = images.gather(&work, &change.system, &[xid]).await?;
     let text = format!(
         "SELECT pg_catalog.concat(n.nspname, '.', c.relname), j.old, j.new FROM {source} j \
         LEFT JOIN pg_catalog.pg_class c ON c.oid = j.relation LEFT JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace \
@@ -128,7 +156,7 @@ impl Undo {
     /// Undo over a gate's ledger.
     #[must_use]
     pub fn new(gate: Arc<Gate>, history: Arc<dyn History>, options: UndoOptions) -> Self {
-        Self { gate, history, options }
+        Self { gate, history, options, one_at_a_time: tokio::sync::Mutex::new(()) }
     }
 
     fn find(&self, ids: &[UndoId], now: Timestamp) -> Result<Vec<Change>, UndoError> {
@@ -159,11 +187,23 @@ impl Undo {
     }
 
     async fn carry_out(&self, request: UndoRequest, by: OperatorName, reason: String) -> Result<Value, DeskError> {
-        let now = self.gate.now();
-        let found = self.find(&request.changes, now).map_err(|error| DeskError::Invalid(error.to_string()))?;
+        let find = || self.find(&request.changes, self.gate.now()).map_err(|error| DeskError::Invalid(error.to_string()));
+        let mut found = find()?;
+        let images = &self.options.images;
+        let of_services = self.options.calls.as_deref().filter(|calls| calls.serves(&found[0].system));
+        let _one_at_a_time = match of_services {
+            Some(_) => Some(self.one_at_a_time.lock().await),
+            None => None,
+        };
+        if of_services.is_some() {
+            found = find()?; // somebody may have taken it back meanwhile
+        }
         let newest = &found[0];
-        let no_login = || DeskError::Invalid(format!("no login for undo is known for `{}`", newest.system));
-        let login = self.options.logins.get(&newest.system).ok_or_else(no_login)?;
+        let ground = match (self.options.logins.get(&newest.system), of_services) {
+            (Some(login), _) => Ground::Database { login, images },
+            (None, Some(calls)) => Ground::Service { calls, images },
+            (None, None) => return Err(DeskError::Invalid(format!("no way into `{}` is known for undo", newest.system))),
+        };
         let intent = self.gate.number_intent();
         let agent = newest.agent.clone();
         let started = Event::UndoStarted {
@@ -178,10 +218,13 @@ impl Undo {
         };
         let unavailable = |error: reprieve_gate::AuditError| DeskError::Unavailable(error.to_string());
         self.gate.audit().append(started).await.map_err(unavailable)?;
-        let ground = Ground { login, images: &self.options.images };
-        let (outcome, answer) = match run(ground, &found, request.choice).await {
-            Ok(report) => {
-                let outcome = Outcome::Done { tag: "UNDO".to_owned(), reach: reach(&report), xid: report.xid };
+        let ran = match ground {
+            Ground::Database { login, images } => run(login, images, &found, request.choice).await.map(|report| (reach(&report), report)),
+            Ground::Service { calls, images } => call_back(calls, images, &found, request.choice, intent).await,
+        };
+        let (outcome, answer) = match ran {
+            Ok((reach, report)) => {
+                let outcome = Outcome::Done { tag: "UNDO".to_owned(), reach, xid: report.xid };
                 (outcome, Ok(json!({ "undo": UndoId::from(intent), "report": report })))
             }
             Err(Failed::Before(error)) => {
@@ -206,12 +249,31 @@ impl Undo {
     }
 }
 
-async fn run(ground: Ground<'_>, found: &[Change], choice: UndoChoice) -> Result<Report, Failed> {
-    let way = definitions::plan(ground.login, ground.images, found).await.map_err(Failed::Before)?;
-    let mut client = ground.login.connect().await.map_err(Failed::Before)?;
+/// Takes a call back, under an intent that is on record.
+async fn call_back(
+    takes: &dyn TakeBack,
+    images: &Images,
+    found: &[Change],
+    choice: UndoChoice,
+    intent: IntentId,
+) -> Result<(Reach, Report), Failed> {
+    let kept = calls::fetch(images, found).await.map_err(Failed::Before)?;
+    match takes.take_back(&kept, choice, intent, found[0].agent.clone()).await {
+        Ok(done) => {
+            let report = calls::in_rows(&done);
+            Ok((Reach { lasting: done.lasting, ..reach(&report) }, report))
+        }
+        Err(CallFailure::Unknown(why)) => Err(Failed::AtCommit(UndoError::NotUndoable(why))),
+        Err(failure) => Err(Failed::Before(calls::refused(failure))),
+    }
+}
+
+async fn run(login: &Login, images: &Images, found: &[Change], choice: UndoChoice) -> Result<Report, Failed> {
+    let way = definitions::plan(login, images, found).await.map_err(Failed::Before)?;
+    let mut client = login.connect().await.map_err(Failed::Before)?;
     let before = |error: tokio_postgres::Error| Failed::Before(error.into());
     let work = client.transaction().await.map_err(before)?;
-    let report = take_back(&work, ground.images, way.as_ref(), found, choice).await.map_err(Failed::Before)?;
+    let report = take_back(&work, images, way.as_ref(), found, choice).await.map_err(Failed::Before)?;
     work.commit().await.map_err(|error| {
         // Deferred constraints fail at COMMIT, and nothing is changed then.
         if error.as_db_error().is_some() { Failed::Before(error.into()) } else { Failed::AtCommit(error.into()) }

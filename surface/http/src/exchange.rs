@@ -134,14 +134,14 @@ async fn ask(caller: &Arc<Caller>, place: Place, request: Request<Incoming>) -> 
             Considered::Hold(_) => {}
         }
     } else {
-        let measured = measure(&system, &understood).await;
+        let measured = measure(caller.surface.ground(&system), &understood).await;
         operation.effects = measured.effects.into();
         operation.environment = measured.environment;
         operation.reach = Some(measured.reach);
     }
     // A spent permit is carried to its end even if the agent hangs up.
     let (alive, gone) = oneshot::channel();
-    let run = Run::new(system.clone(), understood).waiting(wait, gone);
+    let run = Run::new(caller.surface.clone(), system.clone(), understood).waiting(wait, gone);
     let carried = tokio::spawn(carry(caller.clone(), system.clone(), operation, run)).await;
     drop(alive);
     match carried {

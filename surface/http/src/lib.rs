@@ -1,7 +1,8 @@
 //! The HTTP surface: agents use their ordinary tools through a proxy, and everything they call goes through the gate.
 //!
 //! Start with `exchange.rs`: one request, from the agent and back. `listener.rs` accepts clients and opens TLS, `door.rs` lets an
-//! agent in, `asked.rs` reads a request so that what was classified is what is sent, `run.rs` sends it under a permit.
+//! agent in, `asked.rs` reads a request so that what was classified is what is sent, `run.rs` sends it under a permit; what it takes to
+//! take that back is kept first (`way_back.rs`), and done when an operator wants it (`take_back.rs`).
 //! `connect.rs` reaches the service, with a credential that only the gateway has (`credential.rs`).
 
 mod address;
@@ -20,10 +21,14 @@ mod resolve;
 mod run;
 mod runner;
 mod system;
+mod take_back;
+mod turns;
 mod understand;
+mod way_back;
 
 pub use authority::{Authority, AuthorityError};
 pub use credential::{Credential, CredentialError};
 pub use listener::{Options, Surface};
 pub use place::{HostPattern, Place, PlaceError, Scheme};
 pub use system::{System, SystemError, SystemOptions};
+pub use take_back::Returns;

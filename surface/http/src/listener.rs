@@ -16,7 +16,7 @@ use hyper_util::{
     server::conn::auto,
 };
 use reprieve_effects_http::Catalog;
-use reprieve_gate::Gate;
+use reprieve_gate::{Escrow, Gate};
 use reprieve_operation::{Event, HoldId, Refusal};
 use serde_json::json;
 use tokio::{
@@ -37,6 +37,7 @@ use crate::{
     reads::{EVERY, ReadLog},
     runner::run_unattended,
     system::System,
+    way_back::Ground,
 };
 
 /// How long a client may take for a handshake, or for the head of a request.
@@ -66,17 +67,31 @@ pub struct Surface {
     pub(crate) reads: ReadLog,
     /// Changes that are being carried out.
     pub(crate) running: Arc<AtomicUsize>,
+    escrow: Arc<dyn Escrow>,
     authority: Authority,
     options: Options,
     places: Arc<Semaphore>,
 }
 
 impl Surface {
-    /// A surface for these systems.
+    /// A surface for these systems, which keeps in `escrow` what it takes to take changes back.
     #[must_use]
-    pub fn new(gate: Arc<Gate>, systems: Vec<Arc<System>>, catalog: Arc<Catalog>, authority: Authority, options: Options) -> Arc<Self> {
+    pub fn new(
+        gate: Arc<Gate>,
+        systems: Vec<Arc<System>>,
+        catalog: Arc<Catalog>,
+        escrow: Arc<dyn Escrow>,
+        authority: Authority,
+        options: Options,
+    ) -> Arc<Self> {
         let places = Arc::new(Semaphore::new(options.connections));
-        Arc::new(Self { gate, systems, catalog, reads: ReadLog::default(), running: Arc::default(), authority, options, places })
+        let (reads, running) = (ReadLog::default(), Arc::default());
+        Arc::new(Self { gate, systems, catalog, reads, running, escrow, authority, options, places })
+    }
+
+    /// What is known of a service here.
+    pub(crate) fn ground<'a>(&'a self, system: &'a System) -> Ground<'a> {
+        Ground { catalog: &self.catalog, system, escrow: Some(self.escrow.as_ref()) }
     }
 
     /// Records reads, and runs what was approved and nobody waits for. Runs for ever.

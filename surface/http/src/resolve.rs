@@ -6,14 +6,21 @@ use std::collections::BTreeMap;
 
 use bytes::Bytes;
 use futures_util::{StreamExt as _, stream};
-use http::{Response, header::CONTENT_TYPE};
+use http::Response;
 use http_body_util::{BodyExt as _, Limited};
 use hyper::body::Incoming;
 use reprieve_effects_http::{Call, Lookup, Request, Resolved, answer};
-use reprieve_operation::{Effect, Environment, Found, Hazard, Kind, Reach, TableReach};
+use reprieve_operation::{Effect, Environment, Found, Kind, Reach, TableReach};
 use tokio::time::{Duration, timeout};
 
-use crate::{asked::Asked, place::Place, run::send, system::System, understand::Understood};
+use crate::{
+    asked::Asked,
+    place::Place,
+    run::send,
+    system::System,
+    understand::Understood,
+    way_back::{Ground, Making, look_before},
+};
 
 /// Reads for one verdict, and how many at a time.
 const READS: usize = 64;
@@ -21,7 +28,7 @@ const SIDE_BY_SIDE: usize = 4;
 
 /// How long one may take, and how much it may answer.
 const READ_TIME: Duration = Duration::from_secs(20);
-const READ_BYTES: usize = 2 << 20;
+pub(crate) const READ_BYTES: usize = 2 << 20;
 
 /// What a request was found to do, to what, and where.
 pub(crate) struct Measured {
@@ -30,11 +37,17 @@ pub(crate) struct Measured {
     pub(crate) environment: Environment,
 }
 
+/// Looks at everything that a request names, and at whether there is a way back from it.
+pub(crate) async fn measure(ground: Ground<'_>, understood: &Understood) -> Measured {
+    let mut measured = look(ground.system, understood).await;
+    measured.reach.lasting = look_before(ground, understood, Making::Later).await.lasting;
+    measured
+}
+
 /// Looks at everything that a request names.
-pub(crate) async fn measure(system: &System, understood: &Understood) -> Measured {
+pub(crate) async fn look(system: &System, understood: &Understood) -> Measured {
     let place = &understood.asked.place;
     let mut effects = understood.analysis.effects.clone();
-    let mut lasting: Vec<String> = Vec::new();
     let mut reads: BTreeMap<String, Vec<Lookup>> = BTreeMap::new();
     let changing: Vec<&Call> = understood.analysis.calls.iter().filter(|call| !only_reads(call)).collect();
     for call in &changing {
@@ -45,7 +58,6 @@ pub(crate) async fn measure(system: &System, understood: &Understood) -> Measure
         for lookup in &call.lookups {
             reads.entry(lookup.resource.clone()).or_default().push(lookup.clone());
         }
-        lasting.push(no_way_back(call));
     }
     let too_many = reads.values().map(Vec::len).sum::<usize>() > READS;
     let found: Vec<Found> = stream::iter(reads)
@@ -60,7 +72,6 @@ pub(crate) async fn measure(system: &System, understood: &Understood) -> Measure
         .await;
     let environment = environment_of(system, &found);
     let mut reach = reach_of(&effects);
-    reach.lasting = lasting;
     reach.found = found;
     Measured { effects, reach, environment }
 }
@@ -86,31 +97,16 @@ pub(crate) fn reach_of(effects: &[Effect]) -> Reach {
     reach
 }
 
-fn only_reads(call: &Call) -> bool {
+/// Whether a call changes nothing.
+pub(crate) fn only_reads(call: &Call) -> bool {
     call.dry_run || (call.class.kind == Kind::Read && call.class.hazards.is_empty())
-}
-
-/// Why there is no way back from a call. The catalog knows how some could be taken back; as long as nobody keeps what that takes and
-/// carries it out (docs/http.md), that is no way back either.
-fn no_way_back(call: &Call) -> String {
-    let operation = &call.operation;
-    if call.class.hazards.contains(&Hazard::Lasting) && call.undo.is_none() {
-        return format!("`{operation}` is final at the provider");
-    }
-    let Some(undo) = &call.undo else { return format!("no way back from `{operation}` is known") };
-    let impossible = call.escrow.iter().find_map(|escrow| escrow.request.as_ref().err());
-    match impossible {
-        Some(missing) => format!("what `{operation}` would need to be taken back can't be kept: {missing}"),
-        None if !undo.loses.is_empty() => format!("taking `{operation}` back loses {}", undo.loses),
-        None => format!("`{operation}` is not taken back by the gateway; by hand it could be"),
-    }
 }
 
 /// What a call that carries out what was staged before would do.
 async fn look_at_staged(system: &System, place: &Place, call: &Call) -> Option<Vec<Effect>> {
     let staged = call.staged.as_ref()?;
-    let (status, media, body) = read(system, place, staged.request.as_ref().ok()?).await.ok()?;
-    let (class, because, resources) = staged.judge(&answer(&media, &body).ok().filter(|_| (200..300).contains(&status))?)?;
+    let (status, headers, body) = read(system, place, staged.request.as_ref().ok()?, READ_BYTES).await.ok()?;
+    let (class, because, resources) = staged.judge(&answer(media(&headers), &body).ok().filter(|_| (200..300).contains(&status))?)?;
     tracing::debug!(operation = call.operation, ?because, "what is staged was looked at");
     let effect = |resource: Option<String>| Effect::Invoke {
         operation: call.operation.clone(),
@@ -126,10 +122,11 @@ async fn find(system: &System, place: &Place, resource: String, lookups: &[Looku
     let mut resolved = Resolved::default();
     for lookup in lookups {
         let answered = match &lookup.request {
-            Ok(request) => read(system, place, request).await,
+            Ok(request) => read(system, place, request, READ_BYTES).await,
             Err(missing) => Err(missing.to_string()),
         };
-        let one = answered.and_then(|(status, media, body)| lookup.read(status, &media, &body).map_err(|error| error.to_string()));
+        let one =
+            answered.and_then(|(status, headers, body)| lookup.read(status, media(&headers), &body).map_err(|error| error.to_string()));
         match one {
             Ok(one) => resolved.add(one),
             Err(reason) => return Found { resource, unresolved: Some(reason.chars().take(200).collect()), ..Found::default() },
@@ -148,8 +145,11 @@ fn environment_of(system: &System, found: &[Found]) -> Environment {
     if elsewhere { Environment::production() } else { system.environment.clone() }
 }
 
-/// A read of the gateway's own.
-pub(crate) async fn read(system: &System, place: &Place, request: &Request) -> Result<(u16, String, Bytes), String> {
+/// A service's answer to the gateway: status, headers with names in lower case, body.
+pub(crate) type Read = (u16, Vec<(String, String)>, Bytes);
+
+/// A request of the gateway's own.
+pub(crate) async fn read(system: &System, place: &Place, request: &Request, limit: usize) -> Result<Read, String> {
     // It goes where the call goes, or to another host of the same service: nowhere else would the credential be right.
     let place = match Place::of_authority(place.scheme, &request.host) {
         Ok(asked) if asked == *place || system.claims(&asked) => asked,
@@ -158,8 +158,13 @@ pub(crate) async fn read(system: &System, place: &Place, request: &Request) -> R
     let asked = Asked::of(request, &place).ok_or("the catalog's request can't be sent")?;
     let response = send(system, &asked).await.map_err(|failure| failure.reason)?;
     let status = response.status().as_u16();
-    let media = response.headers().get(CONTENT_TYPE).and_then(|media| media.to_str().ok()).unwrap_or_default().to_owned();
-    Ok((status, media, collect(response, READ_BYTES).await?))
+    let text = |(name, value): (&http::HeaderName, &http::HeaderValue)| Some((name.to_string(), value.to_str().ok()?.to_owned()));
+    let headers = response.headers().iter().filter_map(text).collect();
+    Ok((status, headers, collect(response, limit).await?))
+}
+
+fn media(headers: &[(String, String)]) -> &str {
+    headers.iter().find(|(name, _)| name == "content-type").map_or("", |(_, value)| value.as_str())
 }
 
 /// An answer's body, whole.

@@ -21,10 +21,12 @@ use tokio::{
 use crate::{
     answer::{Body, no_answer, passed_on},
     asked::Asked,
+    listener::Surface,
     mask::Mask,
-    resolve::{measure, reach_of},
+    resolve::{look, reach_of},
     system::System,
     understand::Understood,
+    way_back::{Making, Secured, WayBack, answered, look_before},
 };
 
 /// How long a service may take to begin its answer.
@@ -38,6 +40,7 @@ const LOOKED_INTO: usize = 8 << 20;
 
 /// A request that runs, for an agent or for none.
 pub(crate) struct Run {
+    surface: Arc<Surface>,
     system: Arc<System>,
     understood: Understood,
     /// What the service said, or was kept of that.
@@ -50,8 +53,8 @@ pub(crate) struct Run {
 }
 
 impl Run {
-    pub(crate) fn new(system: Arc<System>, understood: Understood) -> Self {
-        Self { system, understood, response: None, keep: false, until: None, gone: None }
+    pub(crate) fn new(surface: Arc<Surface>, system: Arc<System>, understood: Understood) -> Self {
+        Self { surface, system, understood, response: None, keep: false, until: None, gone: None }
     }
 
     /// For an agent that is there until `gone`, and ready to wait.
@@ -65,10 +68,27 @@ impl Run {
     }
 
     async fn carry_out(&mut self, mut permit: Permit<'_>) -> Result<Ran, Refusal> {
+        let ground = self.surface.ground(&self.system);
+        let (intent, agent) = (permit.intent(), permit.operation().principal.agent.clone());
+        let turn = self.system.turns.take(&WayBack::turn(&self.understood)).await;
+        let _turn = turn.map_err(|reason| Refusal::unavailable("turn", reason))?;
         // What was approved may have become something else since.
-        let reach = match (permit.approved(), &permit.operation().reach) {
+        let mut reach = match (permit.approved(), &permit.operation().reach) {
             (None, Some(reach)) => reach.clone(),
-            _ => measure(&self.system, &self.understood).await.reach,
+            _ => look(&self.system, &self.understood).await.reach,
+        };
+        let making = if permit.approved().is_some() { Making::Now } else { Making::Later };
+        let Secured { way_back, lasting } = look_before(ground, &self.understood, making).await;
+        reach.lasting = lasting;
+        let way_back = match way_back {
+            None => None,
+            Some(way_back) => match way_back.keep(ground, intent, &agent).await {
+                Ok(kept) => Some(kept),
+                Err(reason) => {
+                    reach.lasting.push(reason);
+                    None
+                }
+            },
         };
         if permit.clear(&reach).await?.is_none() {
             return Ok(Ran::Beyond(reach));
@@ -82,14 +102,17 @@ impl Run {
         };
         let status = response.status();
         let is_json = response.headers().get(CONTENT_TYPE).is_some_and(|media| media.to_str().is_ok_and(|media| media.contains("json")));
-        let (mut kept, mut says_no) = (None, false);
-        if self.keep || is_json {
+        let (mut kept, mut says_no, mut answer_left) = (None, false, serde_json::Value::Null);
+        if self.keep || is_json || way_back.is_some() {
             let limit = if self.keep { KEPT } else { LOOKED_INTO };
             let Some(answer) = Answer::read(&self.system, response, limit).await else {
                 self.response = Some(no_answer("the service's answer broke off", true));
                 return Ok(Ran::Unknown);
             };
-            says_no = answer.says_no();
+            says_no = self::says_no(&answer.body);
+            if way_back.is_some() {
+                answer_left = answered(if is_json { "json" } else { "" }, &answer.body);
+            }
             if self.keep {
                 kept = serde_json::to_string(&Kept::of(&answer)).ok();
             } else {
@@ -107,6 +130,9 @@ impl Run {
         }
         if status.is_client_error() {
             return Ok(Ran::Failed { code: status.as_u16().to_string() });
+        }
+        if let Some(way_back) = way_back {
+            way_back.keep_left(ground, intent, &agent, answer_left).await;
         }
         Ok(Ran::Final(Done { tag: format!("HTTP {}", status.as_u16()), reach, xid: None, kept }))
     }
@@ -251,13 +277,6 @@ impl Answer {
         Some(Self { status: parts.status, headers, body: covered.into(), cut })
     }
 
-    /// Whether a service that answers 200 to everything says in the body that it did nothing (GraphQL's specification, section 7.1).
-    fn says_no(&self) -> bool {
-        let Ok(answer) = serde_json::from_slice::<serde_json::Value>(&self.body) else { return false };
-        let errors = answer.get("errors").and_then(serde_json::Value::as_array).is_some_and(|errors| !errors.is_empty());
-        errors && answer.get("data").is_none_or(serde_json::Value::is_null)
-    }
-
     fn response(self) -> Response<Body> {
         if self.cut {
             return no_answer("the service's answer is too large, or compressed, to be looked through", true);
@@ -267,6 +286,13 @@ impl Answer {
         *response.headers_mut() = self.headers;
         response
     }
+}
+
+/// Whether a service that answers 200 to everything says in the body that it did nothing (GraphQL's specification, section 7.1).
+pub(crate) fn says_no(body: &[u8]) -> bool {
+    let Ok(answer) = serde_json::from_slice::<serde_json::Value>(body) else { return false };
+    let errors = answer.get("errors").and_then(serde_json::Value::as_array).is_some_and(|errors| !errors.is_empty());
+    errors && answer.get("data").is_none_or(serde_json::Value::is_null)
 }
 
 /// An answer that is kept for the identical retry.

@@ -38,7 +38,7 @@ async fn run(surface: &Arc<Surface>, hold: HoldState) -> Result<(), String> {
     let scope = surface.gate.audit().state().agents.get(&hold.agent).map(|agent| agent.scope.clone()).ok_or("its agent is gone")?;
     let asked = Asked::from_held(&hold.text, hold.parameters.as_ref()).ok_or("what was held is no request")?;
     let understood = understand(&surface.catalog, system, &asked).map_err(|refusal| refusal.to_string())?;
-    let measured = measure(system, &understood).await;
+    let measured = measure(surface.ground(system), &understood).await;
     let operation = Operation {
         principal: Principal { agent: hold.agent, token: hold.token, on_behalf_of: hold.on_behalf_of, scope },
         session: hold.session,
@@ -53,6 +53,6 @@ async fn run(surface: &Arc<Surface>, hold: HoldState) -> Result<(), String> {
         reach: Some(measured.reach),
         rows_apart: 0,
     };
-    let mut run = Run::new(system.clone(), understood).unattended();
+    let mut run = Run::new(surface.clone(), system.clone(), understood).unattended();
     surface.gate.handle(operation, &mut run).await.map(drop).map_err(|refusal| refusal.to_string())
 }

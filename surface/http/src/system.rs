@@ -10,6 +10,7 @@ use crate::{
     connect::{Client, Connector, client},
     credential::Credential,
     place::{HostPattern, Place, Scheme},
+    turns::Turns,
 };
 
 /// What a service is made of.
@@ -40,6 +41,8 @@ pub struct System {
     pub(crate) url: Option<Place>,
     pub(crate) credential: Credential,
     pub(crate) client: Client,
+    /// Who changes what of it.
+    pub(crate) turns: Turns,
     hosts: Vec<HostPattern>,
 }
 
@@ -77,7 +80,7 @@ impl System {
         }
         let tls = tls(authorities.as_deref())?;
         let client = client(Connector::new(networks, tls));
-        Ok(Self { name, environment, provider, url, credential, client, hosts })
+        Ok(Self { name, environment, provider, url, credential, client, turns: Turns::default(), hosts })
     }
 
     /// Whether agents mean this service by that place.

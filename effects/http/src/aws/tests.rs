@@ -239,7 +239,8 @@ fn stand_ins_are_told_by_their_signature() {
     assert_eq!((resolved.size.as_deref(), resolved.attached.as_slice()), (Some("80 GiB"), ["i-9".to_owned()].as_slice()));
     // The way back: a snapshot first, then a volume from it.
     let snapshot = &call.escrow[0];
-    let kept = snapshot.kept(&json!({"CreateSnapshotResponse": {"snapshotId": "snap-1"}})).expect("kept");
+    let seen = snapshot.look().expect("a look").read(200, &[], br#"{"CreateSnapshotResponse": {"snapshotId": "snap-1"}}"#);
+    let Ok(crate::Seen::Present(kept)) = seen else { panic!("not kept: {seen:?}") };
     let until = snapshot.until.as_ref().expect("waits");
     assert!(
         matches!(until.request(&snapshot.save, &kept).map(|request| request.body), Ok(Body::Bytes(body)) if String::from_utf8_lossy(&body).contains("SnapshotId.1=snap-1"))

@@ -61,7 +61,11 @@ fn what_is_asked_can_be_asked() {
         let of_rows = provider.rows.values().flat_map(|row| {
             kept(row)
                 .into_iter()
-                .chain(row.undo.iter().map(|undo| undo.ask.clone()))
+                .chain(
+                    row.undo
+                        .iter()
+                        .flat_map(|undo| [Some(undo.ask.clone()), undo.absent.clone(), undo.check.clone()].into_iter().flatten()),
+                )
                 .chain(row.staged.iter().map(|staged| staged.ask.clone()))
         });
         let of_resources = provider.resources.values().flat_map(|resource| resource.resolve.iter().map(|resolve| resolve.ask.clone()));
