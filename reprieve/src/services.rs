@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use anyhow::{Context as _, bail};
+use reprieve_audit::SystemClock;
 use reprieve_effects_http::Catalog;
 use reprieve_gate::{Escrow, Gate, TakeBack};
 use reprieve_secrets::resolve;
@@ -56,7 +57,11 @@ pub(crate) fn open(settings: &Settings, system: &crate::settings::System, keys: 
         (None, None) => Credential::none(),
         (Some(reference), Some(way)) => {
             let secret = resolve(reference, Some(&keys.secrets()?)).with_context(|| format!("cannot find the credential of `{name}`"))?;
-            Credential::new(way, secret.reveal()).with_context(|| format!("the credential of `{name}` is not right"))?
+            let credential = match way.as_str() {
+                "sigv4" => Credential::signing(secret.reveal(), Arc::new(SystemClock)),
+                way => Credential::new(way, secret.reveal()),
+            };
+            credential.with_context(|| format!("the credential of `{name}` is not right"))?
         }
         _ => bail!("`credential` and `as` belong together in the system `{name}`"),
     };

@@ -226,7 +226,7 @@ pub(crate) struct System {
     pub(crate) hosts: Vec<String>,
     /// Of a service: the real credential, as `env:NAME`, `secret:NAME` or `file:PATH`.
     pub(crate) credential: Option<String>,
-    /// How it is presented: `bearer`, `basic`, `header:NAME` or `query:NAME`.
+    /// How it is presented: `bearer`, `basic`, `header:NAME`, `query:NAME` or `sigv4`.
     #[serde(rename = "as")]
     pub(crate) presented: Option<String>,
     /// Of a service: a PEM file with its own authorities, instead of the public ones.

@@ -1,7 +1,10 @@
 //! Calls and the way back: what was changed in a service is kept first, and an operator brings it back. A hostile agent tries to make
 //! something count as undoable that is not.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::{
+    sync::atomic::{AtomicU64, Ordering},
+    time::{Duration, Instant},
+};
 
 use anyhow::{Context, Result, ensure};
 use reprieve_testkit::{EnvironmentBudget, Gateway, GatewayOptions, Reply};
@@ -63,8 +66,18 @@ impl Stage {
         self.curl.run(url, &arguments)
     }
 
-    /// The newest change.
+    /// The newest change. A client may have its answer a moment before the ledger has the outcome.
     fn newest(&self) -> Result<Value> {
+        let until = Instant::now() + Duration::from_secs(60);
+        loop {
+            let events = self.gateway.events()?;
+            let count = |kinds: &[&str]| events.iter().filter(|event| kinds.iter().any(|kind| event["event"]["event"] == *kind)).count();
+            if count(&["intent", "undo_started"]) == count(&["concluded"]) {
+                break;
+            }
+            ensure!(Instant::now() < until, "an intent without an outcome");
+            std::thread::sleep(Duration::from_millis(50));
+        }
         let listed = self.gateway.json(&["undo", "list", "--json"])?;
         listed["changes"].get(0).cloned().with_context(|| format!("no change: {listed}"))
     }

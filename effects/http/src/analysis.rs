@@ -431,6 +431,9 @@ pub(crate) fn draft(provider: &Provider, request: &Request, ask: &Ask) -> Result
         drop: ask.drop.clone(),
         headers_from: ask.headers_from.clone(),
     };
+    if let Some(scope) = aws::scope_header(request, None) {
+        draft.headers.insert("authorization".to_owned(), scope);
+    }
     if let Some(document) = &ask.graphql {
         draft.target = provider.paths.first().cloned().unwrap_or_else(|| "/graphql".to_owned());
         draft.body = Some(json!({ "query": document, "variables": ask.variables }));
@@ -446,6 +449,9 @@ pub(crate) fn draft(provider: &Provider, request: &Request, ask: &Ask) -> Result
         draft.target = format!("{prefix}{target}");
     } else if let Some((service, operation)) = ask.aws.as_ref().and_then(|name| name.split_once(':')) {
         let service = provider.services.get(service).ok_or_else(unfillable)?;
+        if let Some(scope) = aws::scope_header(request, Some(service.signing_name())) {
+            draft.headers.insert("authorization".to_owned(), scope);
+        }
         let mut input = ask.with.as_object().cloned().unwrap_or_default();
         if service.protocols.iter().any(|protocol| protocol == "query" || protocol == "ec2") {
             input.insert("Action".to_owned(), json!(operation));

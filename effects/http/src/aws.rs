@@ -109,6 +109,15 @@ fn scope(request: &Canonical) -> Result<Option<Scope>, String> {
     }
 }
 
+/// Whom a request of the gateway's own is to be signed for: the region of the request that it belongs to, and its service or `service`.
+/// `None`: that request is not signed.
+pub(crate) fn scope_header(request: &crate::request::Request, service: Option<&str>) -> Option<String> {
+    let authorization = request.header("authorization")?.strip_prefix("AWS4-HMAC-SHA256")?;
+    let credential = authorization.split([',', ' ']).find_map(|part| part.trim().strip_prefix("Credential="))?;
+    let [.., region, own, "aws4_request"] = credential.split('/').collect::<Vec<_>>()[..] else { return None };
+    Some(format!("AWS4-HMAC-SHA256 Credential=-/-/{region}/{}/aws4_request", service.unwrap_or(own)))
+}
+
 /// The services it may be for: all that its host and its signature agree on.
 fn candidates<'a>(services: &'a Services, place: Option<&host::Place>, scope: Option<&Scope>) -> Result<Vec<&'a Service>, String> {
     if place.is_none() && scope.is_none() {

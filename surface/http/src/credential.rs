@@ -1,12 +1,19 @@
 //! Credentials: how the real one gets on the wire, and how whatever the agent sent in its place is taken off.
 
+use std::sync::Arc;
+
 use base64::{Engine as _, engine::general_purpose::STANDARD as BASE64};
 use http::{
-    HeaderMap, HeaderName, HeaderValue,
+    HeaderMap, HeaderName, HeaderValue, Method,
     header::{AUTHORIZATION, COOKIE, PROXY_AUTHORIZATION},
 };
+use reprieve_gate::Clock;
+use reprieve_operation::Refusal;
 
-use crate::asked::Asked;
+use crate::{
+    asked::Asked,
+    signature::{Signer, is_presigned, scope_alone},
+};
 
 /// Headers that carry credentials to some service. An agent's own are never sent on: it has no credential of its own here.
 const CREDENTIAL_HEADERS: [&str; 18] = [
@@ -41,6 +48,7 @@ pub struct Credential {
 #[derive(Clone)]
 enum Form {
     None,
+    Signature(Signer),
     Header(HeaderName, HeaderValue),
     Query(String, String),
 }
@@ -49,7 +57,7 @@ enum Form {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum CredentialError {
     /// `as` is not one of the ways.
-    #[error("`as = \"{0}\"` is not known: bearer, basic, header:NAME or query:NAME")]
+    #[error("`as = \"{0}\"` is not known: bearer, basic, header:NAME, query:NAME or sigv4")]
     Way(String),
     /// The credential has characters that it can't have.
     #[error("the credential can't be sent as it is: it is empty, too short to be told from other text, or has control characters")]
@@ -67,6 +75,15 @@ impl Credential {
     #[must_use]
     pub fn none() -> Self {
         Self { form: Form::None, marks: Vec::new() }
+    }
+
+    /// Keys of AWS, `ID:SECRET` or `ID:SECRET:SESSION`, with which every request is signed anew.
+    pub fn signing(keys: &str, clock: Arc<dyn Clock>) -> Result<Self, CredentialError> {
+        let signer = Signer::new(keys.trim(), clock).ok_or(CredentialError::Value)?;
+        let mut marks: Vec<Vec<u8>> = signer.secrets().iter().flat_map(|secret| spellings(secret)).collect();
+        marks.sort();
+        marks.dedup();
+        Ok(Self { form: Form::Signature(signer), marks })
     }
 
     /// The credential `value`, presented `way`: `bearer`, `basic` (`USER:PASSWORD`), `header:NAME` or `query:NAME`.
@@ -105,10 +122,7 @@ impl Credential {
             }
             _ => return Err(CredentialError::Way(way.to_owned())),
         };
-        // The same as it looks inside of JSON, base64 and after percent-encoding.
-        marks.push(value.bytes().map(percent_encoded).collect::<String>().into_bytes());
-        marks.push(serde_json::Value::from(value).to_string().trim_matches('"').as_bytes().to_vec());
-        marks.push(BASE64.encode(value).trim_end_matches('=').as_bytes().to_vec());
+        marks.extend(spellings(value));
         marks.sort();
         marks.dedup();
         Ok(Self { form, marks })
@@ -120,29 +134,45 @@ impl Credential {
     }
 
     /// Takes every credential off that the agent sent. Before the request is looked at, so that what was looked at is what is sent.
-    pub(crate) fn strip(&self, headers: &mut HeaderMap, target: &mut String) {
+    ///
+    /// An error: what is left could not be presented as the real one.
+    pub(crate) fn strip(&self, headers: &mut HeaderMap, target: &mut String) -> Result<(), Refusal> {
+        let scope = scope_alone(headers);
         for name in CREDENTIAL_HEADERS {
             headers.remove(name);
         }
         match &self.form {
             Form::None => {}
+            Form::Signature(_) => {
+                if target.split_once('?').is_some_and(|(_, query)| is_presigned(query)) {
+                    let reason = "its address carries a signature: nobody could say which of two counts";
+                    return Err(Refusal::refused("presigned", reason, "sign requests in a header, with any keys"));
+                }
+                let scope = scope.ok_or_else(|| {
+                    let reason = "it is not signed, or in a way that can't be renewed: that would say which region and service it is for";
+                    Refusal::refused("unsigned", reason, "sign it as usual (version 4), with any keys: the gateway signs anew")
+                })?;
+                headers.insert(AUTHORIZATION, scope);
+            }
             Form::Header(name, _) => {
                 headers.remove(name);
             }
             Form::Query(name, _) => {
-                let Some((path, query)) = target.split_once('?') else { return };
+                let Some((path, query)) = target.split_once('?') else { return Ok(()) };
                 let other = |pair: &&str| pair.split('=').next().is_some_and(|key| !decoded(key).eq_ignore_ascii_case(name));
                 let rest: Vec<&str> = query.split('&').filter(other).collect();
                 *target = if rest.is_empty() { path.to_owned() } else { format!("{path}?{}", rest.join("&")) };
             }
         }
+        Ok(())
     }
 
     /// Puts the real one on, last.
     pub(crate) fn apply(&self, asked: &Asked, headers: &mut HeaderMap) -> String {
-        debug_assert!([AUTHORIZATION, PROXY_AUTHORIZATION, COOKIE].iter().all(|name| !headers.contains_key(name)));
+        debug_assert!([PROXY_AUTHORIZATION, COOKIE].iter().all(|name| !headers.contains_key(name)));
         match &self.form {
-            Form::None => asked.target.clone(),
+            // A signature covers everything else, and comes last.
+            Form::None | Form::Signature(_) => asked.target.clone(),
             Form::Header(name, value) => {
                 headers.insert(name.clone(), value.clone());
                 asked.target.clone()
@@ -153,6 +183,26 @@ impl Credential {
             }
         }
     }
+}
+
+impl Credential {
+    /// Signs what is about to be sent, where that is how it is presented.
+    pub(crate) fn sign(&self, method: &Method, uri: &str, headers: &mut HeaderMap, body: &[u8]) -> Result<(), String> {
+        match &self.form {
+            Form::Signature(signer) => signer.sign(method, uri, headers, body),
+            Form::None | Form::Header(..) | Form::Query(..) => Ok(()),
+        }
+    }
+}
+
+/// A secret as it is, and as it looks inside of JSON, base64 and after percent-encoding.
+fn spellings(value: &str) -> [Vec<u8>; 4] {
+    [
+        value.as_bytes().to_vec(),
+        value.bytes().map(percent_encoded).collect::<String>().into_bytes(),
+        serde_json::Value::from(value).to_string().trim_matches('"').as_bytes().to_vec(),
+        BASE64.encode(value).trim_end_matches('=').as_bytes().to_vec(),
+    ]
 }
 
 impl std::fmt::Debug for Credential {
@@ -166,7 +216,7 @@ fn percent_encoded(byte: u8) -> String {
 }
 
 /// A query's key as the service will read it.
-fn decoded(text: &str) -> String {
+pub(crate) fn decoded(text: &str) -> String {
     let mut bytes = Vec::with_capacity(text.len());
     let mut rest = text.as_bytes();
     while let Some((first, tail)) = rest.split_first() {
@@ -213,7 +263,7 @@ mod tests {
         }
         headers.insert("accept", HeaderValue::from_static("*/*"));
         let mut target = "/v1?key=stolen&a=1&KEY=x&%6bey=y".to_owned();
-        credential.strip(&mut headers, &mut target);
+        credential.strip(&mut headers, &mut target).expect("stripped");
         assert_eq!((headers.len(), target.as_str()), (1, "/v1?a=1"));
     }
 }

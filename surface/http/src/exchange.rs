@@ -114,7 +114,7 @@ async fn ask(caller: &Arc<Caller>, place: Place, request: Request<Incoming>) -> 
     let (parts, body) = request.into_parts();
     let wait = preferred_wait(&parts);
     let mut asked = Asked::read(parts, body, place).await?;
-    system.credential.strip(&mut asked.headers, &mut asked.target);
+    system.credential.strip(&mut asked.headers, &mut asked.target)?;
     let session = caller.session(&system).await?;
     let understood = match understand(&caller.surface.catalog, &system, &asked) {
         Ok(understood) => understood,

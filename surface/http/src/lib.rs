@@ -20,6 +20,7 @@ mod reads;
 mod resolve;
 mod run;
 mod runner;
+mod signature;
 mod system;
 mod take_back;
 mod turns;

@@ -200,8 +200,10 @@ pub(crate) async fn send(system: &System, asked: &Asked) -> Result<Response<Inco
     headers.insert(ACCEPT_ENCODING, HeaderValue::from_static("identity"));
     let unsent = |reason: String| Failure { reason, sent: false };
     let target = system.credential.apply(asked, &mut headers);
-    let uri: Uri = format!("{at}{target}").parse().map_err(|_| unsent("the request's target can't be sent".to_owned()))?;
+    let text = format!("{at}{target}");
+    let uri: Uri = text.parse().map_err(|_| unsent("the request's target can't be sent".to_owned()))?;
     headers.insert(HOST, HeaderValue::from_str(&at.authority()).map_err(|_| unsent("the host's name can't be sent".to_owned()))?);
+    system.credential.sign(&asked.method, &text, &mut headers, &asked.body).map_err(unsent)?;
     let mut request = Request::new(Full::new(asked.body.clone()));
     *request.method_mut() = asked.method.clone();
     *request.uri_mut() = uri;

@@ -54,6 +54,13 @@ pub(super) struct Found {
 /// An operation with its path's parameters.
 pub(super) type Routed = (Found, Map<String, Value>);
 
+impl Service {
+    /// What signatures call it.
+    pub(crate) fn signing_name(&self) -> &str {
+        &self.signing
+    }
+}
+
 impl Services {
     pub(crate) fn new(compressed: &'static [u8]) -> Self {
         Self { compressed, read: OnceLock::new() }
