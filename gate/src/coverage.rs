@@ -1,4 +1,8 @@
-//! Coverage: from which of a system's tables there is a way back.
+//! Coverage: from which of a system's tables there is a way back, and when it has to be out of the database's reach.
+
+use std::sync::Arc;
+
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::upstream::Running;
 
@@ -24,5 +28,38 @@ pub trait Coverage: Send + Sync {
     /// words that stay the same as long as it does: no table counts as covered then, and what people approve says why.
     fn ready(&self) -> Result<(), String> {
         Ok(())
+    }
+
+    /// For a system whose changes become final only when what they replaced is out of the database's reach: what brings it there.
+    fn strict(&self) -> Option<&dyn Strict> {
+        None
+    }
+}
+
+/// Brings what a transaction replaced out of the database's reach, before that transaction is final.
+pub trait Strict: Send + Sync {
+    /// The most bytes of one transaction that are waited for.
+    fn most(&self) -> u64;
+
+    /// Room in memory for so many bytes; waits for it as long as for the vault.
+    fn room(&self, bytes: u64) -> Running<'_, Result<Room, String>>;
+
+    /// A statement for the session whose open transaction this is. It copies out what the transaction replaced, if that is at most
+    /// `most` bytes; otherwise one row that says how many they are, of a statement with the number 0.
+    fn question(&self, transaction: u64, most: u64) -> Result<String, String>;
+
+    /// Resolves when what the transaction replaced lies outside of the database's reach and is recorded, or with the reason why not
+    /// within the time that a change may wait for it.
+    fn secure(&self, transaction: u64, images: Vec<u8>, room: Room) -> Running<'_, Result<(), String>>;
+}
+
+/// Room in memory for images on their way; given back when dropped.
+#[derive(Debug)]
+pub struct Room(#[allow(dead_code, reason = "held, never read")] OwnedSemaphorePermit);
+
+impl Room {
+    /// Takes `kibibytes` out of what there is.
+    pub async fn take(all: Arc<Semaphore>, kibibytes: u32) -> Option<Self> {
+        all.acquire_many_owned(kibibytes).await.ok().map(Self)
     }
 }

@@ -115,6 +115,57 @@ pub struct UndoRequest {
     /// What is to happen with rows that others changed since.
     #[serde(default)]
     pub choice: UndoChoice,
+    /// Rows that stay as they are, whatever was chosen for the others.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub keep: Vec<RowName>,
+}
+
+/// One row, as people name it: `public.orders:17`, with several columns of a key as PostgreSQL spells a row, `public.lines:17,2`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct RowName {
+    /// `schema.table`, or the table alone.
+    pub table: String,
+    /// Its key.
+    pub key: String,
+}
+
+impl RowName {
+    /// The longest name of a row.
+    const LONGEST: usize = 500;
+}
+
+impl std::str::FromStr for RowName {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text.split_once(':') {
+            Some((table, key)) if !table.is_empty() && !key.is_empty() && text.len() <= Self::LONGEST && !text.contains('\0') => {
+                Ok(Self { table: table.to_owned(), key: key.to_owned() })
+            }
+            _ => Err(format!("`{}` names no row: write TABLE:KEY, such as public.orders:17", text.chars().take(80).collect::<String>())),
+        }
+    }
+}
+
+impl TryFrom<String> for RowName {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, String> {
+        text.parse()
+    }
+}
+
+impl From<RowName> for String {
+    fn from(name: RowName) -> Self {
+        name.to_string()
+    }
+}
+
+impl std::fmt::Display for RowName {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}:{}", self.table, self.key)
+    }
 }
 
 /// What is to happen with rows that somebody changed since.

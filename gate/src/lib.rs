@@ -17,8 +17,8 @@ mod upstream;
 
 pub use audit::{Audit, AuditError, Clock, Pending};
 pub use calls::{CallConflict, CallDone, CallFailure, CallReport, CallStates, Escrow, Keeping, KeptCall, TakeBack};
-pub use coverage::Coverage;
-pub use desk::{Command, Desk, DeskAnswer, DeskError, Revert, SignedCommand, UndoChoice, UndoRequest};
+pub use coverage::{Coverage, Room, Strict};
+pub use desk::{Command, Desk, DeskAnswer, DeskError, Revert, RowName, SignedCommand, UndoChoice, UndoRequest};
 pub use gate::{Considered, Gate, GateOptions};
 pub use permit::{Approved, Clearance, OpenIntent, Permit, Release};
 pub use reception::{Answering, Assertion, Counter, Invited, NewPasskey, Proposal, Reception, SignIn, SignedIn, SignedOn};

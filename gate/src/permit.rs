@@ -105,6 +105,12 @@ impl Permit<'_> {
         self.approved.as_ref()?.reach.as_ref()
     }
 
+    /// Whether people approved it.
+    #[must_use]
+    pub fn has_approval(&self) -> bool {
+        self.approved.is_some()
+    }
+
     /// Whether [`Permit::ceiling`] holds for what can be brought back only: the system has to enforce that too.
     #[must_use]
     pub fn undoable_only(&self) -> bool {
@@ -117,6 +123,13 @@ impl Permit<'_> {
         self.gate.may_go_on(&self.operation.principal)?;
         self.intent.cleared = true;
         Ok(Clearance(()))
+    }
+
+    /// Records what was measured, with its transaction, before that is made final: where a crash loses the outcome, this settles it.
+    pub async fn note_measured(&self, xid: u64, reach: &Reach) -> Result<(), Refusal> {
+        let (intent, agent) = (self.intent.id, self.intent.agent.clone());
+        let recorded = self.gate.audit.append(Event::Measured { intent, agent, xid, reach: reach.clone() }).await;
+        recorded.map(drop).map_err(|error| Refusal::unavailable("ledger", error.to_string()))
     }
 
     /// Decides on the exact measurement. `None`: it reaches further than allowed, and must be rolled back.

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
+use reprieve_gate::RowName;
 use reprieve_operation::{AgentName, HoldId, Kind, OperatorName, Pattern, SessionId, SystemName, UndoId};
 
 /// Stands between AI agents and production: every change an agent makes is undoable or approved.
@@ -295,7 +296,7 @@ pub(crate) enum Undo {
     },
     /// Put back what was changed, in one transaction that can be undone itself. Nothing that others changed since is overwritten.
     #[command(
-        after_help = "Example: reprieve undo apply U-17\nExample: reprieve undo apply --session S-4 --theirs --reason 'the whole session'"
+        after_help = "Example: reprieve undo apply U-17\nExample: reprieve undo apply --session S-4 --theirs --reason 'the whole session'\nExample: reprieve undo apply U-17 --ours --keep public.orders:17"
     )]
     Apply {
         ids: Vec<UndoId>,
@@ -310,6 +311,9 @@ pub(crate) enum Undo {
         /// Overwrite rows that others changed since.
         #[arg(long)]
         ours: bool,
+        /// Leave one row as it is, and undo the rest: `--keep public.orders:17`. Again for each row; `show --diff` prints their names.
+        #[arg(long, value_name = "TABLE:KEY")]
+        keep: Vec<RowName>,
         #[arg(long, default_value = "")]
         reason: String,
         #[command(flatten)]
@@ -342,6 +346,9 @@ pub(crate) enum Vault {
         #[arg(long, default_value_t = 20)]
         limit: usize,
     },
+    /// The rows of a change as they lie in the vault, one JSON line each. Needs no database.
+    #[command(after_help = "Example: reprieve vault export U-17 > rows.jsonl")]
+    Export { id: UndoId },
     /// Read everything to its end, and look for what the ledger says is there. Exit 1 if something is damaged or missing.
     Verify,
 }

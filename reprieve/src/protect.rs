@@ -1,6 +1,8 @@
 //! `reprieve protect`: what a database allows, and setting it up for Reprieve.
 
-use reprieve_surface_postgres::{Aim, Level, Plan, Step, carry_out, plan};
+use std::time::Instant;
+
+use reprieve_surface_postgres::{Aim, Finding, Level, Plan, Step, carry_out, plan};
 use reprieve_undo::Login;
 use serde_json::json;
 
@@ -15,15 +17,18 @@ pub(crate) fn protect(cli: &Cli, settings: &Settings, protect: &Protect) -> anyh
     let (system, keys) = (settings.system(protect.system.as_str())?, Keys::of(settings));
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     if protect.what.check {
-        return runtime.block_on(check(cli, system, &keys));
+        return runtime.block_on(check(cli, settings, system, &keys));
     }
     let aim = if protect.what.apply { Aim::Apply } else { Aim::Remove };
     runtime.block_on(set_up(cli, system, &keys, aim, protect.dry_run))
 }
 
-async fn check(cli: &Cli, system: &System, keys: &Keys) -> anyhow::Result<u8> {
+async fn check(cli: &Cli, settings: &Settings, system: &System, keys: &Keys) -> anyhow::Result<u8> {
     let target = wire::target(system, keys)?;
-    let findings = reprieve_surface_postgres::check(&target).await?;
+    let mut findings = reprieve_surface_postgres::check(&target).await?;
+    if system.strict {
+        findings.push(strict(settings, system, keys).await);
+    }
     let unsafe_found = findings.iter().any(|finding| finding.level == Level::Unsafe);
     if cli.json {
         tell!("{}", json!({ "system": system.name, "safe": !unsafe_found, "findings": findings }));
@@ -49,10 +54,49 @@ async fn check(cli: &Cli, system: &System, keys: &Keys) -> anyhow::Result<u8> {
     Ok(u8::from(unsafe_found))
 }
 
+/// What it costs that changes wait for the vault.
+async fn strict(settings: &Settings, system: &System, keys: &Keys) -> Finding {
+    let found = |level, text| Finding { level, subject: "strict".to_owned(), text };
+    let missing = async {
+        let steps = reprieve_undo::journal::plan(&wire::login(system, keys)?, wire::target(system, keys)?.user(), true).await?;
+        anyhow::Ok(steps.iter().any(|step| step.sql.contains("reprieve.seal") || step.sql.contains("reprieve.images")))
+    };
+    match missing.await {
+        Ok(false) => {}
+        Ok(true) => return found(Level::Note, format!("every change is held until `reprieve protect {} --apply` was run", system.name)),
+        Err(error) => return found(Level::Note, format!("what it needs could not be looked at: {error:#}")),
+    }
+    let probes = async {
+        let access = wire::vault(settings, keys)?;
+        access.healthy().await?;
+        let mut times = Vec::new();
+        for _ in 0..5 {
+            let begun = Instant::now();
+            access.healthy().await?;
+            times.push(begun.elapsed());
+        }
+        times.sort_unstable();
+        anyhow::Ok(times[2])
+    };
+    match probes.await {
+        Ok(median) => found(
+            Level::Note,
+            format!(
+                "every change waits until the vault has what it replaced: a write there takes {:.1} ms now (median of 5), and three round trips to \
+                 the server come on top; after {} s, or while the vault is away, nothing becomes final; more than {} MiB of replaced rows need an approval",
+                median.as_secs_f64() * 1_000.0,
+                settings.undo.strict_wait.as_secs(),
+                settings.undo.strict_bytes >> 20
+            ),
+        ),
+        Err(error) => found(Level::Note, format!("the vault can't be written, so that no change becomes final: {error:#}")),
+    }
+}
+
 async fn set_up(cli: &Cli, system: &System, keys: &Keys, aim: Aim, dry_run: bool) -> anyhow::Result<u8> {
     let (agents, admin) = (wire::target(system, keys)?, wire::admin_target(system, keys)?);
     let mut plan = plan(&agents, &admin, aim).await?;
-    let journal = journal_steps(&wire::login(system, keys)?, aim).await?;
+    let journal = journal_steps(&wire::login(system, keys)?, aim, agents.user(), system.strict).await?;
     match aim {
         Aim::Apply => plan.steps.extend(journal),
         // What is in our schema goes before the schema.
@@ -74,9 +118,9 @@ async fn set_up(cli: &Cli, system: &System, keys: &Keys, aim: Aim, dry_run: bool
 }
 
 /// What the journal of row changes needs, or leaves behind.
-async fn journal_steps(login: &Login, aim: Aim) -> anyhow::Result<Vec<Step>> {
+async fn journal_steps(login: &Login, aim: Aim, agents: &str, strict: bool) -> anyhow::Result<Vec<Step>> {
     let steps = match aim {
-        Aim::Apply => reprieve_undo::journal::plan(login).await?,
+        Aim::Apply => reprieve_undo::journal::plan(login, agents, strict).await?,
         Aim::Remove => reprieve_undo::journal::removal(login).await?,
     };
     Ok(steps.into_iter().map(|step| Step { purpose: step.purpose, sql: step.sql }).collect())

@@ -163,7 +163,9 @@ pub(crate) fn check(cli: &Cli, settings: &Settings) -> anyhow::Result<u8> {
             Ok(target) => json!({ "address": target.address(), "role": target.user() }),
             Err(error) => json!({ "error": format!("{error:#}") }),
         };
-        systems.push(json!({ "name": system.name, "environment": system.environment, "url": system.url, "target": found }));
+        systems.push(
+            json!({ "name": system.name, "environment": system.environment, "url": system.url, "strict": system.strict, "target": found }),
+        );
     }
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let vault = match runtime.block_on(crate::vault::usage(settings)) {
@@ -184,7 +186,8 @@ pub(crate) fn check(cli: &Cli, settings: &Settings) -> anyhow::Result<u8> {
         "systems": systems,
         "vault": vault,
         "undo": { "window_s": settings.undo.window.as_secs(), "journal_window_s": settings.undo.journal_window.as_secs(),
-                  "journal_bytes": settings.undo.journal_bytes, "lag_s": settings.undo.lag.as_secs() },
+                  "journal_bytes": settings.undo.journal_bytes, "lag_s": settings.undo.lag.as_secs(),
+                  "strict_wait_s": settings.undo.strict_wait.as_secs(), "strict_bytes": settings.undo.strict_bytes },
         "not_built_yet": ["mcp", "hook", "sandbox", "recovery"],
     });
     if cli.json {

@@ -155,12 +155,26 @@ pub(crate) struct Undo {
     /// How long rows may take to the vault before changes are held.
     #[serde(deserialize_with = "duration")]
     pub(crate) lag: Duration,
+    /// How long a strict system's change may wait for the vault before it is rolled back.
+    #[serde(deserialize_with = "duration")]
+    pub(crate) strict_wait: Duration,
+    /// The most bytes that one change of a strict system may replace; more can't be in the vault before it is final.
+    #[serde(deserialize_with = "bytes")]
+    pub(crate) strict_bytes: u64,
 }
 
 impl Default for Undo {
     fn default() -> Self {
         let hours = |hours: u64| Duration::from_secs(hours * 3600);
-        Self { window: hours(72), journal_window: hours(24), journal_bytes: 4 << 30, lag: Duration::from_secs(30) }
+        let seconds = Duration::from_secs;
+        Self {
+            window: hours(72),
+            journal_window: hours(24),
+            journal_bytes: 4 << 30,
+            lag: seconds(30),
+            strict_wait: seconds(5),
+            strict_bytes: 64 << 20,
+        }
     }
 }
 
@@ -219,6 +233,9 @@ pub(crate) struct System {
     /// Lets agents in although what their login role does can't be bounded. Never for anything that matters.
     #[serde(default)]
     pub(crate) run_with_unbounded_role: bool,
+    /// Of a database: a change becomes final only when what it replaced is in the vault. Slower, and safe from losing the server.
+    #[serde(default)]
+    pub(crate) strict: bool,
     /// Of a service: which catalog tells what its calls do.
     pub(crate) provider: Option<String>,
     /// Of a service: its hosts, `api.example.com` or `*.example.com`.
@@ -260,6 +277,7 @@ impl System {
         match self.kind {
             SystemKind::Postgres if self.url.is_empty() => bail!("the system `{}` has no `url`", self.name),
             SystemKind::Postgres if of_a_service => bail!("the system `{}` is a database and has settings of a service", self.name),
+            SystemKind::Http if self.strict => bail!("the system `{}` is a service and can't be `strict`", self.name),
             SystemKind::Http if self.admin.is_some() => bail!("the system `{}` is a service and has an `admin`", self.name),
             SystemKind::Postgres | SystemKind::Http => Ok(()),
         }

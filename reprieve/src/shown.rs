@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 use reprieve_audit::SystemClock;
 use reprieve_gate::{ChangeView, Changes, Clock as _, Looking, RecordsError, RowView, TakeBack, UndoChoice, UndoPreview};
 use reprieve_operation::{SystemName, UndoId};
-use reprieve_undo::{Change, Ground, Images, Login, Report, Standing, UndoError, changes, preview, row_changes};
+use reprieve_undo::{Change, Ground, Images, Login, Report, Standing, UndoError, Wish, changes, preview, row_changes};
 
 use crate::undo::{LedgerHistory, in_words};
 
@@ -60,7 +60,7 @@ impl ShownChanges {
         if let Some(because) = standing(&change) {
             return Ok(UndoPreview { rows, plan: Err(because), conflicts: Vec::new(), conflicts_found: 0 });
         }
-        let report = match preview(ground, std::slice::from_ref(&change), choice).await {
+        let report = match preview(ground, std::slice::from_ref(&change), Wish { choice, keep: &[] }).await {
             Ok(report) => Ok(report),
             Err(UndoError::Conflicts(report)) => Err((*report, "rows were changed since by somebody else".to_owned())),
             Err(error) => Err((Report::default(), error.to_string())),

@@ -12,7 +12,9 @@ use reprieve_audit::{SystemClock, decode};
 use reprieve_gate::{Clock as _, Command, TakeBack, UndoChoice, UndoRequest};
 use reprieve_operation::{Event, Recorded, UndoId};
 use reprieve_store::{Query, Reader, SqliteStore};
-use reprieve_undo::{Change, Ground, History, Images, Login, Report, Standing, UndoError, changes, preview, row_changes};
+use reprieve_undo::{
+    Change, Conflict, Ground, History, Images, Login, Report, RowChange, Standing, UndoError, Wish, changes, preview, row_changes,
+};
 use serde_json::{Value, json};
 
 use crate::{
@@ -33,6 +35,9 @@ const LOOKED_AT: u64 = 1_000;
 /// How long to wait for outcomes that are being recorded, and how many events they can be among.
 const OUTCOMES_WITHIN: Duration = Duration::from_secs(1);
 const LATEST: usize = 200;
+
+/// Nothing is overwritten, and nothing named.
+const STOP: Wish<'_> = Wish { choice: UndoChoice::Stop, keep: &[] };
 
 /// Rows that `show --diff` prints.
 const SHOWN_ROWS: u32 = 200;
@@ -72,7 +77,7 @@ pub(crate) fn undo(cli: &Cli, settings: &Settings, command: &Undo) -> anyhow::Re
     match command {
         Undo::List { which, limit } => runtime.block_on(list(cli, settings, which, *limit)),
         Undo::Show { id, diff } => runtime.block_on(show(cli, settings, *id, *diff)),
-        Undo::Apply { ids, which, dry_run, theirs, ours, reason, by } => {
+        Undo::Apply { ids, which, dry_run, theirs, ours, keep, reason, by } => {
             let found = if ids.is_empty() { select(settings, which)? } else { find(settings, ids)? };
             let choice = match (theirs, ours) {
                 (true, _) => UndoChoice::Theirs,
@@ -81,10 +86,10 @@ pub(crate) fn undo(cli: &Cli, settings: &Settings, command: &Undo) -> anyhow::Re
             };
             if *dry_run {
                 let way = Way::of(settings, &found[0])?;
-                let report = runtime.block_on(preview(way.ground(), &found, choice));
+                let report = runtime.block_on(preview(way.ground(), &found, Wish { choice, keep }));
                 return say_preview(cli, &found, report);
             }
-            let request = UndoRequest { changes: found.iter().map(|change| change.undo).collect(), choice };
+            let request = UndoRequest { changes: found.iter().map(|change| change.undo).collect(), choice, keep: keep.clone() };
             let answer = send(settings, by, &Command::Undo { request, reason: reason.clone() })?;
             if cli.json {
                 tell!("{answer}");
@@ -162,7 +167,7 @@ fn select(settings: &Settings, which: &Which) -> anyhow::Result<Vec<Change>> {
     }
 }
 
-fn find(settings: &Settings, ids: &[UndoId]) -> anyhow::Result<Vec<Change>> {
+pub(crate) fn find(settings: &Settings, ids: &[UndoId]) -> anyhow::Result<Vec<Change>> {
     let found = search(settings, ids.len(), |change| ids.contains(&change.undo))?;
     match ids.iter().find(|id| !found.iter().any(|change| change.undo == **id)) {
         Some(missing) => bail!("{missing} is not a change that can be undone; see `reprieve undo list`"),
@@ -198,7 +203,7 @@ impl Way {
     }
 }
 
-fn images(settings: &Settings) -> anyhow::Result<Images> {
+pub(crate) fn images(settings: &Settings) -> anyhow::Result<Images> {
     Ok(Images::new(Arc::new(wire::vault(settings, &Keys::of(settings))?), Arc::new(history(settings)?)))
 }
 
@@ -208,7 +213,7 @@ async fn list(cli: &Cli, settings: &Settings, which: &Which, limit: usize) -> an
     for change in &found {
         let conflicts = if change.standing == Standing::Undoable && change.reach.rows() <= LOOKED_AT {
             let way = Way::of(settings, change)?;
-            Some(match preview(way.ground(), std::slice::from_ref(change), UndoChoice::Stop).await {
+            Some(match preview(way.ground(), std::slice::from_ref(change), STOP).await {
                 Ok(_) => "none".to_owned(),
                 Err(UndoError::Conflicts(report)) => format!("{} rows were changed since", report.conflicts_found),
                 Err(error) => error.to_string(),
@@ -261,13 +266,22 @@ async fn show(cli: &Cli, settings: &Settings, id: UndoId, diff: bool) -> anyhow:
     let ground = way.ground();
     let rows = if diff { row_changes(ground, &found[0], SHOWN_ROWS).await? } else { Vec::new() };
     let report = match found[0].standing {
-        Standing::Undoable => Some(preview(ground, &found, UndoChoice::Stop).await),
+        Standing::Undoable => Some(preview(ground, &found, STOP).await),
         _ => None,
     };
     if cli.json {
         let mut value = json!(found[0]);
         value["id"] = json!(id.to_string());
-        value["rows"] = json!(rows);
+        let in_the_way =
+            |row: &RowChange| conflicts(&report).iter().find(|conflict| is_about(conflict, row)).map(|conflict| json!(conflict));
+        let marked = |row: &RowChange| {
+            let mut value = json!(row);
+            if let Some(conflict) = in_the_way(row) {
+                value["conflict"] = conflict;
+            }
+            value
+        };
+        value["rows"] = rows.iter().map(marked).collect();
         value["plan"] = report.map_or(Value::Null, |report| plan(&report));
         tell!("{value}");
         return Ok(0);
@@ -281,11 +295,32 @@ async fn show(cli: &Cli, settings: &Settings, id: UndoId, diff: bool) -> anyhow:
         tell!("  {}", row.table);
         row.before.iter().for_each(|image| tell!("    - {image}"));
         row.after.iter().for_each(|image| tell!("    + {image}"));
+        if let Some(conflict) = conflicts(&report).iter().find(|conflict| is_about(conflict, &row)) {
+            tell!("    ! changed since; now {}{}", conflict.now.as_deref().unwrap_or("(no row)"), how_to_keep(conflict));
+        }
     }
     match report {
         None => Ok(0),
         Some(report) => say_preview(cli, &found, report),
     }
+}
+
+/// The rows in the way.
+fn conflicts(report: &Option<Result<Report, UndoError>>) -> &[Conflict] {
+    match report {
+        Some(Err(UndoError::Conflicts(report))) => &report.conflicts,
+        _ => &[],
+    }
+}
+
+/// Whether a row that the change touched is the one in the way.
+fn is_about(conflict: &Conflict, row: &RowChange) -> bool {
+    conflict.table == row.table && conflict.wanted == row.before && conflict.left == row.after
+}
+
+/// How this row alone can be left as it is.
+fn how_to_keep(conflict: &Conflict) -> String {
+    conflict.key.as_ref().map_or_else(String::new, |key| format!("  (--keep '{}:{key}')", conflict.table))
 }
 
 fn plan(report: &Result<Report, UndoError>) -> Value {
@@ -315,9 +350,9 @@ fn say_preview(cli: &Cli, found: &[Change], report: Result<Report, UndoError>) -
             for conflict in report.conflicts.iter().take(20) {
                 tell!("  {} {:?}", conflict.table, conflict.kind);
                 tell!("    now     {}", conflict.now.as_deref().unwrap_or("(no row)"));
-                tell!("    wanted  {}", conflict.wanted.as_deref().unwrap_or("(no row)"));
+                tell!("    wanted  {}{}", conflict.wanted.as_deref().unwrap_or("(no row)"), how_to_keep(conflict));
             }
-            tell!("`--theirs` leaves them as they are and undoes the rest; `--ours` overwrites them.");
+            tell!("`--theirs` leaves them as they are and undoes the rest; `--ours` overwrites them, but for those that `--keep` names.");
             Ok(1)
         }
         Err(error) => Err(error.into()),
@@ -334,6 +369,7 @@ pub(crate) fn in_words(report: &Report) -> String {
                 ("changed back", table.reverted),
                 ("taken out", table.removed),
                 ("already as before", table.already),
+                ("kept as they are now", table.kept),
             ];
             let counts: Vec<String> = counts.iter().filter(|(_, rows)| *rows > 0).map(|(what, rows)| format!("{rows} {what}")).collect();
             format!("{name}: {}", if counts.is_empty() { "nothing to do".to_owned() } else { counts.join(", ") })

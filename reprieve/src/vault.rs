@@ -2,8 +2,8 @@
 
 use std::collections::HashSet;
 
-use reprieve_operation::Digest;
-use reprieve_undo::{Snapshot, StoredImages, snapshots, stored};
+use reprieve_operation::{Digest, Timestamp, UndoId};
+use reprieve_undo::{Secured, Snapshot, StoredImages, export, secured, snapshots, stored};
 use reprieve_vault::{Usage, Vault as Objects, VaultError};
 use serde_json::{Value, json};
 
@@ -12,7 +12,7 @@ use crate::{
     keys::Keys,
     people::time,
     settings::Settings,
-    undo::history,
+    undo::{find, history, images},
     wire,
 };
 
@@ -20,6 +20,7 @@ pub(crate) fn vault(cli: &Cli, settings: &Settings, command: &Vault) -> anyhow::
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
     match command {
         Vault::Ls { limit } => runtime.block_on(list(cli, settings, *limit)),
+        Vault::Export { id } => runtime.block_on(write_out(settings, *id)),
         Vault::Verify => runtime.block_on(verify(cli, settings)),
     }
 }
@@ -46,15 +47,40 @@ fn definitions(settings: &Settings) -> anyhow::Result<Vec<Snapshot>> {
     Ok(all)
 }
 
+/// The objects of strict systems with images of transactions that were not final when they were put, newest first.
+fn before_final(settings: &Settings) -> anyhow::Result<Vec<Secured>> {
+    let history = history(settings)?;
+    let mut all = Vec::new();
+    for system in settings.databases() {
+        all.extend(secured(&history, &system.name, Timestamp(0))?);
+    }
+    all.sort_by_key(|secured| std::cmp::Reverse(secured.at));
+    Ok(all)
+}
+
+/// Prints what the vault has of a change.
+async fn write_out(settings: &Settings, id: UndoId) -> anyhow::Result<u8> {
+    let found = find(settings, &[id])?;
+    let images = images(settings)?;
+    let rows = export(&images, &found[0], |row| tell!("{}", json!(row))).await?;
+    tracing::debug!(change = %id, rows, "rows were read from the vault");
+    Ok(0)
+}
+
 async fn list(cli: &Cli, settings: &Settings, limit: usize) -> anyhow::Result<u8> {
     let all = recorded(settings)?;
     let snapshots = definitions(settings)?;
+    let secured = before_final(settings)?;
     let usage = usage(settings).await;
     if cli.json {
         let objects: Vec<Value> = all.iter().take(limit).map(to_json).collect();
         let definitions: Vec<Value> = snapshots.iter().take(limit).map(snapshot_to_json).collect();
         let usage = usage.map_or_else(|error| json!({ "error": format!("{error:#}") }), |usage| json!(usage));
-        tell!("{}", json!({ "objects": objects, "recorded": all.len(), "definitions": definitions, "usage": usage }));
+        let secured: Vec<Value> = secured.iter().take(limit).map(secured_to_json).collect();
+        tell!(
+            "{}",
+            json!({ "objects": objects, "recorded": all.len(), "before_final": secured, "definitions": definitions, "usage": usage })
+        );
         return Ok(0);
     }
     for Snapshot { at, system, object, bytes, .. } in snapshots.iter().take(limit) {
@@ -62,6 +88,10 @@ async fn list(cli: &Cli, settings: &Settings, limit: usize) -> anyhow::Result<u8
     }
     if snapshots.len() > limit {
         tell!("… and definitions {} times before", snapshots.len() - limit);
+    }
+    for Secured { at, system, object, transactions, rows, .. } in secured.iter().take(limit) {
+        let count = transactions.len();
+        tell!("{}  {}  {system}  {rows} rows of {count} transactions, put before they were final", object.digest.short(), time(*at));
     }
     for stored in all.iter().take(limit) {
         let (first, last) = stored.transactions;
@@ -99,6 +129,12 @@ fn to_json(stored: &StoredImages) -> Value {
         "plain_bytes": stored.object.plain_bytes,
         "stored_bytes": stored.object.stored_bytes,
     })
+}
+
+fn secured_to_json(secured: &Secured) -> Value {
+    let Secured { at, system, object, transactions, rows, .. } = secured;
+    json!({ "object": object.digest, "at": at, "system": system, "rows": rows, "transactions": transactions,
+            "plain_bytes": object.plain_bytes, "stored_bytes": object.stored_bytes })
 }
 
 fn snapshot_to_json(snapshot: &Snapshot) -> Value {
@@ -140,14 +176,24 @@ async fn verify(cli: &Cli, settings: &Settings) -> anyhow::Result<u8> {
             missing_definitions.push(snapshot);
         }
     }
+    let mut missing_secured = Vec::new();
+    for secured in before_final(settings)? {
+        let digest = secured.object.digest;
+        if secured.vault == identity && !damaged.contains(&digest) && is_missing(vault, digest).await? {
+            missing_secured.push(secured);
+        }
+    }
     // What a running gateway purged meanwhile is not missing.
+    let still: HashSet<Digest> = before_final(settings)?.iter().map(|secured| secured.object.digest).collect();
+    missing_secured.retain(|secured| still.contains(&secured.object.digest));
     let still: HashSet<u64> = recorded(settings)?.iter().map(|stored| stored.index).collect();
     missing.retain(|stored| still.contains(&stored.index));
     let still: HashSet<u64> = definitions(settings)?.iter().map(|snapshot| snapshot.index).collect();
     missing_definitions.retain(|snapshot| still.contains(&snapshot.index));
-    let ok = verified.damaged.is_empty() && missing.is_empty() && missing_definitions.is_empty();
+    let ok = verified.damaged.is_empty() && missing.is_empty() && missing_definitions.is_empty() && missing_secured.is_empty();
     if cli.json {
-        let missing: Vec<Value> = missing.iter().map(to_json).chain(missing_definitions.iter().map(snapshot_to_json)).collect();
+        let missing = missing.iter().map(to_json).chain(missing_definitions.iter().map(snapshot_to_json));
+        let missing: Vec<Value> = missing.chain(missing_secured.iter().map(secured_to_json)).collect();
         tell!(
             "{}",
             json!({ "ok": ok, "good": verified.good, "plain_bytes": verified.plain_bytes, "damaged": verified.damaged, "missing": missing,
@@ -159,6 +205,9 @@ async fn verify(cli: &Cli, settings: &Settings) -> anyhow::Result<u8> {
     verified.damaged.iter().for_each(|(_, why)| tell!("Damaged: {why}"));
     missing.iter().for_each(|stored| tell!("Missing: {} of {}, {} rows", stored.object.digest, stored.system, stored.rows));
     missing_definitions.iter().for_each(|snapshot| tell!("Missing: {}, definitions of {}", snapshot.object, snapshot.system));
+    missing_secured
+        .iter()
+        .for_each(|secured| tell!("Missing: {}, rows of {} that were not final yet", secured.object.digest, secured.system));
     if elsewhere > 0 {
         tell!("{elsewhere} more were put into another vault.");
     }

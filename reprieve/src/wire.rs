@@ -14,7 +14,7 @@ use reprieve_store::SqliteStore;
 use reprieve_surface_console::{Console, Shown};
 use reprieve_surface_postgres::{Options, Surface, System, Target, TlsMode};
 use reprieve_undo::{
-    CallEscrow, DefinitionsLog, Images, Journal, Keeper, KeeperOptions, Kept, Login, Settler, Undo, UndoOptions, VaultAccess,
+    CallEscrow, DefinitionsLog, Images, Journal, Keeper, KeeperOptions, Kept, Login, Settler, StrictOptions, Undo, UndoOptions, VaultAccess,
 };
 use reprieve_vault::{Location, VaultOptions};
 
@@ -79,9 +79,10 @@ pub(crate) fn build(settings: &Settings, keys: &Keys) -> anyhow::Result<Parts> {
             journal_window: settings.undo.journal_window,
             journal_bytes: settings.undo.journal_bytes,
             lag: settings.undo.lag,
+            strict: StrictOptions { strict: system.strict, wait: settings.undo.strict_wait, bytes: settings.undo.strict_bytes },
         };
-        let login = login(system, keys)?;
-        Ok(Arc::new(Keeper::new(system.name.clone(), login, vault.clone(), audit.clone(), history.clone(), clock.clone(), options)))
+        let (name, login) = (system.name.clone(), login(system, keys)?);
+        Ok(Arc::new(Keeper::new(name, login, vault.clone(), audit.clone(), history.clone(), clock.clone(), options)))
     };
     let keepers = settings.databases().map(keeper).collect::<anyhow::Result<Vec<_>>>()?;
     let settler = |system: &crate::settings::System| {

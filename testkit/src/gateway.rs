@@ -56,6 +56,8 @@ pub struct GuardedSystem {
     pub admin_url: Option<String>,
     /// Rows up to which an unbounded change is run to be measured; the program's default if `None`.
     pub measure_limit: Option<u64>,
+    /// Whether changes wait for the vault.
+    pub strict: bool,
     /// Lets agents in although what the role behind `url` does can't be bounded.
     pub unbounded_role: bool,
 }
@@ -69,6 +71,7 @@ impl GuardedSystem {
             url: url.to_owned(),
             admin_url: None,
             measure_limit: None,
+            strict: false,
             unbounded_role: false,
         }
     }
@@ -469,7 +472,7 @@ impl Gateway {
         }
         text += settings;
         for (number, system) in systems.iter().enumerate() {
-            let GuardedSystem { name, environment, url: _, admin_url, measure_limit, unbounded_role } = system;
+            let GuardedSystem { name, environment, url: _, admin_url, measure_limit, strict, unbounded_role } = system;
             text += &format!(
                 "[[system]]\nname = \"{name}\"\nkind = \"postgres\"\nenvironment = \"{environment}\"\nurl = \"env:GUARDED_{number}_URL\"\n"
             );
@@ -478,6 +481,9 @@ impl Gateway {
             }
             if let Some(rows) = measure_limit {
                 text += &format!("measure_limit = {rows}\n");
+            }
+            if *strict {
+                text += "strict = true\n";
             }
             if *unbounded_role {
                 text += "run_with_unbounded_role = true\n";

@@ -431,3 +431,125 @@ async fn a_dropped_gigabyte() -> Result<()> {
     println!("{size} MB in {rows} rows; undone in {took:?} ms; a dry run, the command line included, in {looked:?}");
     Ok(())
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn rows_that_others_changed_are_chosen_one_by_one() -> Result<()> {
+    let site = site(true)?;
+    site.direct(
+        "CREATE TABLE lines (a int, b text, note text, PRIMARY KEY (a, b)); INSERT INTO lines SELECT n, 'b ' || n, 'line' FROM generate_series(1, 9) n;
+         CREATE TABLE heap (a int); INSERT INTO heap SELECT generate_series(1, 9)",
+    )?;
+    site.gateway.json(&["protect", "shop", "--apply", "--json"])?;
+    let url = site.gateway.agent("helper", &["shop"], "read,write,destroy")?;
+    let client = connect(&url).await?;
+    client
+        .batch_execute(
+            "BEGIN; UPDATE orders SET note = 'agent' WHERE id <= 5; DELETE FROM orders WHERE id BETWEEN 10 AND 12; INSERT INTO orders VALUES (500, 1, 'agent');
+             DELETE FROM lines WHERE a <= 3; DELETE FROM heap WHERE a = 1; COMMIT",
+        )
+        .await?;
+    site.direct(
+        "UPDATE orders SET note = 'other 1' WHERE id = 1; UPDATE orders SET note = 'other 2' WHERE id = 2; DELETE FROM orders WHERE id = 3;
+         INSERT INTO orders VALUES (10, 2, 'other 10'); UPDATE orders SET note = 'other 500' WHERE id = 500; INSERT INTO lines VALUES (2, 'b 2', 'other')",
+    )?;
+    let id = newest(&site)?;
+    let shown = site.gateway.json(&["undo", "show", &id, "--diff", "--json"])?;
+    let rows = shown["rows"].as_array().context("rows")?;
+    let mut marked: Vec<String> =
+        rows.iter().filter_map(|row| Some(format!("{} {}", row["conflict"]["key"].as_str()?, row["conflict"]["kind"]))).collect();
+    marked.sort();
+    assert_eq!(
+        marked,
+        ["1 \"changed\"", "10 \"added\"", "2 \"changed\"", "2,\"b 2\" \"added\"", "3 \"deleted\"", "500 \"changed\""],
+        "{shown}"
+    );
+    let said = String::from_utf8(site.gateway.cli(&["undo", "show", &id, "--diff"])?.stdout)?;
+    assert!(said.contains("--keep 'public.orders:1'") && said.contains("now (1,2,\"other 1\")"), "{said}");
+    // A name that means nothing would save nothing.
+    for (row, because) in [
+        ("public.orders:99", "not about a row with that key"),
+        ("orders:(1)", "not about a row with that key"),
+        ("public.orders:1' OR '1'='1", "not about a row with that key"),
+        ("nothing:1", "no rows of that table"),
+        ("heap:1", "no key"),
+    ] {
+        let output = site.gateway.cli(&["undo", "apply", &id, "--dry-run", "--ours", "--keep", row])?;
+        let said = String::from_utf8_lossy(&output.stderr).into_owned() + &String::from_utf8_lossy(&output.stdout);
+        ensure!(!output.status.success() && said.contains(because), "{row}: {said}");
+    }
+    assert_eq!(site.gateway.cli(&["undo", "apply", &id, "--keep", "orders"])?.status.code(), Some(2));
+    // What is not named and in the way still stops it.
+    let error = site.gateway.operate(&["undo", "apply", &id, "--keep", "orders:1"]).expect_err("others are in the way");
+    assert!(format!("{error:#}").contains("changed since"), "{error:#}");
+    let done = site.gateway.operate(&[
+        "undo",
+        "apply",
+        &id,
+        "--ours",
+        "--keep",
+        "public.orders:1",
+        "--keep",
+        "orders:500",
+        "--keep",
+        "lines:2,\"b 2\"",
+    ])?;
+    assert_eq!(done["report"]["tables"]["public.orders"]["kept"], 2, "{done}");
+    let now =
+        site.direct("SELECT string_agg(id || ' ' || note, '|' ORDER BY id) FROM orders WHERE id <= 5 OR id BETWEEN 10 AND 12 OR id = 500")?;
+    assert_eq!(now, "1 other 1|2 order 2|3 order 3|4 order 4|5 order 5|10 order 10|11 order 11|12 order 12|500 other 500");
+    assert_eq!(site.direct("SELECT string_agg(a || ' ' || note, '|' ORDER BY a) FROM lines WHERE a <= 3")?, "1 line|2 other|3 line");
+    let started: Vec<Value> = site.gateway.events()?.into_iter().filter(|event| event["event"]["event"] == "undo_started").collect();
+    let choice = started.last().context("a start")?["event"]["choice"].to_string();
+    assert!(choice.contains("ours, keep public.orders:1, keep orders:500"), "{choice}");
+    Ok(())
+}
+
+/// The COMMIT waits for a standby that isn't there: it took place, and nobody heard of it before the gateway was killed.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_change_of_definitions_whose_outcome_was_lost_is_settled() -> Result<()> {
+    let mut site = site(true)?;
+    let url = site.gateway.agent("helper", &["shop"], "read,write,destroy")?;
+    let columns = "SELECT string_agg(attname, ' ' ORDER BY attnum) FROM pg_attribute WHERE attrelid = 'orders'::regclass AND attnum > 0 AND NOT attisdropped";
+    let client = connect(&url).await?;
+    // The first one is decided on as usual.
+    client.batch_execute("ALTER TABLE orders ADD COLUMN first int").await.with_context(|| site.gateway.log())?;
+    site.server.psql("postgres", "ALTER SYSTEM SET synchronous_standby_names = 'nobody'")?;
+    site.server.psql("postgres", "SELECT pg_reload_conf()")?;
+    let waiting = tokio::spawn(async move {
+        client.batch_execute("BEGIN; ALTER TABLE orders ADD COLUMN lost int; INSERT INTO customers VALUES (77, 'lost'); COMMIT").await
+    });
+    for _ in 0..1_000 {
+        if site.server.psql("postgres", "SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'SyncRep' AND usename = 'app'")? == "1" {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    site.gateway.kill_now()?;
+    ensure!(waiting.await?.is_err(), "nobody answered");
+    site.server.psql("postgres", "ALTER SYSTEM RESET synchronous_standby_names")?;
+    site.server.psql("postgres", "SELECT pg_reload_conf()")?;
+    site.gateway.restart()?;
+    let mut settled = Vec::new();
+    for _ in 0..1_000 {
+        settled = site.gateway.events()?.into_iter().filter(|event| event["event"]["event"] == "settled").collect();
+        if !settled.is_empty() {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    let event = &settled.first().with_context(|| site.gateway.log())?["event"];
+    assert!(event["xid"].is_u64() && event["reach"]["tables"]["public.customers"]["inserted"] == 1, "{event}");
+    assert_eq!(site.direct(columns)?, "id customer note first lost");
+    let id = format!("U-{}", event["intent"]);
+    for attempt in 0.. {
+        // The definitions after it are kept a moment later.
+        match site.gateway.operate(&["undo", "apply", &id]) {
+            Ok(_) => break,
+            Err(error) => ensure!(attempt < 20 && format!("{error:#}").contains("not kept (yet)"), "{error:#}"),
+        }
+        tokio::time::sleep(Duration::from_millis(500)).await;
+    }
+    assert_eq!(site.direct(columns)?, "id customer note first");
+    assert_eq!(site.direct("SELECT count(*) FROM customers WHERE id = 77")?, "0");
+    Ok(())
+}

@@ -403,3 +403,49 @@ fn damage_and_remove(stage: &Stage, object: &Path) -> Result<()> {
     assert_eq!(stage.gateway.json(&["vault", "verify", "--json"])?["ok"], true);
     Ok(())
 }
+
+fn signal(name: &str, process: &str) -> Result<()> {
+    let status = std::process::Command::new("kill").args([name, process]).status().context("cannot run `kill`")?;
+    ensure!(status.success(), "process {process} got no {name}");
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_keeper_that_falls_behind_warns_and_then_holds_changes() -> Result<()> {
+    let stage = Stage::open("[undo]\nlag = \"6s\"\n")?;
+    let keeper = stage.server.psql("postgres", "SELECT pid FROM pg_stat_activity WHERE application_name = 'reprieve: keeper'")?;
+    let said = |words: &str| -> Result<Option<u64>> {
+        let alarms = stage.gateway.events()?.into_iter().filter(|recorded| recorded["event"]["event"] == "alarm");
+        let mut found = alarms.filter(|alarm| alarm["event"]["what"].as_str().is_some_and(|what| what.contains(words)));
+        Ok(found.next().and_then(|alarm| alarm["index"].as_u64()))
+    };
+    stage.change("DELETE FROM orders WHERE id = 1").await?;
+    signal("-STOP", &keeper)?;
+    let early = stage.wait("a warning", || said("held soon: rows have not reached the vault"))?;
+    stage.wait_until_held("rows do not reach the vault")?;
+    let late = stage.wait("an alarm", || said("so they are held: rows do not reach the vault"))?;
+    assert!(early < late, "the warning comes first");
+    signal("-CONT", &keeper)?;
+    stage.wait_until_it_passes().await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_journal_that_can_not_be_emptied_holds_changes_before_it_fills_the_disk() -> Result<()> {
+    let stage = Stage::open("[undo]\njournal_bytes = \"256KiB\"\n")?;
+    let before = stage.state()?;
+    // Somebody looks at it and doesn't end: it can't be truncated, and its rows can't be taken away.
+    let reader = connect(&stage.server.superuser_url("shop")).await?;
+    reader.batch_execute("BEGIN ISOLATION LEVEL REPEATABLE READ; SELECT count(*) FROM reprieve.journal").await?;
+    stage.change("INSERT INTO log (line) SELECT repeat('0123456789', 60) || n FROM generate_series(1, 2000) n").await?;
+    stage.wait_until_held("the journal has outgrown its bound")?;
+    stage.wait("an alarm", || {
+        let alarms = stage.events("alarm")?;
+        Ok(alarms.iter().any(|alarm| alarm["what"].as_str().is_some_and(|what| what.contains("above its bound"))).then_some(()))
+    })?;
+    reader.batch_execute("COMMIT").await?;
+    stage.wait_until_it_passes().await?;
+    // What just passed may be in it again.
+    assert!(stage.journal_rows()? < 100, "it was emptied");
+    stage.undo_all()?;
+    stage.is_as(&before)
+}

@@ -223,6 +223,9 @@ pub enum Event {
         xid: Option<u64>,
         reach: Reach,
     },
+    /// What an intent was measured to reach before it became final, and its transaction: settles a crash in between, where the rows
+    /// alone don't tell what it was. Only where definitions change.
+    Measured { intent: IntentId, agent: AgentName, xid: u64, reach: Reach },
     /// How it ended.
     Concluded {
         intent: IntentId,
@@ -343,6 +346,22 @@ pub enum Event {
         /// The last event that recorded one of them; all before are gone too.
         through: u64,
     },
+    /// Row images of transactions that are not final yet lie in the vault: of a system whose changes wait for that. Whether they became
+    /// final is not said here.
+    ImagesSecured {
+        system: SystemName,
+        /// Which vault.
+        vault: Digest,
+        /// Which database.
+        origin: String,
+        object: Digest,
+        plain_bytes: u64,
+        stored_bytes: u64,
+        transactions: Vec<u64>,
+        rows: u64,
+    },
+    /// Such images were removed: their transactions have ended, and what became final is stored for good; or their time is over.
+    SecuredPurged { system: SystemName, objects: Vec<Digest> },
     /// Tables that were set aside before they were dropped are gone for good: the time in which they could be asked for is over.
     AsidePurged { system: SystemName, tables: Vec<String> },
 
@@ -384,6 +403,7 @@ impl Event {
             Self::DefinitionsTaken { .. } => "definitions_taken",
             Self::DefinitionsPurged { .. } => "definitions_purged",
             Self::Settled { .. } => "settled",
+            Self::Measured { .. } => "measured",
             Self::Concluded { .. } => "concluded",
             Self::HoldOpened { .. } => "hold_opened",
             Self::HoldAnswered { .. } => "hold_answered",
@@ -396,6 +416,8 @@ impl Event {
             Self::ImagesPurged { .. } => "images_purged",
             Self::CallKept { .. } => "call_kept",
             Self::CallsPurged { .. } => "calls_purged",
+            Self::ImagesSecured { .. } => "images_secured",
+            Self::SecuredPurged { .. } => "secured_purged",
             Self::AsidePurged { .. } => "aside_purged",
             Self::Alarm { .. } => "alarm",
         }
@@ -441,6 +463,9 @@ impl Event {
             | Self::ImagesPurged { .. }
             | Self::CallKept { .. }
             | Self::CallsPurged { .. }
+            | Self::ImagesSecured { .. }
+            | Self::SecuredPurged { .. }
+            | Self::Measured { .. }
             | Self::AsidePurged { .. }
             | Self::Alarm { .. } => None,
         }
@@ -456,6 +481,7 @@ impl Event {
             | Self::Intent { agent, .. }
             | Self::Concluded { agent, .. }
             | Self::Settled { agent, .. }
+            | Self::Measured { agent, .. }
             | Self::UndoStarted { agent, .. }
             | Self::CallKept { agent, .. }
             | Self::HoldOpened { agent, .. }
@@ -486,6 +512,8 @@ impl Event {
             | Self::ImagesStored { .. }
             | Self::ImagesPurged { .. }
             | Self::CallsPurged { .. }
+            | Self::ImagesSecured { .. }
+            | Self::SecuredPurged { .. }
             | Self::AsidePurged { .. } => None,
         }
     }

@@ -343,6 +343,9 @@ impl State {
             | Event::ImagesPurged { .. }
             | Event::CallKept { .. }
             | Event::CallsPurged { .. }
+            | Event::ImagesSecured { .. }
+            | Event::SecuredPurged { .. }
+            | Event::Measured { .. }
             | Event::AsidePurged { .. }
             | Event::Alarm { .. } => {}
         }

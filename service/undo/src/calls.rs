@@ -210,6 +210,8 @@ pub(crate) fn in_rows(report: &CallReport) -> Report {
         },
         wanted: report.wanted.clone(),
         now: report.now.clone(),
+        left: None,
+        key: None,
     });
     Report {
         tables: [(report.resource.clone(), table)].into(),

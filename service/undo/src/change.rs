@@ -145,6 +145,8 @@ pub fn changes(
             let (reach, xid, is_known) = match ended.outcome {
                 Outcome::Done { reach, xid, .. } if !reach.is_empty() => (reach, xid, true),
                 Outcome::Unknown => match settled.remove(&intent) {
+                    // It was rolled back after all.
+                    Some((Some(_), reach)) if reach.is_empty() => continue,
                     Some((Some(xid), reach)) => (reach, Some(xid), true),
                     // Whether a call took place shows when it is looked at.
                     Some((None, _)) | None => match &kept {

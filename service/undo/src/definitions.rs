@@ -304,7 +304,7 @@ fn snapshots(history: &dyn History, newest: &Change, oldest: &Change) -> Result<
     }
 }
 
-async fn read(objects: &Vault, digest: Digest) -> Result<Definitions, UndoError> {
+pub(crate) async fn read(objects: &Vault, digest: Digest) -> Result<Definitions, UndoError> {
     let object = objects.describe(digest).await?;
     let bytes = objects.get_bytes(&object, LONGEST).await?;
     let text = std::str::from_utf8(&bytes).map_err(|error| UndoError::Definitions(error.to_string()))?;

@@ -13,7 +13,7 @@ use std::sync::{
 use reprieve_gate::{Coverage, Running};
 use tokio_postgres::{Client, GenericClient, Transaction, error::SqlState};
 
-use crate::{DefinitionsLog, Login, UndoError, aside};
+use crate::{DefinitionsLog, Login, UndoError, aside, strict};
 
 /// One step of setting the journal up.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -66,6 +66,13 @@ fn covered() -> String {
 
 /// A statement's number is this many times its place among all statements, plus its process: Linux numbers processes below that.
 pub(crate) const BACKENDS: i64 = 1 << 22;
+
+/// Who may call this does so as an agent: whatever that role changes is written down. It does nothing.
+const AGENT: &str = "reprieve.agent()";
+
+/// The size from which an administrator's changes are not written down any more, while nobody empties the journal: it must not fill the
+/// server's disk. Agents are held before that, and change nothing while the gateway is down.
+const LARGEST: u64 = 8 << 30;
 
 /// The function that writes down all of a table before it is dropped or rewritten, with its columns and its sequences' positions.
 const KEEP_WHOLE: &str = "keep_whole";
@@ -259,14 +266,29 @@ pub fn covered_tables() -> String {
          SELECT t.oid FROM t WHERE t.is_covered AND NOT EXISTS (SELECT FROM pg_catalog.pg_partition_ancestors(t.oid) a WHERE a.relid <> t.oid \
           AND NOT EXISTS (SELECT FROM t o WHERE o.oid = a.relid AND o.is_covered)) \
           AND NOT COALESCE(pg_catalog.has_table_privilege(pg_catalog.to_regclass('reprieve.journal'), 'INSERT, UPDATE, DELETE, TRUNCATE, TRIGGER'), true) \
+          AND COALESCE(pg_catalog.has_function_privilege(pg_catalog.to_regprocedure('{AGENT}'), 'EXECUTE'), false) \
+          AND NOT COALESCE(pg_catalog.has_table_privilege(pg_catalog.to_regclass('reprieve.seal'), 'SELECT, INSERT, UPDATE, DELETE, TRUNCATE, TRIGGER'), false) \
          UNION SELECT c.oid FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace WHERE c.relkind IN ('r', 'p') AND n.nspname ~ '^reprieve_aside_[0-9]+$' \
           AND NOT pg_catalog.has_schema_privilege(n.oid, 'USAGE') AND NOT pg_catalog.has_schema_privilege(n.oid, 'CREATE') ORDER BY 1"
     )
 }
 
-/// What is missing for every table that can be covered to be covered.
-pub async fn plan(login: &Login) -> Result<Vec<Step>, UndoError> {
-    planned(&login.connect().await?).await
+/// What is missing for every table that can be covered to be covered, and for a strict system to be one.
+/// `agents` is the role that they log in with.
+pub async fn plan(login: &Login, agents: &str, strict: bool) -> Result<Vec<Step>, UndoError> {
+    let client = login.connect().await?;
+    let mut steps = planned(&client).await?;
+    let may = "SELECT COALESCE(pg_catalog.has_function_privilege($1::pg_catalog.text::pg_catalog.name, pg_catalog.to_regprocedure('reprieve.agent()'), 'EXECUTE'), false)";
+    if !client.query_one(may, &[&agents]).await?.get::<_, bool>(0) {
+        steps.push(Step {
+            purpose: format!("always write down what `{agents}` changes"),
+            sql: format!("GRANT EXECUTE ON FUNCTION {AGENT} TO \"{}\"", agents.replace('"', "\"\"")),
+        });
+    }
+    if strict {
+        steps.extend(strict::planned(&client).await?);
+    }
+    Ok(steps)
 }
 
 /// The same over a connection.
@@ -280,6 +302,10 @@ pub async fn planned(client: &Client) -> Result<Vec<Step>, UndoError> {
             "CREATE TABLE reprieve.journal (xid pg_catalog.xid8 NOT NULL, statement pg_catalog.int8 NOT NULL, relation pg_catalog.oid NOT NULL, old pg_catalog.text, new pg_catalog.text)".to_owned(),
         );
         step("find changes in it by their transaction", "CREATE INDEX journal_xid ON reprieve.journal (xid)".to_owned());
+    }
+    if client.query_one("SELECT pg_catalog.to_regprocedure('reprieve.agent()') IS NULL", &[]).await?.get(0) {
+        step("know agents' sessions", format!("CREATE FUNCTION {AGENT} RETURNS pg_catalog.bool LANGUAGE sql IMMUTABLE AS 'SELECT true'"));
+        step("only who is named", format!("REVOKE ALL ON FUNCTION {AGENT} FROM PUBLIC"));
     }
     for (_, _, _, function) in TRIGGERS {
         let current = client
@@ -337,12 +363,14 @@ pub async fn removal(login: &Login) -> Result<Vec<Step>, UndoError> {
         .map(|row| Step { purpose: format!("stop keeping changes of {}", row.get::<_, String>(1)), sql: row.get(0) })
         .collect();
     steps.extend(aside::removal(&client).await?);
+    steps.extend(strict::removal());
     for (kind, name) in [
         ("FUNCTION", "keep_inserted()"),
         ("FUNCTION", "keep_updated()"),
         ("FUNCTION", "keep_deleted()"),
         ("FUNCTION", "keep_truncated()"),
         ("FUNCTION", "keep_whole(oid)"),
+        ("FUNCTION", "agent()"),
         ("TABLE", "journal"),
         ("SEQUENCE", "journal_statement"),
     ] {
@@ -380,6 +408,16 @@ fn body(function: &str) -> String {
 DECLARE
   spelling pg_catalog.text[];
 BEGIN
+  -- What others do is not Reprieve's to take back: it costs them nothing, and fills no disk while nobody empties the journal.
+  IF NOT pg_catalog.has_function_privilege(session_user, '{AGENT}', 'EXECUTE') THEN
+    RETURN NULL;
+  END IF;
+  IF pg_catalog.pg_has_role(session_user, current_user, 'MEMBER') THEN
+    -- An administrator, or an undo, which fails then.
+    IF pg_catalog.pg_total_relation_size('reprieve.journal'::pg_catalog.regclass) OPERATOR(pg_catalog.>) {LARGEST}::pg_catalog.int8 THEN
+      RETURN NULL;
+    END IF;
+  END IF;
 {set}
   {keep}
 {set_back}

@@ -11,14 +11,14 @@ use std::{
 };
 
 use futures_util::TryStreamExt as _;
-use reprieve_gate::{Audit, Clock, Coverage, Running};
+use reprieve_gate::{Audit, Clock, Coverage, Running, Strict};
 use reprieve_operation::{Digest, Event, SystemName};
 use reprieve_vault::VaultError;
 use tokio::sync::watch;
 use tokio_postgres::{Client, IsolationLevel, Transaction};
 
 use crate::{
-    History, Journal, Login, StoredImages, UndoError, VaultAccess,
+    History, Journal, Login, Securer, StoredImages, StrictOptions, UndoError, VaultAccess,
     images::Packer,
     position::Position,
     purge::{Kept as KeptObjects, Object},
@@ -44,6 +44,8 @@ pub struct KeeperOptions {
     pub journal_bytes: u64,
     /// How far behind the keeper may be before changes are held.
     pub lag: Duration,
+    /// Whether and how changes wait for the vault.
+    pub strict: StrictOptions,
 }
 
 /// Keeps one system's row images.
@@ -55,6 +57,8 @@ pub struct Keeper {
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) options: KeeperOptions,
     history: Arc<dyn History>,
+    /// Brings images into the vault before they are final, where the system is strict; what it put is removed from here in any case.
+    securer: Arc<Securer>,
     standing: Mutex<Standing>,
     /// Whether it is known how things stand.
     known: watch::Sender<bool>,
@@ -70,6 +74,8 @@ struct Standing {
     trouble: Option<(&'static str, String)>,
     /// The journal's size, where it grew far above its bound and can't be emptied.
     overgrown: Option<u64>,
+    /// What will soon make changes be held.
+    near: Option<String>,
     /// Why the last look failed.
     last_failure: Option<String>,
     /// Whether there is a journal at all.
@@ -104,9 +110,29 @@ impl Keeper {
         clock: Arc<dyn Clock>,
         options: KeeperOptions,
     ) -> Self {
-        let standing =
-            Standing { caught_up: Instant::now(), ever: false, trouble: None, overgrown: None, last_failure: None, has_journal: false };
-        Self { system, login, vault, audit, clock, options, history, standing: Mutex::new(standing), known: watch::Sender::new(false) }
+        let strict = options.strict.clone();
+        let securer = Arc::new(Securer::new(system.clone(), vault.clone(), audit.clone(), clock.clone(), strict));
+        let standing = Standing {
+            caught_up: Instant::now(),
+            ever: false,
+            trouble: None,
+            overgrown: None,
+            near: None,
+            last_failure: None,
+            has_journal: false,
+        };
+        Self {
+            system,
+            login,
+            vault,
+            audit,
+            clock,
+            options,
+            history,
+            securer,
+            standing: Mutex::new(standing),
+            known: watch::Sender::new(false),
+        }
     }
 
     fn standing(&self) -> MutexGuard<'_, Standing> {
@@ -147,7 +173,7 @@ impl Keeper {
 
     /// Keeps, for ever.
     pub async fn run(self: Arc<Self>) {
-        tokio::join!(self.look_for_ever(), self.sound_alarms());
+        tokio::join!(self.look_for_ever(), self.sound_alarms(), self.securer.run());
     }
 
     async fn look_for_ever(&self) {
@@ -175,11 +201,29 @@ impl Keeper {
         }
     }
 
-    /// One alarm for each outage.
+    /// What will soon make changes be held, if it goes on.
+    fn look_ahead(&self) -> Option<String> {
+        let standing = self.standing();
+        let behind = standing.caught_up.elapsed();
+        let is_late = standing.has_journal && standing.ever && behind > self.options.lag / 2;
+        is_late.then(|| format!("rows have not reached the vault for {} s", behind.as_secs())).or_else(|| standing.near.clone())
+    }
+
+    /// One alarm for each outage, and one before it where it can be seen coming.
     async fn sound_alarms(&self) {
         let mut sounded = false;
+        let mut warned = false;
         loop {
             tokio::time::sleep(LOOK_EVERY).await;
+            match self.look_ahead() {
+                Some(reason) if !warned && !sounded => {
+                    tracing::warn!(system = %self.system, %reason, "changes will be held soon");
+                    let what = format!("changes of `{}` will be held soon: {reason}", self.system);
+                    warned = self.audit.append(Event::Alarm { what, agent: None }).await.is_ok();
+                }
+                Some(_) => {}
+                None => warned = false,
+            }
             let worth_it = {
                 let standing = self.standing();
                 standing.has_journal
@@ -217,9 +261,11 @@ impl Keeper {
             return Ok(());
         }
         if probed.is_none_or(|probed| probed.elapsed() > PROBE_EVERY) {
-            self.vault.healthy().await?;
+            let near = self.vault.healthy().await?.nearly_full().await?;
+            self.standing().near = near;
             *probed = Some(Instant::now());
         }
+        self.securer.look(client, &connection.origin).await?;
         let vault = self.vault.vault().await?.identity().await?;
         if known.as_ref().is_some_and(|known| known.vault != vault || known.origin != connection.origin) {
             *known = None;
@@ -379,6 +425,7 @@ impl Keeper {
 
     /// Takes away what is over: objects, rows of the journal.
     async fn purge(&self, client: &mut Client, known: &mut Known) -> Result<(), UndoError> {
+        self.securer.purge(self.history.as_ref(), known.vault, &known.origin, &known.position, self.options.window).await?;
         self.purge_vault(&mut known.objects).await?;
         self.purge_aside(client, &mut known.objects).await?;
         self.purge_journal(client, &mut known.objects).await?;
@@ -400,6 +447,8 @@ impl Keeper {
         }
         // Somebody's transaction is in the way. Space that is freed is used again, at least.
         self.delete_from_journal(client, known.position.lowest_open).await?;
+        let near = format!("the journal has {bytes} bytes, above its bound of {}, and can't be emptied", self.options.journal_bytes);
+        self.standing().near = Some(near);
         self.standing().overgrown = (bytes > self.options.journal_bytes.saturating_mul(2)).then_some(bytes);
         Ok(())
     }
@@ -453,5 +502,9 @@ impl Coverage for Kept {
 
     fn ready(&self) -> Result<(), String> {
         self.keeper.ready()
+    }
+
+    fn strict(&self) -> Option<&dyn Strict> {
+        self.keeper.securer.is_strict().then_some(self.keeper.securer.as_ref() as &dyn Strict)
     }
 }

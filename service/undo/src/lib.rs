@@ -11,6 +11,7 @@ mod chain;
 mod change;
 mod connect;
 mod definitions;
+mod export;
 mod images;
 pub mod journal;
 mod keeper;
@@ -20,6 +21,7 @@ mod rows;
 mod settle;
 mod snapshots;
 mod source;
+mod strict;
 mod table;
 mod undo;
 
@@ -29,13 +31,15 @@ pub use chain::{Edge, net};
 pub use change::{Change, History, Standing, changes};
 pub use connect::Login;
 pub use definitions::DefinitionsLog;
+pub use export::{ExportedRow, export};
 pub use journal::Journal;
 pub use keeper::{Keeper, KeeperOptions, Kept};
 pub use reprieve_gate::UndoChoice as Choice;
-pub use rows::{Conflict, ConflictKind, Report, TableReport, Taken, revert};
+pub use rows::{Conflict, ConflictKind, Report, TableReport, Taken, Wish, revert};
 pub use settle::Settler;
 pub use snapshots::{Snapshot, snapshots};
 pub use source::{Images, StoredImages, stored};
+pub use strict::{Secured, Securer, StrictOptions, secured};
 pub use undo::{Ground, RowChange, Undo, UndoOptions, preview, row_changes};
 
 /// Why something was not undone. Nothing was changed.

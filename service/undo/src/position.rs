@@ -21,8 +21,7 @@ impl Position {
     pub(crate) const START: Self = Self { lowest_open: 0, end: 0, open: Vec::new() };
 
     /// Whether a transaction is in the vault at this position, if it has rows.
-    #[cfg(test)]
-    fn holds(&self, xid: u64) -> bool {
+    pub(crate) fn holds(&self, xid: u64) -> bool {
         xid < self.end && !self.open.contains(&xid)
     }
 

@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, HashMap};
 
 use bytes::Bytes;
 use futures_util::SinkExt as _;
-use reprieve_gate::UndoChoice as Choice;
+use reprieve_gate::{RowName, UndoChoice as Choice};
 use serde::{Deserialize, Serialize};
 use tokio_postgres::{Transaction, error::SqlState};
 
@@ -22,11 +22,13 @@ use crate::{
 
 mod check;
 mod conflict;
+mod keep;
 mod triggers;
 
 use check::{check_foreign_keys, check_what_was_done};
 pub use conflict::{Conflict, ConflictKind};
 use conflict::{Found, conflicts, not_put_in, overwrite};
+use keep::leave_out_what_is_kept;
 use triggers::{disable_triggers, enable_triggers, leave_triggers_out};
 
 /// Rows that are linked into chains in memory; more than this is refused where rows were changed more than once.
@@ -46,6 +48,9 @@ pub struct TableReport {
     pub removed: u64,
     /// Rows that already are as they were.
     pub already: u64,
+    /// Rows that stay as they are because an operator named them.
+    #[serde(default)]
+    pub kept: u64,
 }
 
 /// What an undo did, or would do.
@@ -111,7 +116,16 @@ pub(crate) const JOURNAL: &str = "reprieve.journal";
 
 /// Undoes the changes of the transactions `xids` inside the open transaction, and checks what it did. The caller commits.
 pub async fn revert(work: &Transaction<'_>, taken: &[Taken], choice: Choice) -> Result<Report, UndoError> {
-    put_rows_back(work, JOURNAL, taken, choice, None).await
+    put_rows_back(work, JOURNAL, taken, Wish { choice, keep: &[] }, None).await
+}
+
+/// What an operator wants done with rows.
+#[derive(Debug, Clone, Copy)]
+pub struct Wish<'a> {
+    /// With those that somebody changed since.
+    pub choice: Choice,
+    /// These stay as they are in any case.
+    pub keep: &'a [RowName],
 }
 
 /// The same with the images from another table of the journal's form. With `made`, after definitions were put back: tables that were
@@ -121,7 +135,7 @@ pub(crate) async fn put_rows_back(
     work: &Transaction<'_>,
     source: &str,
     taken: &[Taken],
-    choice: Choice,
+    wish: Wish<'_>,
     made: Option<&HashMap<u32, u32>>,
 ) -> Result<Report, UndoError> {
     work.batch_execute(SETTINGS).await?;
@@ -148,11 +162,15 @@ pub(crate) async fn put_rows_back(
         disable_triggers(work, &parts).await?;
     }
     let mut report = Report::default();
+    let kept = leave_out_what_is_kept(work, &mut parts, wish.keep).await?;
     for part in &parts {
         let already = leave_out_what_is_done(work, part).await?;
         report.tables.insert(part.table.shown.clone(), TableReport { already, ..TableReport::default() });
     }
-    put_back(work, &mut parts, choice, &mut report).await?;
+    for (table, rows) in kept {
+        report.tables.entry(table).or_default().kept = rows;
+    }
+    put_back(work, &mut parts, wish.choice, &mut report).await?;
     if unhindered {
         for part in &parts {
             check_foreign_keys(work, part).await?;
@@ -339,12 +357,20 @@ fn shape(error: tokio_postgres::Error, table: &Table) -> UndoError {
 
 /// Makes the table of pairs where there was none, to find out what is in the way.
 async fn look_closer(work: &Transaction<'_>, part: &mut Part, report: &mut Report) -> Result<(), UndoError> {
-    let Some((_, make)) = part.only_deleted.take() else { return Ok(()) };
+    if !make_pairs(work, part).await? {
+        return Ok(());
+    }
+    report.tables.entry(part.table.shown.clone()).or_default().already = leave_out_what_is_done(work, part).await?;
+    Ok(())
+}
+
+/// `false`: there is one already.
+async fn make_pairs(work: &Transaction<'_>, part: &mut Part) -> Result<bool, UndoError> {
+    let Some((_, make)) = part.only_deleted.take() else { return Ok(false) };
     work.batch_execute(&make).await.map_err(|error| shape(error, &part.table))?;
     part.pairs = format!("pg_temp.undo_{}", part.table.oid);
     work.batch_execute(&format!("ANALYZE {}", part.pairs)).await?;
-    report.tables.entry(part.table.shown.clone()).or_default().already = leave_out_what_is_done(work, part).await?;
-    Ok(())
+    Ok(true)
 }
 
 /// One line of COPY's text format (PostgreSQL 15, COPY, "Text Format").

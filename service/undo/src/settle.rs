@@ -2,9 +2,14 @@
 //!
 //! The journal has every row change of every committed transaction, with the server's process that made it, and the ledger knows
 //! which process served which session. A session runs one change at a time, so a transaction of that process that no outcome speaks
-//! of is the change whose outcome was lost. Found more than one, nothing is guessed: the change stays unknown.
+//! of is the change whose outcome was lost. Found more than one, nothing is guessed: the change stays unknown. Where definitions changed,
+//! the ledger has the transaction and what it was measured to reach, and the server knows whether it became final.
 
-use std::{collections::BTreeMap, collections::HashSet, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeMap, HashMap, HashSet},
+    sync::Arc,
+    time::Duration,
+};
 
 use reprieve_gate::{Audit, AuditError, Clock};
 use reprieve_operation::{Event, IntentId, Outcome, Reach, SessionId, SystemName, TableReach, UndoId};
@@ -80,10 +85,12 @@ impl Settler {
         }
         let client = self.login.connect().await?;
         let has_journal = is_set_up(&client).await?;
+        let mut measured = self.measured()?;
         for change in unknown {
-            let found = match change.session.filter(|_| has_journal) {
-                Some(session) => self.find(&client, session, &all).await?,
-                None => None,
+            let found = match (measured.remove(&change.undo), change.session.filter(|_| has_journal)) {
+                (Some((xid, reach)), _) => status(&client, xid, reach).await?,
+                (None, Some(session)) => self.find(&client, session, &all).await?,
+                (None, None) => None,
             };
             let (xid, reach) = found.map_or((None, Reach::default()), |(xid, reach)| (Some(xid), reach));
             tracing::info!(system = %self.system, change = %change.undo, ?xid, "an outcome that was lost is settled");
@@ -95,6 +102,22 @@ impl Settler {
             };
         }
         Ok(())
+    }
+
+    /// What changes were measured to reach before they were final, where that was recorded.
+    fn measured(&self) -> Result<HashMap<UndoId, (u64, Reach)>, UndoError> {
+        let mut found = HashMap::new();
+        let mut before = u64::MAX;
+        loop {
+            let page = self.history.of_kind("measured", before, PAGE).map_err(UndoError::Ledger)?;
+            let Some(last) = page.last() else { return Ok(found) };
+            before = if self.clock.now().since(last.at) > self.window.saturating_mul(2) { 0 } else { last.index };
+            for recorded in page {
+                if let Event::Measured { intent, xid, reach, agent: _ } = recorded.event {
+                    found.entry(UndoId::from(intent)).or_insert((xid, reach));
+                }
+            }
+        }
     }
 
     /// The transaction of a change and what it reached, if exactly one can be meant.
@@ -148,5 +171,21 @@ impl Settler {
                 }
             }
         }
+    }
+}
+
+/// What became of a transaction that was measured: all of it, or nothing. `None`: the server doesn't know it any more.
+async fn status(client: &Client, xid: u64, reach: Reach) -> Result<Option<(u64, Reach)>, UndoError> {
+    let asked = client.query_one(&format!("SELECT pg_catalog.pg_xact_status('{xid}'::pg_catalog.xid8)"), &[]).await;
+    match asked {
+        Ok(row) => match row.get::<_, Option<&str>>(0) {
+            Some("committed") => Ok(Some((xid, reach))),
+            Some("aborted") => Ok(Some((xid, Reach::default()))),
+            Some(_) => Err(UndoError::NotUndoable("its transaction is still open".to_owned())),
+            None => Ok(None),
+        },
+        // A number that this server has not given out yet: it is not the one that it was.
+        Err(error) if error.as_db_error().is_some() => Ok(None),
+        Err(error) => Err(error.into()),
     }
 }

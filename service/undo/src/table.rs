@@ -90,6 +90,19 @@ impl Table {
         columns.collect::<Vec<_>>().join(" AND ")
     }
 
+    /// A row's key as people write it: its value, or several as PostgreSQL spells a row, without the parentheses.
+    pub(crate) fn key_text(&self, row: &str) -> String {
+        match self.key.as_slice() {
+            [] => "NULL::pg_catalog.text".to_owned(),
+            [only] => format!("pg_catalog.concat({row}.{})", only.name),
+            several => {
+                let columns: Vec<String> = several.iter().map(|column| format!("{row}.{}", column.name)).collect();
+                let spelled = format!("pg_catalog.textin(pg_catalog.record_out(ROW({})))", columns.join(", "));
+                format!("pg_catalog.substr({spelled}, 2, pg_catalog.length({spelled}) - 2)")
+            }
+        }
+    }
+
     /// The columns that a row is written with.
     pub(crate) fn written(&self) -> impl Iterator<Item = &Column> {
         self.columns.iter().filter(|column| !column.generated)

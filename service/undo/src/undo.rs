@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
-use reprieve_gate::{CallFailure, DeskAnswer, DeskError, Gate, Revert, TakeBack, UndoChoice, UndoRequest};
+use reprieve_gate::{CallFailure, DeskAnswer, DeskError, Gate, Revert, TakeBack, UndoRequest};
 use reprieve_operation::{Event, IntentId, OperatorName, Outcome, Reach, Refusal, SystemName, TableReach, Timestamp, UndoId};
 use serde_json::{Value, json};
 
@@ -11,7 +11,7 @@ use crate::{
     change::{Change, History, Standing, changes},
     connect::Login,
     definitions::{self, DefinitionsLog, Way},
-    rows::{Report, SETTINGS, Taken, put_rows_back},
+    rows::{Report, SETTINGS, Taken, Wish, put_rows_back},
 };
 
 /// Changes in one request.
@@ -60,15 +60,18 @@ pub enum Ground<'a> {
 }
 
 /// What taking `changes` back, newest first, would do. Nothing stays of it.
-pub async fn preview(ground: Ground<'_>, changes: &[Change], choice: UndoChoice) -> Result<Report, UndoError> {
+pub async fn preview(ground: Ground<'_>, changes: &[Change], wish: Wish<'_>) -> Result<Report, UndoError> {
     let (login, images) = match ground {
-        Ground::Service { calls: takes, images } => return calls::preview(takes, images, changes, choice).await,
+        Ground::Service { calls: takes, images } => {
+            names_no_rows(wish)?;
+            return calls::preview(takes, images, changes, wish.choice).await;
+        }
         Ground::Database { login, images } => (login, images),
     };
     let way = definitions::plan(login, images, changes).await?;
     let mut client = login.connect().await?;
     let work = client.transaction().await?;
-    let report = take_back(&work, images, way.as_ref(), changes, choice).await;
+    let report = take_back(&work, images, way.as_ref(), changes, wish).await;
     work.rollback().await?;
     report
 }
@@ -114,7 +117,7 @@ async fn take_back(
     images: &Images,
     way: Option<&Way>,
     changes: &[Change],
-    choice: UndoChoice,
+    wish: Wish<'_>,
 ) -> Result<Report, UndoError> {
     let taken = changes.iter().map(|change| {
         let xid = change.xid.ok_or_else(|| UndoError::NotUndoable(format!("{} has no transaction", change.undo)))?;
@@ -125,14 +128,14 @@ async fn take_back(
     let Some(newest) = changes.first() else { return Ok(Report::default()) };
     let source = images.gather(work, &newest.system, &xids).await?;
     let report = match way {
-        None => put_rows_back(work, &source, &taken, choice, None).await?,
+        None => put_rows_back(work, &source, &taken, wish, None).await?,
         Some(way) => {
             work.batch_execute(SETTINGS).await?;
             let listed: Vec<String> = xids.iter().map(u64::to_string).collect();
             let made = way.go(work, &source, &listed).await?;
             // Rows of tables that came with the definitions go with them.
             let rest: Vec<Taken> = taken.iter().map(|taken| Taken { rows: None, ..*taken }).collect();
-            let mut report = put_rows_back(work, &source, &rest, choice, Some(&made)).await?;
+            let mut report = put_rows_back(work, &source, &rest, wish, Some(&made)).await?;
             report.definitions = way.script.statements.iter().map(|step| step.sql.clone()).collect();
             report
         }
@@ -213,14 +216,15 @@ impl Undo {
             system: newest.system.clone(),
             environment: newest.environment.clone(),
             operator: by,
-            choice: request.choice.as_str().to_owned(),
+            choice: in_words(&request),
             reason,
         };
         let unavailable = |error: reprieve_gate::AuditError| DeskError::Unavailable(error.to_string());
         self.gate.audit().append(started).await.map_err(unavailable)?;
+        let wish = Wish { choice: request.choice, keep: &request.keep };
         let ran = match ground {
-            Ground::Database { login, images } => run(login, images, &found, request.choice).await.map(|report| (reach(&report), report)),
-            Ground::Service { calls, images } => call_back(calls, images, &found, request.choice, intent).await,
+            Ground::Database { login, images } => run(login, images, &found, wish).await.map(|report| (reach(&report), report)),
+            Ground::Service { calls, images } => call_back(calls, images, &found, wish, intent).await,
         };
         let (outcome, answer) = match ran {
             Ok((reach, report)) => {
@@ -249,16 +253,25 @@ impl Undo {
     }
 }
 
+/// A call has no rows that could be chosen.
+fn names_no_rows(wish: Wish<'_>) -> Result<(), UndoError> {
+    match wish.keep.first() {
+        None => Ok(()),
+        Some(name) => Err(UndoError::NotUndoable(format!("`{name}` can't be kept: a call to a service is taken back as a whole"))),
+    }
+}
+
 /// Takes a call back, under an intent that is on record.
 async fn call_back(
     takes: &dyn TakeBack,
     images: &Images,
     found: &[Change],
-    choice: UndoChoice,
+    wish: Wish<'_>,
     intent: IntentId,
 ) -> Result<(Reach, Report), Failed> {
+    names_no_rows(wish).map_err(Failed::Before)?;
     let kept = calls::fetch(images, found).await.map_err(Failed::Before)?;
-    match takes.take_back(&kept, choice, intent, found[0].agent.clone()).await {
+    match takes.take_back(&kept, wish.choice, intent, found[0].agent.clone()).await {
         Ok(done) => {
             let report = calls::in_rows(&done);
             Ok((Reach { lasting: done.lasting, ..reach(&report) }, report))
@@ -268,17 +281,23 @@ async fn call_back(
     }
 }
 
-async fn run(login: &Login, images: &Images, found: &[Change], choice: UndoChoice) -> Result<Report, Failed> {
+async fn run(login: &Login, images: &Images, found: &[Change], wish: Wish<'_>) -> Result<Report, Failed> {
     let way = definitions::plan(login, images, found).await.map_err(Failed::Before)?;
     let mut client = login.connect().await.map_err(Failed::Before)?;
     let before = |error: tokio_postgres::Error| Failed::Before(error.into());
     let work = client.transaction().await.map_err(before)?;
-    let report = take_back(&work, images, way.as_ref(), found, choice).await.map_err(Failed::Before)?;
+    let report = take_back(&work, images, way.as_ref(), found, wish).await.map_err(Failed::Before)?;
     work.commit().await.map_err(|error| {
         // Deferred constraints fail at COMMIT, and nothing is changed then.
         if error.as_db_error().is_some() { Failed::Before(error.into()) } else { Failed::AtCommit(error.into()) }
     })?;
     Ok(report)
+}
+
+/// What was chosen, for the record.
+fn in_words(request: &UndoRequest) -> String {
+    let kept: Vec<String> = request.keep.iter().map(|row| format!("keep {row}")).collect();
+    std::iter::once(request.choice.as_str().to_owned()).chain(kept).collect::<Vec<_>>().join(", ")
 }
 
 enum Failed {

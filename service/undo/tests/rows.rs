@@ -222,3 +222,52 @@ async fn an_administrator_without_superuser_rights_can_undo() {
         root.query_one("SELECT count(*) FROM pg_trigger WHERE NOT tgisinternal AND tgenabled = 'D'", &[]).await.expect("a count").get(0);
     assert_eq!(enabled, 0, "triggers are as they were");
 }
+
+/// The journal takes what agents do, whoever they say they are, and costs others nothing. While nobody empties it, it takes no more
+/// from an administrator either.
+#[tokio::test]
+async fn the_journal_takes_what_agents_change_and_does_not_fill_the_disk() {
+    let (server, client) = covered("CREATE TABLE t (a int, b text); GRANT ALL ON t TO PUBLIC").await;
+    server.create_role("agent", "secret", "").expect("a role");
+    server.create_role("other", "secret", "").expect("a role");
+    client.batch_execute("GRANT EXECUTE ON FUNCTION reprieve.agent() TO agent").await.expect("granted");
+    let rows = async || client.query_one("SELECT count(*) FROM reprieve.journal", &[]).await.expect("a count").get::<_, i64>(0);
+    let other = connect(&server.url("other", "secret", "postgres")).await;
+    let agent = connect(&server.url("agent", "secret", "postgres")).await;
+    let insert = "INSERT INTO t SELECT n, repeat('x', 100) FROM generate_series(1, 1000) n";
+    for text in [insert, "UPDATE t SET a = a + 1", "DELETE FROM t WHERE a < 100", "TRUNCATE t"] {
+        other.batch_execute(text).await.expect(text);
+        assert_eq!(rows().await, 0, "{text}");
+    }
+    client.batch_execute(insert).await.expect("inserted");
+    assert_eq!(rows().await, 1000, "an administrator's are");
+    // The same functions with a bound that a test can reach.
+    for function in ["keep_inserted", "keep_updated", "keep_deleted", "keep_truncated"] {
+        let source: String =
+            client.query_one("SELECT prosrc FROM pg_proc WHERE proname = $1", &[&function]).await.expect("its source").get(0);
+        assert!(source.contains("8589934592"), "{source}");
+        let small = source.replace("8589934592", "65536");
+        let text = format!(
+            "CREATE OR REPLACE FUNCTION reprieve.{function}() RETURNS trigger LANGUAGE plpgsql VOLATILE SECURITY DEFINER AS $keep${small}$keep$"
+        );
+        client.batch_execute(&text).await.expect("replaced");
+    }
+    client.batch_execute(insert).await.expect("inserted");
+    assert_eq!(rows().await, 1000, "an administrator fills no disk");
+    agent.batch_execute(insert).await.expect("inserted");
+    assert_eq!(rows().await, 2000, "whatever an agent changes is written down");
+    // No agent gets out of that by itself.
+    let mut expected = 2000;
+    for text in [
+        "SET ROLE other",
+        "REVOKE EXECUTE ON FUNCTION reprieve.agent() FROM agent",
+        "SET SESSION AUTHORIZATION other",
+        "SET session_replication_role = replica",
+    ] {
+        drop(agent.batch_execute(text).await);
+        let gone = agent.execute("DELETE FROM t WHERE a <= 10", &[]).await.expect("deleted");
+        let come = agent.execute("INSERT INTO t SELECT n FROM generate_series(1, 10) n", &[]).await.expect("inserted");
+        expected += i64::try_from(gone + come).expect("few");
+        assert_eq!(rows().await, expected, "{text}");
+    }
+}

@@ -35,6 +35,12 @@ impl Tally {
         sums.stored = bytes.saturating_add(sums.added);
     }
 
+    /// How full it is, in percent of the bound, if there is one.
+    pub(crate) fn percent(&self) -> Option<u64> {
+        let stored = self.sums().stored;
+        self.limit.map(|limit| stored.saturating_mul(100) / limit.max(1))
+    }
+
     pub(crate) fn removed(&self, bytes: u64) {
         let mut sums = self.sums();
         sums.stored = sums.stored.saturating_sub(bytes);

@@ -441,3 +441,20 @@ impl Place {
 fn runtime() -> tokio::runtime::Runtime {
     tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime")
 }
+
+#[tokio::test]
+async fn it_says_when_it_is_nearly_full() {
+    let place = Place::new();
+    let vault = Vault::open(&VaultOptions { max_bytes: Some(100_000), ..place.options() }).expect("opened");
+    let mut random = rand::rngs::StdRng::seed_from_u64(5);
+    let mut put = async |bytes: usize| {
+        let mut noise = vec![0; bytes];
+        random.fill_bytes(&mut noise);
+        vault.put_bytes(noise.into()).await.map(drop)
+    };
+    put(60_000).await.expect("room");
+    assert_eq!(vault.nearly_full().await.expect("an answer"), None);
+    put(33_000).await.expect("room");
+    assert!(vault.nearly_full().await.expect("an answer").is_some_and(|why| why.contains('%')));
+    put(33_000).await.expect_err("no room");
+}

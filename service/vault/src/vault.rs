@@ -275,6 +275,27 @@ impl Vault {
         }
     }
 
+    /// Why there will soon be no room, as far as that can be told without counting again.
+    pub async fn nearly_full(&self) -> Result<Option<String>, VaultError> {
+        const PERCENT: u64 = 90;
+        const FREE: u64 = 1 << 30;
+        self.ready().await?;
+        if let Some(percent) = self.inner.tally.percent().filter(|percent| *percent >= PERCENT) {
+            return Ok(Some(format!("the vault has {percent} % of what it may have")));
+        }
+        let free = self.inner.backend.free_bytes().await?.filter(|free| *free < FREE);
+        Ok(free.map(|free| format!("only {} MiB are free where the vault is", free >> 20)))
+    }
+
+    /// Whether the vault is where it was, so that what was put is in it, and not in an empty place where it should be.
+    pub async fn is_there(&self) -> Result<(), VaultError> {
+        let identity = self.ready().await?;
+        match self.marked().await? {
+            Some(found) if found == identity => Ok(()),
+            _ => Err(not_mounted()),
+        }
+    }
+
     /// Reads one object to its end, and says what it is.
     pub async fn verify_one(&self, digest: Digest) -> Result<ObjectRef, VaultError> {
         let object = self.describe(digest).await?;

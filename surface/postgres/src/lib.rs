@@ -24,6 +24,7 @@ mod runner;
 mod secured;
 mod session;
 mod sessions;
+mod strict;
 mod system;
 mod tally;
 mod target;

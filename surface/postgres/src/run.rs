@@ -237,7 +237,7 @@ impl Ends {
     }
 
     /// The same for a ceiling that the server itself enforces.
-    async fn within_ceiling(&mut self, permit: &mut Permit<'_>) -> Result<Clearance> {
+    pub(crate) async fn within_ceiling(&mut self, permit: &mut Permit<'_>) -> Result<Clearance> {
         let clearance = permit.within_ceiling().await?;
         self.cleared = true;
         Ok(clearance)
@@ -253,7 +253,7 @@ impl Ends {
     async fn simple(&mut self, mut permit: Permit<'_>, text: &str, results: usize, plain: bool, copies_in: bool) -> Result<Ran> {
         let view = self.system.measured_by().await?;
         if let Some(guard) =
-            plain.then(|| ceiling(&permit, &view)).flatten().and_then(|ceiling| view.snapshot.raising_guard(ceiling, !copies_in))
+            plain.then(|| self.ceiling(&permit, &view)).flatten().and_then(|ceiling| view.snapshot.raising_guard(ceiling, !copies_in))
             && !view.snapshot.deferrable_triggers
             && self.quiet_cursors.is_empty()
         {
@@ -290,6 +290,8 @@ impl Ends {
             self.rollback().await?;
             return Ok(Ran::Beyond(measured.reach));
         };
+        let approved = permit.has_approval();
+        self.secure_before_final(&mut permit, &measured, approved).await?;
         let committed = self.wire.ask("COMMIT").await.map_err(lost)?;
         match committed.error {
             None => Ok(Ran::Final(Done { tag: self.wire.tag.clone(), reach: measured.reach, xid: measured.xid, kept: None })),
@@ -373,7 +375,7 @@ impl Ends {
                 None => Ran::Final(Done { tag: self.wire.tag.clone(), reach, xid: None, kept: None }),
             });
         }
-        let guard = plain.then(|| ceiling(&permit, &view)).flatten().and_then(|ceiling| view.snapshot.raising_guard(ceiling, true));
+        let guard = plain.then(|| self.ceiling(&permit, &view)).flatten().and_then(|ceiling| view.snapshot.raising_guard(ceiling, true));
         if let Some(guard) = guard.filter(|_| !view.snapshot.deferrable_triggers && self.quiet_cursors.is_empty()) {
             let _clearance = self.within_ceiling(&mut permit).await?;
             self.send_batch(messages, again);
@@ -399,6 +401,10 @@ impl Ends {
             Some(measured) => self.clear(&mut permit, &measured.reach).await?.is_some(),
             None => false,
         };
+        if let Some(measured) = measured.as_ref().filter(|_| cleared) {
+            let approved = permit.has_approval();
+            self.secure_before_final(&mut permit, measured, approved).await?;
+        }
         self.end_block_extended(measured, cleared).await
     }
 
@@ -454,7 +460,7 @@ impl Ends {
             _ => true,
         });
         let fast = plain && self.quiet_cursors.is_empty() && counted && approved.is_none() && !view.snapshot.deferrable_triggers;
-        let ceiling = if fast { ceiling(&permit, &view) } else { None };
+        let ceiling = if fast { self.ceiling(&permit, &view) } else { None };
         if let Some(guard) = ceiling.and_then(|ceiling| view.snapshot.raising_guard(ceiling, false)) {
             let _clearance = self.within_ceiling(&mut permit).await?;
             return self.commit_guarded(by, &guard, &view).await;
@@ -470,6 +476,8 @@ impl Ends {
             self.roll_back_whatever_is_open().await.map_err(lost)?;
             return Ok(Ran::Beyond(rest));
         }
+        let is_approved = permit.has_approval() || approved.is_some();
+        self.secure_before_final(&mut permit, &measured, is_approved).await?;
         let _durable = self.within_ceiling(&mut permit).await?;
         match by {
             CommitBy::Query(text) => self.wire.send_query(text, Route::Client, usize::MAX),
@@ -524,7 +532,7 @@ impl Ends {
     }
 
     /// Asks the server something of ours in the middle of the client's exchange, by the protocol that it uses.
-    async fn ask_within(&mut self, text: &str) -> Result<Captured> {
+    pub(crate) async fn ask_within(&mut self, text: &str) -> Result<Captured> {
         if !self.in_batch {
             return self.wire.ask(text).await.map_err(lost);
         }
@@ -612,6 +620,7 @@ impl Ends {
             }
         }
         self.secured.settle(&view, &mut measured.reach);
+        self.take_images(&mut measured).await?;
         Ok(Some(measured))
     }
 
@@ -748,16 +757,17 @@ impl Ends {
         Ok(error)
     }
 
+    /// The ceiling that the guard alone can hold. It doesn't tell from which of the tables there is a way back, and it lets the server
+    /// make final what it counts, which a strict system's changes have to wait for.
+    fn ceiling(&self, permit: &Permit<'_>, view: &View) -> Option<u64> {
+        permit.ceiling().filter(|_| (!permit.undoable_only() || view.snapshot.is_covered()) && self.system.strict().is_none())
+    }
+
     /// A name for a statement of ours that is used once and can't be guessed before.
     pub(crate) fn fresh_name(&mut self) -> String {
         self.names += 1;
         format!("rpv_{:016x}_{}", rand::random::<u64>(), self.names)
     }
-}
-
-/// The ceiling that the guard alone can hold. It doesn't tell from which of the tables there is a way back.
-fn ceiling(permit: &Permit<'_>, view: &View) -> Option<u64> {
-    permit.ceiling().filter(|_| !permit.undoable_only() || view.snapshot.is_covered())
 }
 
 fn escapes(effects: &[Effect]) -> Reach {

@@ -4,7 +4,10 @@ use std::collections::HashSet;
 
 use reprieve_operation::{Effect, Reach, Rewrite};
 
-use crate::system::{System, View};
+use crate::{
+    strict::Images,
+    system::{System, View},
+};
 
 /// Catalogs whose rows belong to the whole server, or to what lies outside of it: no snapshot of one database's definitions has them.
 const ELSEWHERE: [&str; 8] = [
@@ -28,6 +31,8 @@ pub(crate) struct Secured {
     /// Tables that were set aside, and what stands in for them until it is dropped.
     pub(crate) aside: Vec<u32>,
     pub(crate) doubles: Vec<u32>,
+    /// What the open transaction of a strict system replaced, until it is in the vault.
+    pub(crate) images: Option<Images>,
     /// This is a trial: what has at most so many rows will be written down when it runs for good.
     pub(crate) on_trial: Option<u64>,
 }

@@ -10,7 +10,7 @@ use std::{
 
 use arc_swap::ArcSwapOption;
 use reprieve_effects_sql::{CATALOG_QUERY, Catalog};
-use reprieve_gate::Coverage;
+use reprieve_gate::{Coverage, Strict};
 use reprieve_operation::{Environment, Refusal, SystemName};
 use reprieve_pgwire::Limits;
 use tokio::sync::Notify;
@@ -181,9 +181,14 @@ impl System {
         self.coverage.as_ref().map(|coverage| coverage.keep_whole(relation))
     }
 
-    /// A statement that sets relations aside.
+    /// A statement that sets relations aside. None for a strict system: what is set aside lies in the database alone.
     pub(crate) fn set_aside(&self, relations: &[u32]) -> Option<String> {
-        self.coverage.as_ref().map(|coverage| coverage.set_aside(relations))
+        self.coverage.as_ref().filter(|coverage| coverage.strict().is_none()).map(|coverage| coverage.set_aside(relations))
+    }
+
+    /// What brings changes out of the database's reach before they are final, if they have to be.
+    pub(crate) fn strict(&self) -> Option<&dyn Strict> {
+        self.coverage.as_ref()?.strict()
     }
 
     /// A definition changed: read the catalogue again before leaning on it.

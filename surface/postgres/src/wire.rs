@@ -72,6 +72,10 @@ pub(crate) struct Captured {
     pub(crate) error: Option<ServerError>,
     /// Notices, as they came.
     pub(crate) notices: Vec<Bytes>,
+    /// What was copied out. Whoever asks for that bounds it.
+    pub(crate) copied: Vec<u8>,
+    /// The beginning of a message whose end has not come.
+    pub(crate) part: Vec<u8>,
 }
 
 /// Both connections of a session.
@@ -291,11 +295,17 @@ impl Wire {
         }
     }
 
-    fn capture_rows(&mut self, mut bytes: &[u8]) {
+    /// Takes in rows and copied data. A long message comes in parts.
+    fn capture_rows(&mut self, bytes: &[u8]) {
+        self.captured.part.extend_from_slice(bytes);
+        let part = std::mem::take(&mut self.captured.part);
+        let mut bytes = part.as_slice();
         while let Some((header, rest)) = bytes.split_at_checked(5) {
             let length = u32::from_be_bytes([header[1], header[2], header[3], header[4]]) as usize;
-            let Some((body, next)) = length.checked_sub(4).and_then(|size| rest.split_at_checked(size)) else { return };
-            if let Ok(row) = data_row(body)
+            let Some((body, next)) = length.checked_sub(4).and_then(|size| rest.split_at_checked(size)) else { break };
+            if header[0] == b'd' {
+                self.captured.copied.extend_from_slice(body);
+            } else if let Ok(row) = data_row(body)
                 && self.captured.rows.len() < CAPTURE_ROWS
             {
                 let text = |value: Result<Option<&[u8]>, _>| value.ok().flatten().map(|value| String::from_utf8_lossy(value).into_owned());
@@ -303,6 +313,7 @@ impl Wire {
             }
             bytes = next;
         }
+        self.captured.part.extend_from_slice(bytes);
     }
 
     fn route_frame(&mut self, tag: u8, bytes: &Bytes) {

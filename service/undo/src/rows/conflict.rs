@@ -31,6 +31,12 @@ pub struct Conflict {
     pub wanted: Option<String>,
     /// As it is now.
     pub now: Option<String>,
+    /// As the change left it.
+    #[serde(default)]
+    pub left: Option<String>,
+    /// Its key, by which it can be chosen: what comes after the colon in a row's name. `None`: its table has none.
+    #[serde(default)]
+    pub key: Option<String>,
 }
 
 /// Conflicts with the part and the pair that each is about.
@@ -43,15 +49,29 @@ pub(super) async fn not_put_in(work: &Transaction<'_>, part: &Part, place: usize
         return Ok(Vec::new());
     }
     let text = format!(
-        "SELECT p.n, {} FROM {pairs} p WHERE p.had AND (NOT p.has OR {}) AND NOT EXISTS (SELECT FROM {} t WHERE {}) ORDER BY p.n",
+        "SELECT p.n, {}, {}, {} FROM {pairs} p WHERE p.had AND (NOT p.has OR {}) AND NOT EXISTS (SELECT FROM {} t WHERE {}) ORDER BY p.n",
         image("p.before"),
+        left(),
+        table.key_text("(p.before)"),
         moved(table),
         table.name,
         table.same_key("t", "(p.before)")
     );
     let rows = work.query(&text, &[]).await?;
-    let conflict = |wanted| Conflict { table: table.shown.clone(), kind: ConflictKind::Taken, wanted, now: None };
-    Ok(rows.iter().map(|row| (place, row.get(0), conflict(row.get(1)))).collect())
+    let conflict = |row: &tokio_postgres::Row| Conflict {
+        table: table.shown.clone(),
+        kind: ConflictKind::Taken,
+        wanted: row.get(1),
+        now: None,
+        left: row.get(2),
+        key: row.get(3),
+    };
+    Ok(rows.iter().map(|row| (place, row.get(0), conflict(row))).collect())
+}
+
+/// A pair's row as the change left it.
+fn left() -> String {
+    format!("CASE WHEN p.has THEN {} END", image("p.after"))
 }
 
 /// Rows that are not as the change left them.
@@ -62,30 +82,39 @@ pub(super) async fn conflicts(work: &Transaction<'_>, part: &Part, place: usize)
     let wanted = format!("CASE WHEN p.had THEN {before} END");
     let mut found = Vec::new();
     let mut add = |kind, rows: Vec<tokio_postgres::Row>| {
-        let conflict = |row: &tokio_postgres::Row| Conflict { table: shown.clone(), kind, wanted: row.get(1), now: row.get(2) };
+        let conflict = |row: &tokio_postgres::Row| Conflict {
+            table: shown.clone(),
+            kind,
+            wanted: row.get(1),
+            now: row.get(2),
+            left: row.get(3),
+            key: row.get(4),
+        };
         found.extend(rows.iter().map(|row| (place, row.get(0), conflict(row))));
     };
     if table.key.is_empty() {
         let text = format!(
             "WITH want AS (SELECT p.n, {wanted} AS wanted, {after} AS image, pg_catalog.row_number() OVER (PARTITION BY {after}) AS k FROM {pairs} p WHERE p.has), \
              have AS (SELECT {now} AS image, pg_catalog.count(*) AS k FROM {name} t WHERE {now} IN (SELECT w.image FROM want w) GROUP BY 1) \
-             SELECT w.n, w.wanted, NULL::pg_catalog.text FROM want w LEFT JOIN have h ON h.image = w.image WHERE h.k IS NULL OR h.k < w.k ORDER BY 1"
+             SELECT w.n, w.wanted, NULL::pg_catalog.text, w.image, NULL::pg_catalog.text FROM want w LEFT JOIN have h ON h.image = w.image WHERE h.k IS NULL OR h.k < w.k ORDER BY 1"
         );
         add(ConflictKind::Deleted, work.query(&text, &[]).await?);
         return Ok(found);
     }
     let by_after = table.same_key("t", "(p.after)");
+    let left = left();
+    let (key_after, key_before) = (table.key_text("(p.after)"), table.key_text("(p.before)"));
     let changed = format!(
-        "SELECT p.n, {wanted}, {now} FROM {pairs} p JOIN {name} t ON {by_after} WHERE p.has AND NOT t OPERATOR(pg_catalog.*=) p.after ORDER BY 1"
+        "SELECT p.n, {wanted}, {now}, {left}, {key_after} FROM {pairs} p JOIN {name} t ON {by_after} WHERE p.has AND NOT t OPERATOR(pg_catalog.*=) p.after ORDER BY 1"
     );
     add(ConflictKind::Changed, work.query(&changed, &[]).await?);
     let deleted = format!(
-        "SELECT p.n, {wanted}, NULL::pg_catalog.text FROM {pairs} p WHERE p.has AND p.had AND NOT EXISTS (SELECT FROM {name} t WHERE {by_after}) ORDER BY 1"
+        "SELECT p.n, {wanted}, NULL::pg_catalog.text, {left}, {key_after} FROM {pairs} p WHERE p.has AND p.had AND NOT EXISTS (SELECT FROM {name} t WHERE {by_after}) ORDER BY 1"
     );
     add(ConflictKind::Deleted, work.query(&deleted, &[]).await?);
     // A row with that key that the undo itself takes out is not in the way.
     let added = format!(
-        "SELECT p.n, {wanted}, {now} FROM {pairs} p JOIN {name} t ON {} WHERE p.had AND (NOT p.has OR {}) \
+        "SELECT p.n, {wanted}, {now}, {left}, {key_before} FROM {pairs} p JOIN {name} t ON {} WHERE p.had AND (NOT p.has OR {}) \
          AND NOT EXISTS (SELECT FROM {pairs} o WHERE o.has AND {}) ORDER BY 1",
         table.same_key("t", "(p.before)"),
         moved(table),

@@ -178,6 +178,6 @@ pub(crate) async fn apply(
     Posted { who, form }: Posted,
 ) -> Result<Response, Problem> {
     let id: UndoId = parsed(&id)?;
-    let request = UndoRequest { changes: vec![id], choice: read_choice(form.get("choice")) };
+    let request = UndoRequest { changes: vec![id], choice: read_choice(form.get("choice")), keep: Vec::new() };
     propose(&site, &who, Command::Undo { request, reason: form.get("reason").to_owned() }, "/undo")
 }
