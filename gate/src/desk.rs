@@ -5,7 +5,7 @@
 
 use std::{future::Future, pin::Pin};
 
-use reprieve_operation::{AgentName, Answer, Digest, HoldId, Kind, OperatorName, Pattern, SystemName, UndoId};
+use reprieve_operation::{AgentName, Answer, Digest, HoldId, Kind, OperatorName, Pattern, Role, SystemName, UndoId};
 use serde::{Deserialize, Serialize};
 
 /// What an operator may ask for.
@@ -20,11 +20,24 @@ pub enum Command {
         public_key: String,
         /// Their TOTP secret, base32.
         totp_secret: String,
+        /// What they may do.
+        #[serde(default)]
+        role: Role,
+    },
+    /// Lets an operator do more, or less. An administrator stays.
+    GiveRole {
+        /// The operator.
+        operator: OperatorName,
+        /// What they may do.
+        role: Role,
     },
     /// Invites an operator, new or not, to enrol a passkey. Answers `{"operator": …, "secret": …}`, once.
     Invite {
         /// The operator.
         operator: OperatorName,
+        /// What a new one may do; who is one already keeps theirs.
+        #[serde(default)]
+        role: Role,
     },
     /// Makes a passkey worthless.
     RemovePasskey {
@@ -105,6 +118,24 @@ pub enum Command {
         /// Why.
         reason: String,
     },
+}
+
+impl Command {
+    /// The role that it takes. Stopping is everybody's, and so are one's own passkeys.
+    #[must_use]
+    pub fn needs(&self, by: &OperatorName) -> Role {
+        match self {
+            Self::Freeze { .. } => Role::Viewer,
+            Self::Invite { operator, .. } | Self::RemovePasskey { operator, .. } if operator == by => Role::Viewer,
+            Self::Answer { .. } | Self::Undo { .. } | Self::Thaw { .. } | Self::Narrow { .. } | Self::Revoke { .. } => Role::Approver,
+            Self::AddOperator { .. }
+            | Self::GiveRole { .. }
+            | Self::Invite { .. }
+            | Self::RemovePasskey { .. }
+            | Self::IssueToken { .. }
+            | Self::IssueDecoy { .. } => Role::Administrator,
+        }
+    }
 }
 
 /// What is to be taken back.

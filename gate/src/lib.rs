@@ -21,6 +21,6 @@ pub use coverage::{Coverage, Room, Strict};
 pub use desk::{Command, Desk, DeskAnswer, DeskError, Revert, RowName, SignedCommand, UndoChoice, UndoRequest};
 pub use gate::{Considered, Gate, GateOptions};
 pub use permit::{Approved, Clearance, OpenIntent, Permit, Release};
-pub use reception::{Answering, Assertion, Counter, Invited, NewPasskey, Proposal, Reception, SignIn, SignedIn, SignedOn};
+pub use reception::{Answering, Assertion, Counter, Invited, NewPasskey, Proposal, Reception, SignIn, SignedIn, SignedOn, UNSIGNED};
 pub use records::{ChangeView, Changes, EventProof, Looking, RecordQuery, Records, RecordsError, RowView, UndoPreview};
 pub use upstream::{Done, Ran, Running, Upstream};

@@ -10,6 +10,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::{Command, DeskAnswer, DeskError};
 
+/// What the evidence of an answer begins with that nobody signed: a denial out of a session, which the record only says was given.
+pub const UNSIGNED: &str = "session:";
+
 /// What a browser shows when a person's passkey agreed (WebAuthn, `AuthenticatorAssertionResponse`), each part base64url.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
 use reprieve_gate::RowName;
-use reprieve_operation::{AgentName, HoldId, Kind, OperatorName, Pattern, SessionId, SystemName, UndoId};
+use reprieve_operation::{AgentName, HoldId, Kind, OperatorName, Pattern, Role, SessionId, SystemName, UndoId};
 
 /// Stands between AI agents and production: every change an agent makes is undoable or approved.
 #[derive(Debug, Parser)]
@@ -208,10 +208,21 @@ pub(crate) enum Operator {
     #[command(after_help = "Example: reprieve operator add jonas --as ana")]
     Add {
         name: OperatorName,
+        /// `viewer`, `approver` or `administrator`.
+        #[arg(long, default_value = "administrator")]
+        role: Role,
         #[command(flatten)]
         by: As,
     },
-    /// Operators.
+    /// Let an operator do more, or less.
+    #[command(after_help = "Example: reprieve operator role jonas approver --as ana")]
+    Role {
+        name: OperatorName,
+        role: Role,
+        #[command(flatten)]
+        by: As,
+    },
+    /// Operators and their roles.
     List,
 }
 

@@ -18,6 +18,7 @@ mod explain;
 mod init;
 mod keys;
 mod ledger;
+mod notify;
 mod operator;
 mod people;
 mod policy;

@@ -122,7 +122,7 @@ fn done(cli: &Cli, answer: &Value, text: &str) -> anyhow::Result<u8> {
 
 pub(crate) fn operator(cli: &Cli, settings: &Settings, operator: &Operator) -> anyhow::Result<u8> {
     match operator {
-        Operator::Add { name, by } => {
+        Operator::Add { name, role, by } => {
             let keys = Keys::of(settings);
             let key_file = keys.operator_key(name.as_str());
             let new_passphrase = std::env::var("REPRIEVE_NEW_PASSPHRASE").ok();
@@ -130,7 +130,7 @@ pub(crate) fn operator(cli: &Cli, settings: &Settings, operator: &Operator) -> a
                 Some(passphrase) => crate::operator::enrol_with(&keys, name, &passphrase)?,
                 None => enrol(&keys, name)?,
             };
-            let command = Command::AddOperator { operator: name.clone(), public_key, totp_secret: totp.base32().to_string() };
+            let command = Command::AddOperator { operator: name.clone(), public_key, totp_secret: totp.base32().to_string(), role: *role };
             if let Err(error) = send(settings, by, &command) {
                 // A key that nobody knows of is only confusing.
                 let _best_effort = std::fs::remove_file(key_file);
@@ -143,10 +143,17 @@ pub(crate) fn operator(cli: &Cli, settings: &Settings, operator: &Operator) -> a
                 &format!("{name} is an operator. Their second factor, shown once:\n  {}\n  {}", *totp.base32(), *totp.otpauth_uri(name)),
             );
         }
+        Operator::Role { name, role, by } => {
+            let command = Command::GiveRole { operator: name.clone(), role: *role };
+            done(cli, &send(settings, by, &command)?, &format!("{name} is {role} now."))?;
+        }
         Operator::List => {
             let state = read_state(settings)?;
             let names: Vec<&str> = state.operators.keys().map(|name| name.as_str()).collect();
-            say(cli, &json!({ "operators": names }), &names.join("\n"));
+            let roles: serde_json::Map<String, Value> =
+                state.operators.iter().map(|(name, entry)| (name.to_string(), json!(entry.role))).collect();
+            let lines: Vec<String> = state.operators.iter().map(|(name, entry)| format!("{name}  {}", entry.role)).collect();
+            say(cli, &json!({ "operators": names, "roles": roles }), &lines.join("\n"));
         }
     }
     Ok(0)

@@ -34,6 +34,7 @@ async fn run(as_json: bool, settings: Arc<Settings>) -> anyhow::Result<()> {
     let operators = bind(settings.listen.operators).await?;
     let keys = Keys::of(&settings);
     let parts = Arc::new(wire::build(&settings, &keys)?);
+    let notifier = Arc::new(crate::notify::notifier(&settings, &keys, &parts)?);
     let policy = parts.policy.load();
     drop(parts.audit.append(Event::Started { version: env!("CARGO_PKG_VERSION").to_owned() }));
     let activated = Event::PolicyActivated { digest: policy.digest(), profile: policy.profile().to_string() };
@@ -64,6 +65,7 @@ async fn run(as_json: bool, settings: Arc<Settings>) -> anyhow::Result<()> {
     let _held_until_then = tokio::time::timeout(FIRST_LOOK, looked).await;
     tokio::spawn(parts.postgres.clone().attend());
     tokio::spawn(wire::follow_policies(settings.clone(), parts.clone()));
+    tokio::spawn(notifier.run(stopped.clone()));
     tokio::spawn({
         let desk = parts.desk.clone();
         async move {
@@ -176,6 +178,19 @@ pub(crate) fn check(cli: &Cli, settings: &Settings) -> anyhow::Result<u8> {
             json!({ "store": settings.vault.store, "error": format!("{error:#}") })
         }
     };
+    let notify = match crate::notify::channels(settings, &keys) {
+        Ok(channels) => json!(
+            channels
+                .iter()
+                .map(|channel| json!({ "name": channel.name, "kind": format!("{:?}", channel.route),
+                                                                   "after_s": channel.after.as_secs() }))
+                .collect::<Vec<_>>()
+        ),
+        Err(error) => {
+            missing += 1;
+            json!({ "error": format!("{error:#}") })
+        }
+    };
     let report = json!({
         "profile": policy.profile().to_string(),
         "policy_digest": policy.digest(),
@@ -185,6 +200,7 @@ pub(crate) fn check(cli: &Cli, settings: &Settings) -> anyhow::Result<u8> {
         "hold": { "wait_s": settings.hold.wait.as_secs(), "expire_s": settings.hold.expire.as_secs() },
         "systems": systems,
         "vault": vault,
+        "notify": notify,
         "undo": { "window_s": settings.undo.window.as_secs(), "journal_window_s": settings.undo.journal_window.as_secs(),
                   "journal_bytes": settings.undo.journal_bytes, "lag_s": settings.undo.lag.as_secs(),
                   "strict_wait_s": settings.undo.strict_wait.as_secs(), "strict_bytes": settings.undo.strict_bytes },

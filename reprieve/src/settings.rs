@@ -40,6 +40,9 @@ pub(crate) struct Settings {
     pub(crate) system: Vec<System>,
     #[serde(default)]
     pub(crate) catalog: CatalogSettings,
+    /// Where people hear of holds.
+    #[serde(default)]
+    pub(crate) notify: Vec<crate::notify::Notify>,
     /// The folder of the file.
     #[serde(skip)]
     pub(crate) folder: PathBuf,
@@ -115,8 +118,8 @@ pub(crate) struct Hold {
     pub(crate) expire: Duration,
     /// Open holds of one agent.
     pub(crate) open: usize,
-    /// What a hold's id is appended to, for people.
-    pub(crate) link: String,
+    /// What a hold's id is appended to, for people; the console's page if missing.
+    pub(crate) link: Option<String>,
     /// How long what destroys for good in a service waits after its approval, in sight of everybody, before it is carried out.
     #[serde(deserialize_with = "duration")]
     pub(crate) delay: Duration,
@@ -125,7 +128,7 @@ pub(crate) struct Hold {
 impl Default for Hold {
     fn default() -> Self {
         let hours = |hours: u64| Duration::from_secs(hours * 3600);
-        Self { wait: Duration::from_secs(60), expire: hours(72), open: 20, link: "reprieve hold show ".to_owned(), delay: hours(48) }
+        Self { wait: Duration::from_secs(60), expire: hours(72), open: 20, link: None, delay: hours(48) }
     }
 }
 
@@ -333,6 +336,14 @@ impl Settings {
         Ok(ConsoleOrigin::parse(&self.console.origin.clone().unwrap_or_else(local))?)
     }
 
+    /// What a hold's id is appended to: its page, which carries no authority.
+    pub(crate) fn hold_link(&self) -> anyhow::Result<String> {
+        match &self.hold.link {
+            Some(link) => Ok(link.clone()),
+            None => Ok(format!("{}/holds/", self.console_origin()?.as_str())),
+        }
+    }
+
     /// One system by name.
     pub(crate) fn system(&self, name: &str) -> anyhow::Result<&System> {
         self.system.iter().find(|system| system.name.as_str() == name).with_context(|| {
@@ -351,7 +362,7 @@ fn duration<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::E
     parse_duration(&text).map_err(D::Error::custom)
 }
 
-fn some_duration<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Duration>, D::Error> {
+pub(crate) fn some_duration<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Duration>, D::Error> {
     duration(deserializer).map(Some)
 }
 

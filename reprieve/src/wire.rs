@@ -46,7 +46,7 @@ pub(crate) fn build(settings: &Settings, keys: &Keys) -> anyhow::Result<Parts> {
         wait: settings.hold.wait,
         expire: settings.hold.expire,
         open_holds: settings.hold.open,
-        link: settings.hold.link.clone(),
+        link: settings.hold_link()?,
     };
     let windows = settings.services().map(|system| (system.name.clone(), system.delay.unwrap_or(settings.hold.delay))).collect();
     let gate = Arc::new(Gate::new(audit.clone(), clock.clone(), policy.clone(), options).with_windows(windows));
@@ -164,11 +164,19 @@ fn console(
         systems: settings
             .system
             .iter()
-            .map(|system| Shown { name: system.name.clone(), environment: system.environment.clone(), kind: "PostgreSQL" })
+            .map(|system| Shown { name: system.name.clone(), environment: system.environment.clone(), kind: kind(system) })
             .collect(),
         hold_expires: settings.hold.expire,
         undo_window: settings.undo.window,
     })
+}
+
+/// What sort of system it is, in a word.
+fn kind(system: &crate::settings::System) -> &'static str {
+    match system.kind {
+        crate::settings::SystemKind::Postgres => "PostgreSQL",
+        crate::settings::SystemKind::Http => "HTTP service",
+    }
 }
 
 /// The connection target of one system, with the agents' login.

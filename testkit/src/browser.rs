@@ -179,9 +179,20 @@ impl Browser {
         self.call("Emulation.setEmulatedMedia", json!({ "features": [{ "name": "prefers-color-scheme", "value": theme }] })).map(drop)
     }
 
-    /// Writes the whole page to a PNG file.
+    /// Writes the whole page to a PNG file, also what lies below the screen.
     pub fn screenshot(&mut self, file: &Path) -> Result<()> {
-        let taken = self.call("Page.captureScreenshot", json!({ "format": "png", "captureBeyondViewport": true }))?;
+        let size = self.call("Page.getLayoutMetrics", json!({}))?["cssContentSize"].clone();
+        let clip = json!({ "x": 0, "y": 0, "width": size["width"], "height": size["height"], "scale": 1 });
+        self.picture(file, json!({ "format": "png", "captureBeyondViewport": true, "clip": clip }))
+    }
+
+    /// Writes what the screen shows to a PNG file.
+    pub fn screenful(&mut self, file: &Path) -> Result<()> {
+        self.picture(file, json!({ "format": "png" }))
+    }
+
+    fn picture(&mut self, file: &Path, how: Value) -> Result<()> {
+        let taken = self.call("Page.captureScreenshot", how)?;
         let bytes = BASE64.decode(taken["data"].as_str().unwrap_or_default()).context("no picture")?;
         std::fs::write(file, bytes).with_context(|| format!("cannot write {}", file.display()))
     }

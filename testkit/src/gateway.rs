@@ -25,8 +25,6 @@ use crate::program::program;
 const START_WITHIN: Duration = Duration::from_secs(60);
 const PORT_ATTEMPTS: u32 = 5;
 const PASSPHRASE: &str = "correct horse battery staple";
-/// The first operator.
-const FIRST: &str = "ana";
 
 /// Runs the gateway named by its arguments; a line on its input means "stop, keep the files", an end of input "stop, drop them".
 const WATCHDOG: &str = r#"
@@ -110,6 +108,8 @@ pub struct EnvironmentBudget {
 /// How a gateway is set up.
 #[derive(Clone, Debug)]
 pub struct GatewayOptions {
+    /// The first operator.
+    pub operator: String,
     /// What it guards.
     pub systems: Vec<GuardedSystem>,
     /// Services that it guards besides.
@@ -135,6 +135,7 @@ pub struct GatewayOptions {
 impl Default for GatewayOptions {
     fn default() -> Self {
         GatewayOptions {
+            operator: "ana".to_owned(),
             systems: Vec::new(),
             services: Vec::new(),
             wait: "1s".to_owned(),
@@ -169,9 +170,10 @@ impl Gateway {
         let operators = Mutex::new(Operators::default());
         let mut gateway = Gateway { program: program()?, options, ports: (0, 0, 0), operators, watchdog: None, folder };
         gateway.write_settings()?;
-        let made = gateway.json(&["init", "--operator", FIRST, "--json"])?;
+        let first = gateway.options.operator.clone();
+        let made = gateway.json(&["init", "--operator", &first, "--json"])?;
         let secret = made["totp_secret"].as_str().context("`init` told no second factor")?;
-        gateway.operators.get_mut().map_err(|_| poisoned())?.add(FIRST, secret)?;
+        gateway.operators.get_mut().map_err(|_| poisoned())?.add(&first, secret)?;
         for (name, text) in &gateway.options.policies {
             fs::write(gateway.folder().join("policies").join(name), text).with_context(|| format!("cannot write `{name}`"))?;
         }
@@ -449,8 +451,19 @@ impl Gateway {
     fn write_settings(&mut self) -> Result<()> {
         self.ports = (free_port()?, free_port()?, free_port()?);
         let (agents, people, proxy) = self.ports;
-        let GatewayOptions { systems, services, wait, expire, open_holds, profile, budgets, rows_without_undo, policies: _, settings } =
-            &self.options;
+        let GatewayOptions {
+            operator: _,
+            systems,
+            services,
+            wait,
+            expire,
+            open_holds,
+            profile,
+            budgets,
+            rows_without_undo,
+            policies: _,
+            settings,
+        } = &self.options;
         let mut text = format!(
             "[listen]\npostgres = \"127.0.0.1:{agents}\"\nhttp = \"127.0.0.1:{proxy}\"\noperators = \"127.0.0.1:{people}\"\n\
              [policy]\nprofile = \"{profile}\"\n[hold]\nwait = \"{wait}\"\nexpire = \"{expire}\"\nopen = {open_holds}\n"

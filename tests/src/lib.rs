@@ -4,8 +4,10 @@
 
 pub mod cloud;
 mod curl;
+mod receiver;
 mod site;
 
 pub use cloud::Cloud;
 pub use curl::{Answer, Curl, With};
+pub use receiver::{Delivery, Receiver};
 pub use site::{Denied, Site, connect, denied};

@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     Action, AgentName, Answer, Digest, Effect, Environment, HoldId, IntentId, Kind, Needs, OperatorName, Parameters, Protocol, Reach,
-    Refusal, Scope, ScramVerifier, SessionId, SystemName, Timestamp, TokenId, UndoId,
+    Refusal, Role, Scope, ScramVerifier, SessionId, SystemName, Timestamp, TokenId, UndoId,
 };
 
 /// An event with its place in the ledger.
@@ -96,15 +96,22 @@ pub enum Event {
         operator: OperatorName,
         public_key: String,
         sealed_totp: String,
+        #[serde(default)]
+        role: Role,
         #[serde(default, skip_serializing_if = "Option::is_none")]
         by: Option<OperatorName>,
     },
+    /// An operator may do more, or less, from now on.
+    RoleGiven { operator: OperatorName, role: Role, by: OperatorName },
     /// Somebody may enrol a passkey as this operator: who knows the secret with this digest, once, and in time. A newer invitation
     /// replaces it.
     Invited {
         operator: OperatorName,
         digest: Digest,
         expires: Timestamp,
+        /// What they may do, where they are no operator yet.
+        #[serde(default)]
+        role: Role,
         #[serde(default, skip_serializing_if = "Option::is_none")]
         by: Option<OperatorName>,
     },
@@ -296,6 +303,8 @@ pub enum Event {
     },
     /// The kept result was handed over. Unique for each hold.
     ResultDelivered { hold: HoldId },
+    /// People were told of a hold on a channel, or could not be. Unique for each hold and channel.
+    Notified { hold: HoldId, channel: String, delivered: bool, attempts: u32, detail: String },
 
     /// Row images of finished transactions lie in the vault, outside of the database that they are of.
     ImagesStored {
@@ -383,6 +392,7 @@ impl Event {
             Self::PolicyActivated { .. } => "policy_activated",
             Self::PolicyRejected { .. } => "policy_rejected",
             Self::OperatorAdded { .. } => "operator_added",
+            Self::RoleGiven { .. } => "role_given",
             Self::Invited { .. } => "invited",
             Self::PasskeyEnrolled { .. } => "passkey_enrolled",
             Self::PasskeyRemoved { .. } => "passkey_removed",
@@ -412,6 +422,7 @@ impl Event {
             Self::HoldReleased { .. } => "hold_released",
             Self::HoldFinished { .. } => "hold_finished",
             Self::ResultDelivered { .. } => "result_delivered",
+            Self::Notified { .. } => "notified",
             Self::ImagesStored { .. } => "images_stored",
             Self::ImagesPurged { .. } => "images_purged",
             Self::CallKept { .. } => "call_kept",
@@ -429,6 +440,7 @@ impl Event {
         match self {
             Self::HoldReleased { hold, .. } | Self::HoldCancelled { hold, .. } => Some(format!("release:{hold}")),
             Self::ResultDelivered { hold } => Some(format!("delivered:{hold}")),
+            Self::Notified { hold, channel, .. } => Some(format!("notified:{hold}:{channel}")),
             Self::HoldAnswered { hold, operator, .. } => Some(format!("answer:{hold}:{operator}")),
             Self::HoldExpired { hold } => Some(format!("expired:{hold}")),
             Self::CodeSpent { operator, step } => Some(format!("code:{operator}:{step}")),
@@ -442,6 +454,7 @@ impl Event {
             | Self::Stopped
             | Self::PolicyActivated { .. }
             | Self::PolicyRejected { .. }
+            | Self::RoleGiven { .. }
             | Self::Invited { .. }
             | Self::PasskeyRemoved { .. }
             | Self::SignedIn { .. }
@@ -492,6 +505,7 @@ impl Event {
             | Self::PolicyActivated { .. }
             | Self::PolicyRejected { .. }
             | Self::OperatorAdded { .. }
+            | Self::RoleGiven { .. }
             | Self::Invited { .. }
             | Self::PasskeyEnrolled { .. }
             | Self::PasskeyRemoved { .. }
@@ -509,6 +523,7 @@ impl Event {
             | Self::HoldReleased { .. }
             | Self::HoldFinished { .. }
             | Self::ResultDelivered { .. }
+            | Self::Notified { .. }
             | Self::ImagesStored { .. }
             | Self::ImagesPurged { .. }
             | Self::CallsPurged { .. }
@@ -528,6 +543,7 @@ impl Event {
             | Self::HoldCancelled { hold, .. }
             | Self::HoldReleased { hold, .. }
             | Self::HoldFinished { hold, .. }
+            | Self::Notified { hold, .. }
             | Self::ResultDelivered { hold } => Some(*hold),
             _ => None,
         }

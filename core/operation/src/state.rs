@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     Action, AgentName, Answer, Digest, Effect, Environment, Event, HeldReason, HoldId, IntentId, Needs, OperatorName, Outcome, Parameters,
-    Protocol, Reach, Recorded, Scope, ScramVerifier, SessionId, SystemName, Timestamp, TokenId,
+    Protocol, Reach, Recorded, Role, Scope, ScramVerifier, SessionId, SystemName, Timestamp, TokenId,
 };
 
 /// A token as it stands.
@@ -45,6 +45,9 @@ pub struct OperatorState {
     pub public_key: String,
     /// The TOTP secret, sealed by the gateway's master key.
     pub sealed_totp: String,
+    /// What they may do.
+    #[serde(default)]
+    pub role: Role,
     /// Passkeys for the console.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub passkeys: Vec<PasskeyState>,
@@ -78,6 +81,9 @@ pub struct InvitationState {
     pub digest: Digest,
     /// From when on it is void.
     pub expires: Timestamp,
+    /// What they may do, where they are no operator yet.
+    #[serde(default)]
+    pub role: Role,
     /// Who invited; nobody for the very first.
     pub by: Option<OperatorName>,
 }
@@ -142,6 +148,9 @@ pub struct HoldState {
     /// The intent whose run spent the release.
     #[serde(default)]
     pub released_by: Option<IntentId>,
+    /// The channels on which people were told of it, or could not be.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub notified: Vec<String>,
 }
 
 impl HoldState {
@@ -271,12 +280,18 @@ impl State {
                 }
             }
             Event::TokenRevoked { token, by: _ } => self.revoke(*token),
-            Event::OperatorAdded { operator, public_key, sealed_totp, by: _ } => {
+            Event::OperatorAdded { operator, public_key, sealed_totp, role, by: _ } => {
                 let (public_key, sealed_totp) = (public_key.clone(), sealed_totp.clone());
-                self.operators.insert(operator.clone(), OperatorState { public_key, sealed_totp, passkeys: Vec::new() });
+                self.operators.insert(operator.clone(), OperatorState { public_key, sealed_totp, role: *role, passkeys: Vec::new() });
             }
-            Event::Invited { operator, digest, expires, by } => {
-                self.invitations.insert(operator.clone(), InvitationState { digest: *digest, expires: *expires, by: by.clone() });
+            Event::RoleGiven { operator, role, by: _ } => {
+                if let Some(state) = self.operators.get_mut(operator) {
+                    state.role = *role;
+                }
+            }
+            Event::Invited { operator, digest, expires, role, by } => {
+                let invitation = InvitationState { digest: *digest, expires: *expires, role: *role, by: by.clone() };
+                self.invitations.insert(operator.clone(), invitation);
             }
             Event::PasskeyEnrolled { operator, credential, public_key, label, invitation: _ } => {
                 self.invitations.remove(operator);
@@ -327,6 +342,7 @@ impl State {
             | Event::HoldCancelled { .. }
             | Event::HoldReleased { .. }
             | Event::HoldFinished { .. }
+            | Event::Notified { .. }
             | Event::ResultDelivered { .. } => self.apply_to_hold(recorded),
             Event::Started { .. }
             | Event::Stopped
@@ -406,6 +422,7 @@ impl State {
                     delivered: false,
                     succeeded: None,
                     released_by: None,
+                    notified: Vec::new(),
                 },
             );
             return;
@@ -450,6 +467,7 @@ impl State {
                 hold.succeeded = Some(*succeeded);
                 hold.kept.clone_from(kept);
             }
+            Event::Notified { channel, .. } => hold.notified.push(channel.clone()),
             Event::ResultDelivered { .. } => {
                 hold.delivered = true;
                 hold.kept = None;

@@ -11,6 +11,7 @@ mod catalog;
 mod children;
 mod define;
 mod hazards;
+mod marks;
 mod names;
 mod redact;
 mod scan;
@@ -20,5 +21,6 @@ mod walk;
 
 pub use analyze::{MAX_STATEMENTS, MAX_TEXT_BYTES, analyze, unread};
 pub use catalog::{CATALOG_QUERY, Catalog, CatalogTable, DeleteAction, Reference};
+pub use marks::{Mark, marks};
 pub use redact::{redact, redact_readable};
 pub use statement::{Analysis, Class, Control, Copy, HOLDABLE, Statement};

@@ -77,6 +77,7 @@ impl ApprovalsDesk {
     }
 
     fn keep_proposal(&self, who: &SignedIn, command: &Command) -> Result<Proposal, DeskError> {
+        self.check_role(command, &who.operator)?;
         if let Command::Answer { hold, answer, confirm, reason, signed } = command {
             let given = GivenAnswer { hold: *hold, answer: *answer, confirm: confirm.clone(), reason: reason.clone(), signed: *signed };
             self.check_answer(&given, &who.operator)?;

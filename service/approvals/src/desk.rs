@@ -10,7 +10,7 @@ use std::{
 use base64::{Engine as _, engine::general_purpose::STANDARD as BASE64};
 use rand::{RngCore as _, rngs::OsRng};
 use reprieve_gate::{Audit, AuditError, Clock, Command, Desk, DeskAnswer, DeskError, Revert, SignedCommand};
-use reprieve_operation::{AgentName, Environment, Event, OperatorName, OperatorState, SystemName};
+use reprieve_operation::{AgentName, Environment, Event, OperatorName, OperatorState, Role, SystemName};
 use serde_json::Value;
 use thiserror::Error;
 use tokio::time::timeout;
@@ -94,7 +94,8 @@ impl ApprovalsDesk {
         if unseal(&sealed_totp).as_deref() != Some(nobody.bytes()) {
             return Err(OptionsError::Sealing);
         }
-        let stand_in = OperatorState { public_key: OperatorKey::generate().public_key(), sealed_totp, passkeys: Vec::new() };
+        let stand_in =
+            OperatorState { public_key: OperatorKey::generate().public_key(), sealed_totp, role: Role::Viewer, passkeys: Vec::new() };
         Ok(Self {
             audit,
             clock,
@@ -121,6 +122,7 @@ impl ApprovalsDesk {
     /// Carries out a command of an operator who proved to be one. `evidence` is what is kept of the proof.
     pub(crate) async fn dispatch(&self, command: Command, by: OperatorName, evidence: Evidence) -> Result<Value, DeskError> {
         tracing::info!(operator = %by, command = name_of(&command), "operator's command");
+        self.check_role(&command, &by)?;
         // Freezing waits for nobody.
         if let Command::Freeze { agent, reason } = command {
             return self.record_freeze(agent, by.to_string(), &reason).await;
@@ -131,11 +133,14 @@ impl ApprovalsDesk {
             return revert.revert(request, by, checked_reason(&reason)?).await;
         }
         let _turn = self.turn().await?;
+        // Once more: it may have become another while this waited.
+        self.check_role(&command, &by)?;
         match command {
-            Command::AddOperator { operator, public_key, totp_secret } => {
-                self.add_operator(NewOperator { operator, public_key, totp_secret }, Some(by)).await
+            Command::AddOperator { operator, public_key, totp_secret, role } => {
+                self.add_operator(NewOperator { operator, public_key, totp_secret, role }, Some(by)).await
             }
-            Command::Invite { operator } => self.invite(operator, by).await,
+            Command::GiveRole { operator, role } => self.give_role(operator, role, by).await,
+            Command::Invite { operator, role } => self.invite(operator, role, by).await,
             Command::RemovePasskey { operator, credential } => self.remove_passkey(operator, credential, by).await,
             Command::IssueToken { agent, systems, allow, resources, rows_per_hour, on_behalf_of, expires_in_s, parent } => {
                 let lifetime = Duration::from_secs(expires_in_s);
@@ -149,6 +154,17 @@ impl ApprovalsDesk {
             }
             Command::Undo { .. } | Command::Freeze { .. } => Err(DeskError::Invalid("not carried out in turn".to_owned())),
             Command::Thaw { agent, reason } => self.thaw(agent, by, &reason).await,
+        }
+    }
+
+    /// Whether an operator may give a command at all.
+    pub(crate) fn check_role(&self, command: &Command, by: &OperatorName) -> Result<(), DeskError> {
+        let role = self.audit.state().operators.get(by).map(|operator| operator.role);
+        let needed = command.needs(by);
+        match role {
+            Some(role) if role >= needed => Ok(()),
+            Some(role) => Err(DeskError::Forbidden(format!("`{by}` is {role}, and this takes at least {needed}"))),
+            None => Err(DeskError::NotAuthenticated),
         }
     }
 
@@ -243,6 +259,7 @@ pub(crate) fn same_name(agent: &AgentName, operator: &OperatorName) -> bool {
 fn name_of(command: &Command) -> &'static str {
     match command {
         Command::AddOperator { .. } => "add_operator",
+        Command::GiveRole { .. } => "give_role",
         Command::Invite { .. } => "invite",
         Command::RemovePasskey { .. } => "remove_passkey",
         Command::IssueToken { .. } => "issue_token",

@@ -1,9 +1,8 @@
 //! Evidence: what the ledger keeps of an answer, so that anyone with the operator's public key can check it later.
 
 use base64::{Engine as _, engine::general_purpose::STANDARD as BASE64};
-use reprieve_gate::{Command, SignedCommand, SignedIn};
+use reprieve_gate::{Command, SignedCommand, SignedIn, UNSIGNED};
 use reprieve_operation::Event;
-use serde_json::json;
 use thiserror::Error;
 
 use crate::{
@@ -29,7 +28,7 @@ impl Evidence {
 
     /// A denial takes no signature: it says which session gave it, and proves nothing.
     pub(crate) fn of_session(who: &SignedIn) -> Self {
-        Self(BASE64.encode(json!({ "session": who.session }).to_string()))
+        Self(format!("{UNSIGNED}{}", who.session))
     }
 
     /// As it is kept in `HoldAnswered::signature`.

@@ -9,7 +9,7 @@ use base64::{
 use hmac::{Hmac, Mac as _};
 use rand::{RngCore as _, rngs::OsRng};
 use reprieve_gate::{Answering, DeskError, Invited, NewPasskey, Reception, SignIn, SignedIn, SignedOn};
-use reprieve_operation::{Digest, Event, InvitationState, OperatorName, OperatorState, State, Timestamp};
+use reprieve_operation::{Digest, Event, InvitationState, OperatorName, OperatorState, Role, State, Timestamp};
 use serde_json::{Value, json};
 use sha2::Sha256;
 
@@ -106,12 +106,12 @@ impl ApprovalsDesk {
             with_terminal.next().filter(|_| nobody)
         };
         let Some(operator) = operator else { return Ok(None) };
-        let secret = self.record_invitation(operator.clone(), None, FIRST_INVITATION_LASTS).await?;
+        let secret = self.record_invitation(operator.clone(), Role::Administrator, None, FIRST_INVITATION_LASTS).await?;
         Ok(Some((operator, secret)))
     }
 
     /// Invites an operator. A new one, or oneself: nobody can enrol a passkey as somebody else, because two approvals mean two people.
-    pub(crate) async fn invite(&self, operator: OperatorName, by: OperatorName) -> Result<Value, DeskError> {
+    pub(crate) async fn invite(&self, operator: OperatorName, role: Role, by: OperatorName) -> Result<Value, DeskError> {
         {
             let state = self.audit.state();
             match state.operators.get(&operator) {
@@ -123,13 +123,19 @@ impl ApprovalsDesk {
                 Some(_) => {}
             }
         }
-        let secret = self.record_invitation(operator.clone(), Some(by), INVITATION_LASTS).await?;
+        let secret = self.record_invitation(operator.clone(), role, Some(by), INVITATION_LASTS).await?;
         Ok(json!({ "operator": operator, "secret": secret, "path": format!("/enrol#{secret}") }))
     }
 
-    async fn record_invitation(&self, operator: OperatorName, by: Option<OperatorName>, lasts: Duration) -> Result<String, DeskError> {
+    async fn record_invitation(
+        &self,
+        operator: OperatorName,
+        role: Role,
+        by: Option<OperatorName>,
+        lasts: Duration,
+    ) -> Result<String, DeskError> {
         let secret = random_text();
-        let event = Event::Invited { operator, digest: invitation_digest(&secret), expires: self.clock.now().plus(lasts), by };
+        let event = Event::Invited { operator, digest: invitation_digest(&secret), expires: self.clock.now().plus(lasts), role, by };
         self.append(event).await.map_err(|error| refused(error, ""))?;
         Ok(secret)
     }
@@ -171,7 +177,8 @@ impl ApprovalsDesk {
             None => {
                 check_name(&self.audit.state(), &operator)?;
                 let (public_key, sealed_totp) = (String::new(), String::new());
-                let event = Event::OperatorAdded { operator: operator.clone(), public_key, sealed_totp, by: invitation.by };
+                let event =
+                    Event::OperatorAdded { operator: operator.clone(), public_key, sealed_totp, role: invitation.role, by: invitation.by };
                 self.append(event).await.map_err(|error| refused(error, "an operator's name is never given twice"))?;
             }
         }

@@ -6,7 +6,7 @@ use base64::{Engine as _, engine::general_purpose::STANDARD as BASE64};
 use reprieve_gate::{Audit as _, Clock as _, Command, Desk as _, DeskError, SignedCommand};
 use reprieve_operation::{
     Action, AgentName, Answer, Digest, Event, HeldReason, HoldId, HoldState, HoldStatus, IntentId, Kind, Needs, OperatorName, Protocol,
-    Reach, SessionId, TableReach, Timestamp,
+    Reach, Role, SessionId, TableReach, Timestamp,
 };
 use serde_json::Value;
 
@@ -139,7 +139,7 @@ impl World {
 
 pub(crate) fn add(person: &Person) -> Command {
     let (operator, public_key) = (person.name.clone(), person.key.public_key());
-    Command::AddOperator { operator, public_key, totp_secret: person.totp.base32().to_string() }
+    Command::AddOperator { operator, public_key, totp_secret: person.totp.base32().to_string(), role: Role::Administrator }
 }
 
 pub(crate) fn issue(agent: &str, on_behalf_of: Option<&str>) -> Command {

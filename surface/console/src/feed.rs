@@ -12,7 +12,8 @@ use std::{
 use maud::{Markup, html};
 use reprieve_gate::RecordQuery;
 use reprieve_operation::{
-    AgentName, Environment, Event, HoldId, IntentId, Kind, Outcome, Reach, Recorded, RefusalKind, SystemName, Timestamp,
+    AgentName, Environment, Event, HoldId, HoldStatus, IntentId, Kind, Outcome, Reach, Recorded, RefusalKind, State as Folded, SystemName,
+    Timestamp,
 };
 use tokio::{
     sync::{broadcast, watch},
@@ -20,8 +21,10 @@ use tokio::{
 };
 
 use crate::{
+    pages::ending,
     site::Console,
-    words::{Risk, agent, environment, icon, line, number, outcome, rail, time, visible},
+    statement::in_line,
+    words::{Risk, agent, environment, icon, number, outcome, rail, roughly, time, visible},
 };
 
 /// Rows that are kept.
@@ -44,6 +47,13 @@ pub(crate) enum News {
     Hold,
     /// Something was frozen or thawed.
     Freeze,
+}
+
+/// What a row is shown with: holds go on, and time goes by.
+pub(crate) struct View<'a> {
+    pub(crate) state: &'a Folded,
+    pub(crate) now: Timestamp,
+    pub(crate) undo_window: Duration,
 }
 
 /// A row of the feed.
@@ -81,6 +91,8 @@ struct Kept {
     reads: HashMap<(AgentName, SystemName), (u64, u64)>,
     minutes: VecDeque<Minute>,
     last: HashMap<AgentName, (Timestamp, String)>,
+    /// When and by whom everything was frozen last, and why.
+    stopped: Option<(Timestamp, String)>,
 }
 
 /// The feed, filled by [`follow`].
@@ -99,9 +111,9 @@ impl Feed {
     }
 
     /// The rows as they are, newest first.
-    pub(crate) fn rows(&self, now: Timestamp) -> Markup {
+    pub(crate) fn rows(&self, view: &View<'_>) -> Markup {
         let kept = self.kept();
-        html! { @for row in kept.rows.iter().take(MOST_ROWS) { (row.render(now)) } }
+        html! { @for row in kept.rows.iter().take(MOST_ROWS) { (row.render(view)) } }
     }
 
     /// The last hour, oldest minute first.
@@ -117,6 +129,11 @@ impl Feed {
     /// What an agent did last, and when.
     pub(crate) fn last(&self, agent: &AgentName) -> Option<(Timestamp, String)> {
         self.kept().last.get(agent).cloned()
+    }
+
+    /// When everything was frozen last, by whom and why; as far back as the feed remembers.
+    pub(crate) fn stopped(&self) -> Option<(Timestamp, String)> {
+        self.kept().stopped.clone()
     }
 
     fn kept(&self) -> MutexGuard<'_, Kept> {
@@ -141,7 +158,7 @@ pub(crate) async fn follow(feed: Arc<Feed>, console: Arc<Console>, mut closing: 
         tokio::select! {
             biased;
             _ = closing.wait_for(|closing| *closing) => return,
-            _ = tick.tick() => feed.tell(&mut fresh, console.clock.now()),
+            _ = tick.tick() => feed.tell(&mut fresh, &console),
             event = events.recv() => match event {
                 Ok(recorded) if known.is_some_and(|known| recorded.index <= known) => {}
                 Ok(recorded) => {
@@ -159,15 +176,17 @@ pub(crate) async fn follow(feed: Arc<Feed>, console: Arc<Console>, mut closing: 
 }
 
 impl Feed {
-    fn tell(&self, fresh: &mut Vec<u64>, now: Timestamp) {
+    fn tell(&self, fresh: &mut Vec<u64>, console: &Console) {
         if fresh.is_empty() {
             return;
         }
         if self.news.receiver_count() > 0 {
             let skip = fresh.len().saturating_sub(MOST_AT_ONCE);
+            let state = console.audit.state();
+            let view = View { state: &state, now: console.clock.now(), undo_window: console.undo_window };
             let kept = self.kept();
             let rows = fresh[skip..].iter().rev().filter_map(|id| kept.rows.iter().find(|row| row.id == *id));
-            let html = html! { @for row in rows { (row.render(now)) } }.into_string();
+            let html = html! { @for row in rows { (row.render(&view)) } }.into_string();
             // Nobody may have stayed to listen.
             let _ = self.news.send(News::Rows(html.into()));
         }
@@ -240,7 +259,11 @@ impl Kept {
             }
             Event::Frozen { agent, by, reason } => {
                 let whom = if agent.is_some() { "" } else { "All agents. " };
-                Some(self.push(at, Environment::production(), agent.clone(), What::Frozen { text: format!("{whom}By {by}: {reason}") }))
+                let why = if reason.is_empty() { String::new() } else { format!(": “{reason}”") };
+                if agent.is_none() {
+                    self.stopped = Some((at, format!("by {by}{why}")));
+                }
+                Some(self.push(at, Environment::production(), agent.clone(), What::Frozen { text: format!("{whom}By {by}{why}") }))
             }
             Event::DecoyPresented { claimed, peer, .. } => {
                 let text = format!("Frozen by rule: a decoy token was presented from {peer}");
@@ -290,24 +313,24 @@ impl Kept {
 }
 
 impl Row {
-    fn render(&self, now: Timestamp) -> Markup {
+    fn render(&self, view: &View<'_>) -> Markup {
         let id = format!("r{}", self.id);
         let rail = rail(&self.environment);
         let head = |risk: Markup| {
             html! {
-                span.when { (time(self.at, now)) } (environment(&self.environment)) (risk)
-                @match &self.who { Some(name) => (agent(name, false)), None => span.muted { "–" } }
+                span.when { (time(self.at, view.now)) } (environment(&self.environment)) (risk)
+                @match &self.who { Some(name) => (agent(name, view.state.frozen_because(name).is_some())), None => span.muted { "–" } }
             }
         };
         match &self.what {
             What::Reads { count, text } => html! {
                 li id=(id) class={ (rail) " quiet" } data-f="read" {
                     (head(Risk::Read.mark("Read")))
-                    span.st { (number(*count)) @if *count == 1 { " read: " } @else { " reads, mostly " } code { (line(text)) } }
+                    span.st { (number(*count)) @if *count == 1 { " read: " } @else { " reads, mostly " } code { (in_line(text)) } }
                     span.eff {} (outcome("ran", "check", "Passed"))
                 }
             },
-            What::Change { text, kinds, outcome } => render_change(&id, rail, head, text, kinds, outcome),
+            What::Change { text, kinds, outcome } => render_change(&id, rail, head, (text, kinds, outcome), (self.at, view)),
             What::Frozen { text } => html! {
                 li id=(id) class={ (rail) " ice" } data-f="stopped" {
                     (head(html! { span.risk.ice { (icon("freeze")) "Frozen" } }))
@@ -324,7 +347,13 @@ impl Row {
     }
 }
 
-fn render_change(id: &str, rail: &str, head: impl Fn(Markup) -> Markup, text: &str, kinds: &[Kind], done: &Outcome) -> Markup {
+fn render_change(
+    id: &str,
+    rail: &str,
+    head: impl Fn(Markup) -> Markup,
+    (text, kinds, done): (&str, &[Kind], &Outcome),
+    (at, view): (Timestamp, &View<'_>),
+) -> Markup {
     let (reach, hold): (Option<&Reach>, Option<HoldId>) = match done {
         Outcome::Done { reach, .. } => (Some(reach), None),
         Outcome::Refused { refusal } => (refusal.reach.as_ref(), refusal.hold),
@@ -340,12 +369,22 @@ fn render_change(id: &str, rail: &str, head: impl Fn(Markup) -> Markup, text: &s
         (false, false) => "change",
     };
     let marked = match done {
-        Outcome::Done { reach, .. } if reach.is_undoable() && !reach.is_empty() => outcome("undo", "undo", "Undoable"),
+        Outcome::Done { reach, .. } if reach.is_undoable() && reach.rows() > 0 => {
+            let left = at.plus(view.undo_window).since(view.now);
+            let words = if left.is_zero() { "Undo is over".to_owned() } else { format!("Undo for {}", roughly(left)) };
+            outcome("undo", "undo", &words)
+        }
         Outcome::Done { reach, .. } if reach.is_empty() => outcome("ran", "check", "Passed"),
         Outcome::Done { .. } => outcome("ran", "check", "Ran, lasting"),
         Outcome::Failed { code } => html! { span.out.ran { (icon("x")) "Failed " (visible(code)) } },
         Outcome::Refused { refusal } => match refusal.kind {
-            RefusalKind::Held => outcome("held", "holds", "Held"),
+            RefusalKind::Held => match hold.and_then(|hold| view.state.holds.get(&hold)) {
+                Some(hold) if hold.status == HoldStatus::Waiting => {
+                    outcome("held", "holds", &format!("Held, {} left", roughly(hold.expires.since(view.now))))
+                }
+                Some(hold) => ending(hold),
+                None => outcome("held", "holds", "Held"),
+            },
             RefusalKind::Refused => outcome("denied", "deny", "Denied"),
             RefusalKind::Frozen => outcome("denied", "deny", "Refused"),
             RefusalKind::Unavailable => outcome("denied", "deny", "Unavailable"),
@@ -356,9 +395,9 @@ fn render_change(id: &str, rail: &str, head: impl Fn(Markup) -> Markup, text: &s
     html! {
         li id=(id) class={ (rail) @if alarm { " alarm" } } data-f=(filters) {
             (head(risk.mark(risk.word())))
-            @if let Outcome::Refused { refusal } = done {
-                span.two { code.st { (line(text)) } span.why.st { (visible(&refusal.reason)) } }
-            } @else { span.st { code { (line(text)) } } }
+            @if let (Outcome::Refused { refusal }, true) = (done, alarm) {
+                span.two { code.st { (in_line(text)) } span.why.st { (visible(&refusal.reason)) } }
+            } @else { span.st { code { (in_line(text)) } } }
             span.eff { @if let Some(reach) = reach { (crate::words::effect(reach)) } }
             span { (marked) @if let Some(hold) = hold { br; a.small href={ "/holds/" (hold) } data-row { "Review " (hold) } } }
         }

@@ -10,7 +10,7 @@ use reprieve_operation::HoldStatus;
 use crate::{
     assets::{ICONS, path},
     site::Site,
-    words::{icon, ours, person, spelled},
+    words::{icon, ours, person, spelled, time, visible},
 };
 
 /// The pages one can go to.
@@ -135,7 +135,7 @@ impl Page {
                     }
                     @if self.destructive { div.strip role="presentation" {} }
                     div.page {
-                        @if all_frozen { (ice_bar(who)) }
+                        @if all_frozen { (ice_bar(site, who)) }
                         @else if frozen > 0 && self.section == Section::Live {
                             p.small.soft { (spelled(frozen)) @if frozen == 1 { " agent is frozen. " } @else { " agents are frozen. " } a href="/agents" { "Agents" } }
                         }
@@ -186,7 +186,7 @@ pub(crate) fn document(site: &Arc<Site>, title: &str, who: Option<&SignedIn>, fr
                 @if live { script src=(path("sse.min.js")) defer {} }
                 script src=(path("console.js")) defer {}
             }
-            body class=[frozen.then_some("frozen")] data-rp=(site.console.relying_party())
+            body data-frozen[frozen] data-rp=(site.console.relying_party())
                 hx-ext=[live.then_some("sse")] sse-connect=[live.then_some("/events")] { (body) }
         }
     }
@@ -207,11 +207,14 @@ pub(crate) fn say() -> Markup {
     html! { p.small.c-danger role="alert" data-say hidden {} }
 }
 
-fn ice_bar(who: &SignedIn) -> Markup {
+fn ice_bar(site: &Site, who: &SignedIn) -> Markup {
     html! {
         section.icebar aria-label="Frozen" {
             (icon("freeze"))
-            div { b { "All agents are frozen." } " " span.soft { "Every new statement is refused until somebody thaws." } }
+            div { b { "All agents are frozen." } " " span.soft {
+                @if let Some((at, by)) = site.feed.stopped() { (time(at, site.now())) " " (visible(&by)) ". " }
+                "Every new statement is refused until somebody thaws."
+            } }
             (thaw_form(who, ""))
         }
     }

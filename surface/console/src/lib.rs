@@ -13,6 +13,7 @@ mod pages;
 mod problem;
 mod routes;
 mod site;
+mod statement;
 mod words;
 
 pub use listener::serve;

@@ -12,6 +12,7 @@ mod policies;
 mod signin;
 mod systems;
 mod undo;
+mod welcome;
 
 use std::sync::Arc;
 
@@ -21,6 +22,7 @@ use axum::{
     routing::{get, post},
 };
 
+pub(crate) use self::holds::ending;
 use crate::{
     assets::asset,
     door::{one_name, see_other},
@@ -28,7 +30,7 @@ use crate::{
 };
 
 /// Every page's method and path; a test compares the router with it. All but the first nine take a session.
-pub const PAGES: [(&str, &str); 40] = [
+pub const PAGES: [(&str, &str); 42] = [
     ("GET", "/"),
     ("GET", "/assets/{name}"),
     ("GET", "/signin"),
@@ -43,6 +45,7 @@ pub const PAGES: [(&str, &str); 40] = [
     ("POST", "/freeze"),
     ("POST", "/thaw"),
     ("GET", "/events"),
+    ("GET", "/welcome"),
     ("GET", "/live"),
     ("GET", "/holds"),
     ("GET", "/holds/waiting"),
@@ -61,6 +64,7 @@ pub const PAGES: [(&str, &str); 40] = [
     ("POST", "/agents/{name}/revoke"),
     ("POST", "/operators/invite"),
     ("POST", "/operators/passkey"),
+    ("POST", "/operators/role"),
     ("GET", "/systems"),
     ("GET", "/policies"),
     ("POST", "/policies/check"),
@@ -87,6 +91,7 @@ pub(crate) fn router(site: Arc<Site>) -> Router {
         .route("/freeze", post(desk::freeze))
         .route("/thaw", post(desk::thaw))
         .route("/events", get(live::events))
+        .route("/welcome", get(welcome::page))
         .route("/live", get(live::page))
         .route("/holds", get(holds::page))
         .route("/holds/waiting", get(holds::waiting))
@@ -103,6 +108,7 @@ pub(crate) fn router(site: Arc<Site>) -> Router {
         .route("/agents/{name}/revoke", post(agents::revoke))
         .route("/operators/invite", post(agents::invite))
         .route("/operators/passkey", post(agents::remove_passkey))
+        .route("/operators/role", post(agents::give_role))
         .route("/systems", get(systems::page))
         .route("/policies", get(policies::page))
         .route("/policies/check", post(policies::check))

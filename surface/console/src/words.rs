@@ -2,10 +2,14 @@
 //!
 //! What an agent wrote, names of tables included, goes through [`visible`], which draws what can't be seen.
 
+mod loss;
+
 use std::time::Duration;
 
 use maud::{Markup, PreEscaped, html};
-use reprieve_operation::{AgentName, Effect, Environment, Kind, OperatorName, Reach, Timestamp};
+use reprieve_operation::{AgentName, Environment, Kind, OperatorName, Reach, Timestamp};
+
+pub(crate) use self::loss::{effect, loss, loss_of, verb};
 
 /// Blanks in a row from which on they are counted instead of shown: a statement must not hide its end.
 const BLANKS: usize = 40;
@@ -42,6 +46,16 @@ pub(crate) fn span(duration: Duration) -> String {
         60..3_600 => format!("{} min {:02} s", seconds / 60, seconds % 60),
         3_600..360_000 => format!("{} h {:02} min", seconds / 3_600, seconds / 60 % 60),
         _ => format!("{} days", seconds / 86_400),
+    }
+}
+
+/// The larger unit alone: `72 h`, `57 min`.
+pub(crate) fn roughly(duration: Duration) -> String {
+    match duration.as_secs() {
+        seconds @ 0..60 => format!("{seconds} s"),
+        seconds @ 60..5_400 => format!("{} min", seconds.div_ceil(60)),
+        seconds @ 5_400..604_800 => format!("{} h", seconds.div_ceil(3_600)),
+        seconds => format!("{} days", seconds / 86_400),
     }
 }
 
@@ -88,6 +102,15 @@ pub(crate) fn utc(at: Timestamp) -> String {
 fn machine(at: Timestamp) -> String {
     let Civil { year, month, day, clock } = civil(at);
     format!("{year:04}-{month:02}-{day:02}T{clock}Z")
+}
+
+/// `Today`, `Yesterday`, or the date.
+pub(crate) fn day(at: Timestamp, now: Timestamp) -> String {
+    match (now.0 / 86_400_000).saturating_sub(at.0 / 86_400_000) {
+        0 => "Today".to_owned(),
+        1 => "Yesterday".to_owned(),
+        _ => utc(at).split(',').next().unwrap_or_default().to_owned(),
+    }
 }
 
 /// The time of day, UTC.
@@ -264,82 +287,6 @@ impl Risk {
             Self::Wide => "Schema",
             Self::Destroy => "Destroy",
         }
-    }
-}
-
-/// The verb of an operation, from its first opinion and what was measured.
-pub(crate) fn verb(effects: &[Effect], reach: Option<&Reach>) -> &'static str {
-    if reach.is_some_and(|reach| !reach.dropped.is_empty()) || effects.iter().any(|effect| matches!(effect, Effect::Drop { .. })) {
-        return "Drop";
-    }
-    if reach.is_some_and(|reach| !reach.rewritten.is_empty()) || effects.iter().any(|effect| matches!(effect, Effect::Rewrite { .. })) {
-        return "Truncate";
-    }
-    if reach.is_some_and(|reach| reach.deleted() > 0) || effects.iter().any(|effect| matches!(effect, Effect::Delete { .. })) {
-        return "Delete";
-    }
-    if effects.iter().any(|effect| matches!(effect, Effect::Grant { .. })) {
-        return "Privileges";
-    }
-    if effects.iter().any(|effect| matches!(effect, Effect::Define { .. })) || reach.is_some_and(Reach::touches_catalogs) {
-        return "Schema";
-    }
-    if reach.is_some_and(|reach| reach.rows() > 0) { "Wide write" } else { "Unknown" }
-}
-
-/// The loss in one sentence, with its numbers marked. `named` is the table that has to be typed.
-pub(crate) fn loss(reach: Option<&Reach>, named: &str) -> Markup {
-    let Some(reach) = reach.filter(|reach| !reach.is_empty()) else {
-        return html! { "Run a statement that could not be measured, so it counts as destroying " span.n { (visible(named)) } };
-    };
-    let about = if reach.estimated { "about " } else { "" };
-    let (verb, main) = if !reach.dropped.is_empty() {
-        ("Drop", html! { span.n { (visible(&reach.dropped[0])) } (others(reach.dropped.len())) })
-    } else if !reach.rewritten.is_empty() {
-        ("Empty or rewrite", html! { span.n { (visible(&reach.rewritten[0])) } (others(reach.rewritten.len())) })
-    } else if reach.rows() > 0 {
-        let (verb, own) = match reach.tables.get(named).or_else(|| reach.tables.values().max_by_key(|rows| rows.rows())) {
-            Some(rows) if rows.deleted > 0 => ("Delete", rows.deleted),
-            Some(rows) if rows.updated > 0 => ("Change", rows.updated),
-            Some(rows) => ("Add", rows.inserted),
-            None => ("Change", reach.rows()),
-        };
-        let name = if reach.tables.contains_key(named) {
-            named
-        } else {
-            reach.tables.iter().max_by_key(|(_, rows)| rows.rows()).map_or(named, |(name, _)| name)
-        };
-        (verb, html! { (about) span.n { (count(own, "row", "rows")) } " of " span.mono { (visible(name)) } })
-    } else if reach.touches_catalogs() {
-        ("Change", html! { "definitions or privileges of " span.n { (visible(named)) } })
-    } else {
-        ("Reach", html! { "outside of the transaction: " span.n { (visible(reach.escapes.first().map_or("", String::as_str))) } })
-    };
-    let own = reach.tables.get(named).or_else(|| reach.tables.values().max_by_key(|rows| rows.rows())).map_or(0, |rows| rows.rows());
-    let rest = reach.rows().saturating_sub(own);
-    let tables = reach.tables.len().saturating_sub(1) as u64;
-    html! {
-        (verb) " " (main)
-        @if rest > 0 { " and " span.n { (count(rest, "row", "rows")) } " in " (count(tables, "table", "tables")) " besides" }
-    }
-}
-
-fn others(all: usize) -> Markup {
-    html! { @if all > 1 { " and " (all - 1) " more" } }
-}
-
-/// The measured effect in a few words.
-pub(crate) fn effect(reach: &Reach) -> Markup {
-    let tables = reach.tables.len() as u64;
-    html! {
-        @if !reach.dropped.is_empty() { b { "drops " (count(reach.dropped.len() as u64, "relation", "relations")) } }
-        @else if !reach.rewritten.is_empty() { b { "rewrites " (count(reach.rewritten.len() as u64, "relation", "relations")) } }
-        @else if reach.rows() > 0 {
-            @if reach.deleted() > 0 { b { (count(reach.rows(), "row", "rows")) } } @else { (count(reach.rows(), "row", "rows")) }
-            @if tables > 1 { br; "in " (count(tables, "table", "tables")) }
-        }
-        @else if reach.touches_catalogs() { "definitions" }
-        @else { "nothing" }
     }
 }
 

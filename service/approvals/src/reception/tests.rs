@@ -7,7 +7,7 @@ use base64::{
     engine::general_purpose::{STANDARD as BASE64, URL_SAFE_NO_PAD as BASE64URL},
 };
 use reprieve_gate::{Assertion, Clock as _, Command, Counter as _, DeskError, NewPasskey, Reception as _, SignIn, SignedIn};
-use reprieve_operation::{Answer, Event, HoldId, HoldStatus};
+use reprieve_operation::{Answer, Event, HoldId, HoldStatus, Role};
 use ring::{
     rand::SystemRandom,
     signature::{ECDSA_P256_SHA256_ASN1_SIGNING, EcdsaKeyPair, KeyPair as _},
@@ -104,7 +104,8 @@ async fn world() -> (World, Passkey, Passkey) {
     let invited = world.desk.invited(&secret).expect("invited");
     assert!(invited.needs_code);
     world.desk.enrol(&secret, Some(&code), ana.made(&invited.challenge)).await.expect("enrolled");
-    let secret = world.perform(&world.ben, &Command::Invite { operator: world.ben.name.clone() }).await.expect("invited");
+    let secret =
+        world.perform(&world.ben, &Command::Invite { operator: world.ben.name.clone(), role: Role::Approver }).await.expect("invited");
     let secret = secret["secret"].as_str().expect("a secret").to_owned();
     world.clock.forward(Duration::from_secs(60));
     let code = world.ben.totp.code_at(world.clock.now());
@@ -142,7 +143,9 @@ async fn an_invitation_works_once_in_time_and_not_without_the_second_factor() {
     assert!(world.desk.invited(&secret).is_err(), "used");
     assert_eq!(world.desk.first_invitation().await, Ok(None), "there is a passkey now");
 
-    let secret = world.perform(&world.ana, &Command::Invite { operator: named("carol") }).await.expect("invited")["secret"].clone();
+    let secret =
+        world.perform(&world.ana, &Command::Invite { operator: named("carol"), role: Role::Approver }).await.expect("invited")["secret"]
+            .clone();
     let secret = secret.as_str().expect("a secret");
     world.clock.forward(Duration::from_secs(25 * 3_600));
     assert!(world.desk.invited(secret).is_err(), "too late");
@@ -152,15 +155,22 @@ async fn an_invitation_works_once_in_time_and_not_without_the_second_factor() {
 async fn nobody_enrols_a_passkey_as_somebody_else() {
     let (world, ..) = world().await;
     // Carol has a passkey and no terminal: only she may invite herself again.
-    let made = world.perform(&world.ana, &Command::Invite { operator: named("carol") }).await.expect("invited");
+    let made = world.perform(&world.ana, &Command::Invite { operator: named("carol"), role: Role::Approver }).await.expect("invited");
     let secret = made["secret"].as_str().expect("a secret");
     let challenge = world.desk.invited(secret).expect("invited").challenge;
     world.desk.enrol(secret, None, Passkey::new("carol’s").made(&challenge)).await.expect("enrolled");
-    let again = world.perform(&world.ana, &Command::Invite { operator: named("carol") }).await;
+    let again = world.perform(&world.ana, &Command::Invite { operator: named("carol"), role: Role::Approver }).await;
     assert!(matches!(again, Err(DeskError::Forbidden(_))), "{again:?}");
-    assert!(matches!(world.perform(&world.ana, &Command::Invite { operator: named("bot") }).await, Err(DeskError::Invalid(_))), "an agent");
+    assert!(
+        matches!(
+            world.perform(&world.ana, &Command::Invite { operator: named("bot"), role: Role::Approver }).await,
+            Err(DeskError::Invalid(_))
+        ),
+        "an agent"
+    );
     // Ben has a terminal: his second factor is asked for, which ana has not.
-    let made = world.perform(&world.ana, &Command::Invite { operator: world.ben.name.clone() }).await.expect("invited");
+    let made =
+        world.perform(&world.ana, &Command::Invite { operator: world.ben.name.clone(), role: Role::Approver }).await.expect("invited");
     let secret = made["secret"].as_str().expect("a secret");
     let challenge = world.desk.invited(secret).expect("invited").challenge;
     assert_eq!(world.desk.enrol(secret, None, Passkey::new("x").made(&challenge)).await, Err(DeskError::NotAuthenticated));

@@ -9,7 +9,7 @@ use axum::{
 };
 use maud::{Markup, html};
 use reprieve_gate::{Command, SignedIn};
-use reprieve_operation::{AgentName, AgentState, Kind, OperatorName, Pattern, State as Folded, SystemName, Timestamp};
+use reprieve_operation::{AgentName, AgentState, Kind, OperatorName, Pattern, Role, State as Folded, SystemName, Timestamp};
 
 use super::{
     desk::{parsed, propose},
@@ -162,11 +162,11 @@ fn people(state: &Folded, who: &SignedIn, now: Timestamp) -> Markup {
         section aria-labelledby="pp" {
             div.sec-head { h2 id="pp" { "People" } span.push { (count(state.operators.len() as u64, "operator", "operators")) } }
             div.scroll tabindex="0" role="region" aria-label="People and their passkeys" { table.tbl {
-                thead { tr { th scope="col" { "Operator" } th scope="col" { "Terminal" } th scope="col" { "Passkeys" } th scope="col" { span.vh { "Remove" } } } }
+                thead { tr { th scope="col" { "Operator" } th scope="col" { "Role" } th scope="col" { "Terminal" } th scope="col" { "Passkeys" } th scope="col" { span.vh { "Remove" } } } }
                 tbody { @for (name, operator) in &state.operators {
-                    @if operator.passkeys.is_empty() { tr { td { (person(name)) } td { @if operator.has_terminal() { "key and code" } @else { "–" } } td.muted { "none" } td {} } }
+                    @if operator.passkeys.is_empty() { tr { td { (person(name)) } td { (roles(name, operator.role, who)) } td { @if operator.has_terminal() { "key and code" } @else { "–" } } td.muted { "none" } td {} } }
                     @for (at, passkey) in operator.passkeys.iter().enumerate() { tr {
-                        td { @if at == 0 { (person(name)) } } td { @if at == 0 { @if operator.has_terminal() { "key and code" } @else { "–" } } }
+                        td { @if at == 0 { (person(name)) } } td { @if at == 0 { (roles(name, operator.role, who)) } } td { @if at == 0 { @if operator.has_terminal() { "key and code" } @else { "–" } } }
                         td { (visible(&passkey.label)) " " span.muted { "since " (time(passkey.added, now)) } }
                         td.num { form method="post" action="/operators/passkey" data-passkey {
                             (form_token(who)) input type="hidden" name="operator" value=(name); input type="hidden" name="credential" value=(passkey.credential);
@@ -178,9 +178,21 @@ fn people(state: &Folded, who: &SignedIn, now: Timestamp) -> Markup {
             form.row.fix method="post" action="/operators/invite" data-passkey {
                 (form_token(who))
                 input type="text" name="operator" required pattern="[a-z0-9][a-z0-9._\\-]*" maxlength="63" placeholder="name" aria-label="Name of the operator to invite" autocapitalize="none";
+                select name="role" aria-label="What they may do" { @for role in Role::ALL { option value=(role) selected[role == Role::Approver] { (role) } } }
                 button.btn type="submit" { (icon("key")) "Invite a person" } (say())
             }
             p.small.soft { "To add a passkey of your own, invite yourself: " (who.operator) "." }
+        }
+    }
+}
+
+/// Somebody's role, and how to give them another.
+fn roles(name: &OperatorName, own: Role, who: &SignedIn) -> Markup {
+    html! {
+        form.row.nowrap method="post" action="/operators/role" data-passkey {
+            (form_token(who)) input type="hidden" name="operator" value=(name);
+            select name="role" aria-label={ "Role of " (name) } { @for role in Role::ALL { option value=(role) selected[role == own] { (role) } } }
+            button.btn.sm type="submit" { "Give" span.vh { " " (name) " this role" } } (say())
         }
     }
 }
@@ -271,7 +283,16 @@ pub(crate) async fn revoke(
 }
 
 pub(crate) async fn invite(State(site): State<Arc<Site>>, Posted { who, form }: Posted) -> Result<Response, Problem> {
-    propose(&site, &who, Command::Invite { operator: parsed(form.get("operator"))? }, "/agents")
+    propose(&site, &who, Command::Invite { operator: parsed(form.get("operator"))?, role: role(&form)? }, "/agents")
+}
+
+pub(crate) async fn give_role(State(site): State<Arc<Site>>, Posted { who, form }: Posted) -> Result<Response, Problem> {
+    propose(&site, &who, Command::GiveRole { operator: parsed(form.get("operator"))?, role: role(&form)? }, "/agents")
+}
+
+/// The role of a form; the smallest that decides, where none is named.
+fn role(form: &Form) -> Result<Role, Problem> {
+    Ok(some(form.get("role"))?.unwrap_or(Role::Approver))
 }
 
 pub(crate) async fn remove_passkey(State(site): State<Arc<Site>>, Posted { who, form }: Posted) -> Result<Response, Problem> {

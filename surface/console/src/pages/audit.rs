@@ -8,8 +8,8 @@ use axum::{
     response::Response,
 };
 use maud::{Markup, html};
-use reprieve_gate::{RecordQuery, RecordsError};
-use reprieve_operation::{AgentName, Answer, Event, HoldId, Outcome, Recorded, RefusalKind};
+use reprieve_gate::{RecordQuery, RecordsError, UNSIGNED};
+use reprieve_operation::{AgentName, Answer, Event, HoldId, Outcome, Protocol, Recorded, RefusalKind};
 use serde::Deserialize;
 
 use super::{desk::text_file, undo::unavailable};
@@ -18,6 +18,7 @@ use crate::{
     frame::{Page, Section},
     problem::Problem,
     site::Site,
+    statement::in_line,
     words::{agent, icon, line, number, outcome, person, small_icon, time, time_of_day, utc, visible},
 };
 
@@ -124,6 +125,7 @@ fn actor(site: &Site, event: &Event) -> Markup {
         | Event::TokenNarrowed { by, .. }
         | Event::TokenRevoked { by, .. }
         | Event::PasskeyRemoved { by, .. }
+        | Event::RoleGiven { by, .. }
         | Event::TokenIssued { by, .. } => person(by),
         Event::Frozen { by, .. } => html! { (visible(by)) },
         _ => match event.agent() {
@@ -140,6 +142,7 @@ pub(crate) fn what(event: &Event) -> Markup {
             Event::Intent { text, system, .. } => { code { (line(text)) } " " span.muted { (system) } },
             Event::Concluded { intent, outcome, .. } => { span.mono { (intent) } @if let Outcome::Done { reach, .. } = outcome { ": " (visible(&reach.to_string())) } @else if let Outcome::Refused { refusal } = outcome { ": " (visible(&refusal.reason)) } },
             Event::Reads { reads, system, .. } => { (number(reads.iter().map(|tally| tally.count).sum())) " reads " span.muted { (system) } },
+            Event::HoldOpened { hold, text, protocol: Protocol::Postgres, .. } => { a href={ "/holds/" (hold) } { (hold) } " " code { (in_line(text)) } },
             Event::HoldOpened { hold, text, .. } => { a href={ "/holds/" (hold) } { (hold) } " " code { (line(text)) } },
             Event::HoldAnswered { hold, answer, reason, .. } => { @if *answer == Answer::Approve { "Approved " } @else { "Denied " } a href={ "/holds/" (hold) } { (hold) } @if !reason.is_empty() { ": “" (visible(reason)) "”" } },
             Event::Frozen { agent, reason, .. } => { "Froze " @match agent { Some(name) => (name), None => "all agents" } ": " (visible(reason)) },
@@ -150,7 +153,9 @@ pub(crate) fn what(event: &Event) -> Markup {
             Event::SessionOpened { session, system, peer, .. } => { "Connected to " (system) " from " (visible(peer)) ", " span.mono { (session) } },
             Event::SessionRefused { claimed, reason, .. } => { "Turned away: " (visible(claimed)) ", " (visible(reason)) },
             Event::SignedIn { peer, .. } => { "Signed in from " (visible(peer)) },
+            Event::RoleGiven { operator, role, .. } => { (operator) " is " (role) " now" },
             Event::PasskeyEnrolled { label, .. } => { "Enrolled a passkey: " (visible(label)) },
+            Event::Notified { hold, channel, delivered, attempts, detail } => { @if *delivered { "Told " } @else { "Could not tell " } b { (visible(channel)) } " of " a href={ "/holds/" (hold) } { (hold) } @if *attempts > 1 { ", " (attempts) " attempts" } @if !detail.is_empty() { ": " (visible(detail)) } },
             Event::Alarm { what, .. } => b { (visible(what)) },
             Event::PolicyActivated { profile, digest } => { "Policy in force: " (visible(profile)) ", " span.mono { (digest.short()) } },
             Event::PolicyRejected { reason } => { "Policy refused: " (visible(reason)) },
@@ -173,6 +178,9 @@ fn result(event: &Event) -> Markup {
             Outcome::Unknown => outcome("held", "warn", "Not known"),
         },
         Event::HoldOpened { .. } => outcome("held", "holds", "Held"),
+        Event::HoldAnswered { answer: Answer::Deny, signature, .. } if signature.starts_with(UNSIGNED) => {
+            html! { (outcome("denied", "deny", "Denied")) " " span.small.muted { "unsigned" } }
+        }
         Event::HoldAnswered { answer: Answer::Deny, .. } | Event::HoldExpired { .. } => outcome("denied", "deny", "Denied"),
         Event::HoldAnswered { .. } => outcome("ran", "key", "Signed"),
         Event::Frozen { .. } | Event::DecoyPresented { .. } => outcome("", "freeze", "Frozen"),

@@ -8,7 +8,7 @@ use axum::{
 };
 use maud::{Markup, html};
 use reprieve_gate::{Command, SignedIn};
-use reprieve_operation::{Answer, HoldId, HoldState, HoldStatus, Timestamp};
+use reprieve_operation::{Answer, HoldId, HoldState, HoldStatus, Protocol, Timestamp};
 use serde::Deserialize;
 
 use super::desk::{carried, parsed};
@@ -17,7 +17,8 @@ use crate::{
     frame::{Page, Section, form_token},
     problem::Problem,
     site::Site,
-    words::{agent, count, environment, hidden, icon, line, loss, outcome, person, rail, span, spelled, time, visible},
+    statement::in_line,
+    words::{agent, bar, count, environment, hidden, icon, line, loss_of, outcome, person, rail, small_icon, span, spelled, time, visible},
 };
 
 #[derive(Deserialize)]
@@ -30,7 +31,8 @@ pub(crate) async fn page(State(site): State<Arc<Site>>, Entered(who): Entered, Q
     let now = site.now();
     let holds: Vec<HoldState> = site.console.audit.state().holds.values().rev().cloned().collect();
     let waiting: Vec<&HoldState> = holds.iter().filter(|hold| hold.status == HoldStatus::Waiting).collect();
-    let ended: Vec<&HoldState> = holds.iter().filter(|hold| hold.status != HoldStatus::Waiting).collect();
+    let scheduled: Vec<&HoldState> = holds.iter().filter(|hold| hold.status == HoldStatus::Scheduled).collect();
+    let ended: Vec<&HoldState> = holds.iter().filter(|hold| !matches!(hold.status, HoldStatus::Waiting | HoldStatus::Scheduled)).collect();
     let production = waiting.iter().filter(|hold| hold.environment.is_production()).count();
     let body = html! {
         p.answer {
@@ -45,6 +47,12 @@ pub(crate) async fn page(State(site): State<Arc<Site>>, Entered(who): Entered, Q
         form method="post" action="/holds/deny" {
             (form_token(&who))
             div hx-get="/holds/waiting" hx-trigger="sse:hold" hx-target="this" hx-swap="innerHTML" { (list(&site, &waiting, now)) }
+        }
+        @if !scheduled.is_empty() {
+            section.after aria-labelledby="sched" {
+                div.sec-head { h2 id="sched" { "Approved, and waiting in sight" } span.push { "anybody may still cancel them" } }
+                @for hold in &scheduled { (planned(hold, now)) }
+            }
         }
         (decided(&ended, now))
     };
@@ -84,11 +92,12 @@ fn row(site: &Site, hold: &HoldState, now: Timestamp) -> Markup {
                 input type="checkbox" name="hold" value=(hold.hold) aria-label={ "Select " (hold.hold) " to deny" };
             }
             div {
-                h2 { a href=(path) data-row { (loss(hold.reach.as_ref(), &hold.confirm)) } }
+                h2 { a href=(path) data-row { (loss_of(hold)) } }
                 p.meta { (environment(&hold.environment)) span.mono { (hold.system) " / " (visible(&hold.confirm)) } }
-                p.st.mono.clip { (line(&hold.text)) }
+                p.st.mono.clip { @if hold.protocol == Protocol::Postgres { (in_line(&hold.text)) } @else { (line(&hold.text)) } }
                 p.meta {
-                    @if hidden(&hold.text) > 0 { span.mismatch { (icon("warn")) "Characters that can’t be seen are in it." } }
+                    @if let Some(gap) = super::hold::gap(hold) { span.mismatch { (icon("warn")) (gap) } }
+                    @else if hidden(&hold.text) > 0 { span.mismatch { (icon("warn")) "Characters that can’t be seen are in it." } }
                     @else { span.soft { (visible(&hold.needs.reason)) } }
                 }
             }
@@ -104,6 +113,22 @@ fn row(site: &Site, hold: &HoldState, now: Timestamp) -> Markup {
                 a.btn.main[hold.environment.is_production()] href=(path) { "Review" }
             }
         }
+    }
+}
+
+/// Something that is approved, and will be carried out when its time is up.
+pub(crate) fn planned(hold: &HoldState, now: Timestamp) -> Markup {
+    let left = hold.due.unwrap_or(hold.expires).since(now);
+    let share = left.as_secs_f64() / hold.needs.delay.as_secs_f64().max(1.0);
+    html! {
+        article.chg { div.sum {
+            span aria-hidden="true" { (small_icon("clock")) }
+            span.muted.small { (hold.hold) } (environment(&hold.environment))
+            div.ttl { b { (loss_of(hold)) } small { (agent(&hold.agent, false)) " asked" @for (operator, ..) in &hold.answers { ", " (operator) " approved" } } }
+            span.small.soft.mono { (hold.system) }
+            div.left { small { span { "happens in" } b { (span(left)) } } (bar("h thin", share)) }
+            span.act { a.btn href={ "/holds/" (hold.hold) } data-row { "Keep it…" } }
+        } }
     }
 }
 
@@ -152,7 +177,7 @@ fn decided(ended: &[&HoldState], now: Timestamp) -> Markup {
                 tbody { @for hold in ended.iter().take(100) {
                     tr {
                         td { (time(hold.opened, now)) } td.mono { a href={ "/holds/" (hold.hold) } { (hold.hold) } } td { (environment(&hold.environment)) }
-                        td { (loss(hold.reach.as_ref(), &hold.confirm)) }
+                        td { (loss_of(hold)) }
                         td.num { @if let Some(reach) = &hold.reach { (count(reach.rows(), "row", "rows")) } @else { "–" } }
                         td { (ending(hold)) }
                         td { @if hold.answers.is_empty() { span.muted { "nobody decided" } }

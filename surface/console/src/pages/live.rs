@@ -17,7 +17,7 @@ use tokio::sync::broadcast::error::RecvError;
 
 use crate::{
     door::{Entered, who},
-    feed::{Feed, Minute, News},
+    feed::{Feed, Minute, News, View},
     frame::{Page, Section, holds_count},
     problem::Problem,
     site::Site,
@@ -36,7 +36,7 @@ pub(crate) async fn page(State(site): State<Arc<Site>>, Entered(who): Entered) -
         html! {
             (sentence(&state, &site.feed, now))
             div.pulse-band { (pulse(&site.feed.hour(now))) (crew(&state, &site.feed, now)) }
-            (feed(&site, now))
+            (feed(&site, &View { state: &state, now, undo_window: site.console.undo_window }))
             p.muted.small.foot-note { a href="/audit" { "Older actions are in the audit log" } }
         }
     };
@@ -144,7 +144,7 @@ fn crew(state: &Folded, feed: &Feed, now: Timestamp) -> Markup {
     }
 }
 
-fn feed(site: &Site, now: Timestamp) -> Markup {
+fn feed(site: &Site, view: &View<'_>) -> Markup {
     html! {
         form.filters aria-label="Filter the feed" {
             @for (value, word) in [("all", "Everything"), ("change", "Changes"), ("destroy", "Destructive"), ("stopped", "Held or denied")] {
@@ -153,7 +153,7 @@ fn feed(site: &Site, now: Timestamp) -> Markup {
             span.livedot.push role="status" data-feed-state { span { "Live" } " " button.btn.sm type="button" hidden { "0 newer" } }
         }
         div.feed-head aria-hidden="true" { span { "When" } span { "Where" } span { "Risk" } span { "Agent" } span { "What" } span { "Measured effect" } span { "Outcome" } }
-        ol.feed id="feed" aria-label="Agent actions, newest first" sse-swap="action" hx-swap="none" { (site.feed.rows(now)) }
+        ol.feed id="feed" aria-label="Agent actions, newest first" sse-swap="action" hx-swap="none" { (site.feed.rows(view)) }
     }
 }
 

@@ -9,16 +9,19 @@ use axum::{
 };
 use maud::{Markup, html};
 use reprieve_gate::{ChangeView, Command, RecordsError, UndoChoice, UndoPreview, UndoRequest};
-use reprieve_operation::{Timestamp, UndoId};
+use reprieve_operation::{HoldState, HoldStatus, Timestamp, UndoId};
 use serde::Deserialize;
 
-use super::desk::{parsed, propose};
+use super::{
+    desk::{parsed, propose},
+    holds::planned,
+};
 use crate::{
     door::{Entered, Posted},
     frame::{Page, Section, form_token, say},
     problem::Problem,
     site::Site,
-    words::{Risk, agent, bar, count, environment, icon, line, loss, number, person, small_icon, span, time, time_of_day, visible},
+    words::{Risk, agent, bar, count, day, environment, icon, line, loss, number, person, small_icon, span, time, time_of_day, visible},
 };
 
 const MOST: usize = 100;
@@ -41,10 +44,20 @@ pub(crate) async fn page(State(site): State<Arc<Site>>, Entered(who): Entered) -
     let now = site.now();
     let possible = changes.iter().filter(|change| change.because.is_none()).count();
     let window = site.console.undo_window;
+    let scheduled: Vec<HoldState> =
+        site.console.audit.state().holds.values().filter(|hold| hold.status == HoldStatus::Scheduled).cloned().collect();
     let body = html! {
         p.answer { @if changes.is_empty() { "Nothing was changed that could be taken back." } @else { (possible) " of " (count(changes.len() as u64, "change", "changes")) " can still be undone." } }
         p.under { "Undo writes the rows back as they were. Where a row has changed since, you choose. An undo is on record, and can be undone too. Window: " (span(window)) "." }
-        @for change in &changes { (row(&site, change, window, now)) }
+        @if !scheduled.is_empty() {
+            h2.day { "Scheduled, not done yet" }
+            @for hold in &scheduled { (planned(hold, now)) }
+        }
+        @for (at, change) in changes.iter().enumerate() {
+            @let day = day(change.at, now);
+            @if at == 0 || day != self::day(changes[at - 1].at, now) { h2.day { (day) } }
+            (row(&site, change, window, now))
+        }
     };
     Ok(Page::new(Section::Undo, body).answer(&site, &who))
 }
