@@ -47,8 +47,9 @@ impl Receiver {
         let listener = TcpListener::bind("127.0.0.1:0").context("no free port")?;
         let url = format!("http://{}/hook", listener.local_addr()?);
         let got: Arc<Mutex<Vec<Delivery>>> = Arc::default();
-        let (kept, mut statuses) = (got.clone(), statuses.to_vec().into_iter());
+        let (kept, statuses) = (got.clone(), statuses.to_vec());
         thread::spawn(move || {
+            let mut statuses = statuses.into_iter();
             for stream in listener.incoming().flatten() {
                 if let Ok(delivery) = read(&stream) {
                     let status = statuses.next().unwrap_or(200);

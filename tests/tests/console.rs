@@ -226,14 +226,14 @@ fn screenshots() -> Result<()> {
     let mut browser = enter_as(gateway, "maya.chen")?;
     browser.wait_for("document.getElementById('feed').innerText.includes('reservations')")?;
     let first = |browser: &mut Browser, page: &str, link: &str| -> Result<String> {
-        let found = browser.evaluate(&format!("fetch('{page}').then(r => r.text()).then(t => (t.match(/{link}/) || [''])[0])"))?;
+        let found = browser.evaluate(&format!("fetch('{page}').then(r => r.text()).then(t => (t.match(/{link}/) || ['', ''])[1])"))?;
         Ok(found.as_str().unwrap_or_default().to_owned())
     };
     pages = PAGES.iter().map(|path| (path.trim_start_matches('/').replace('/', "-"), (*path).to_owned())).collect();
     pages.push(("hold".to_owned(), format!("/holds/{}", story.hold)));
     pages.push(("agent".to_owned(), "/agents/nightly-etl".to_owned()));
-    let conflicting = first(&mut browser, "/undo", "\\/undo\\/U-\\d+(?=[^]{0,900}1,210)")?;
-    for (name, path) in [("undo-one", conflicting), ("audit-event", first(&mut browser, "/audit?kind=hold_opened", "\\/audit\\/\\d+")?)] {
+    let conflicting = first(&mut browser, "/undo", ">1,210 rows[^]*?(\\/undo\\/U-\\d+)")?;
+    for (name, path) in [("undo-one", conflicting), ("audit-event", first(&mut browser, "/audit?kind=hold_opened", "(\\/audit\\/\\d+)")?)] {
         ensure!(!path.is_empty(), "no page for {name}");
         pages.push((name.to_owned(), path));
     }

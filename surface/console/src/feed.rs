@@ -24,7 +24,7 @@ use crate::{
     pages::ending,
     site::Console,
     statement::in_line,
-    words::{Risk, agent, environment, icon, number, outcome, rail, roughly, time, visible},
+    words::{Risk, agent, environment, icon, number, outcome, rail, roughly, time, verb, visible},
 };
 
 /// Rows that are kept.
@@ -61,7 +61,8 @@ pub(crate) struct View<'a> {
 struct Row {
     id: u64,
     at: Timestamp,
-    environment: Environment,
+    /// None where it concerns no system.
+    environment: Option<Environment>,
     who: Option<AgentName>,
     what: What,
 }
@@ -263,35 +264,33 @@ impl Kept {
                 if agent.is_none() {
                     self.stopped = Some((at, format!("by {by}{why}")));
                 }
-                Some(self.push(at, Environment::production(), agent.clone(), What::Frozen { text: format!("{whom}By {by}{why}") }))
+                Some(self.push(at, None, agent.clone(), What::Frozen { text: format!("{whom}By {by}{why}") }))
             }
             Event::DecoyPresented { claimed, peer, .. } => {
                 let text = format!("Frozen by rule: a decoy token was presented from {peer}");
-                Some(self.push(at, Environment::production(), Some(claimed.clone()), What::Frozen { text }))
+                Some(self.push(at, None, Some(claimed.clone()), What::Frozen { text }))
             }
             Event::Thawed { agent, by, reason } => {
                 let text = format!("Thawed by {by}: {reason}");
-                Some(self.push(at, Environment::production(), agent.clone(), What::Note { text, alarm: false }))
+                Some(self.push(at, None, agent.clone(), What::Note { text, alarm: false }))
             }
             Event::HoldAnswered { hold, operator, answer, .. } => {
                 let word = if *answer == reprieve_operation::Answer::Approve { "approved" } else { "denied" };
-                Some(self.push(at, Environment::production(), None, What::Note { text: format!("{operator} {word} {hold}"), alarm: false }))
+                Some(self.push(at, None, None, What::Note { text: format!("{operator} {word} {hold}"), alarm: false }))
             }
             Event::SessionRefused { claimed, system, peer, reason } => {
                 let text = format!("Turned away at the door of {system}: {claimed} from {peer}, {reason}");
-                Some(self.push(at, Environment::production(), None, What::Note { text, alarm: false }))
+                Some(self.push(at, None, None, What::Note { text, alarm: false }))
             }
-            Event::Alarm { what, agent } => {
-                Some(self.push(at, Environment::production(), agent.clone(), What::Note { text: what.clone(), alarm: true }))
-            }
+            Event::Alarm { what, agent } => Some(self.push(at, None, agent.clone(), What::Note { text: what.clone(), alarm: true })),
             _ => None,
         }
     }
 
-    fn push(&mut self, at: Timestamp, environment: Environment, who: Option<AgentName>, what: What) -> u64 {
+    fn push(&mut self, at: Timestamp, environment: impl Into<Option<Environment>>, who: Option<AgentName>, what: What) -> u64 {
         let id = self.next;
         self.next += 1;
-        self.rows.push_front(Row { id, at, environment, who, what });
+        self.rows.push_front(Row { id, at, environment: environment.into(), who, what });
         self.rows.truncate(MOST_ROWS);
         id
     }
@@ -315,10 +314,10 @@ impl Kept {
 impl Row {
     fn render(&self, view: &View<'_>) -> Markup {
         let id = format!("r{}", self.id);
-        let rail = rail(&self.environment);
+        let rail = self.environment.as_ref().map_or("s", rail);
         let head = |risk: Markup| {
             html! {
-                span.when { (time(self.at, view.now)) } (environment(&self.environment)) (risk)
+                span.when { (time(self.at, view.now)) } @match &self.environment { Some(place) => (environment(place)), None => span {} } (risk)
                 @match &self.who { Some(name) => (agent(name, view.state.frozen_because(name).is_some())), None => span.muted { "–" } }
             }
         };
@@ -368,6 +367,11 @@ fn render_change(
         (false, true) => "change stopped",
         (false, false) => "change",
     };
+    let verb = match (risk, reach) {
+        (Risk::Destroy, Some(reach)) if !reach.found.is_empty() => "Delete",
+        (Risk::Destroy, Some(reach)) if !reach.is_empty() => verb(&[], Some(reach)),
+        _ => risk.word(),
+    };
     let marked = match done {
         Outcome::Done { reach, .. } if reach.is_undoable() && reach.rows() > 0 => {
             let left = at.plus(view.undo_window).since(view.now);
@@ -394,7 +398,7 @@ fn render_change(
     };
     html! {
         li id=(id) class={ (rail) @if alarm { " alarm" } } data-f=(filters) {
-            (head(risk.mark(risk.word())))
+            (head(risk.mark(verb)))
             @if let (Outcome::Refused { refusal }, true) = (done, alarm) {
                 span.two { code.st { (in_line(text)) } span.why.st { (visible(&refusal.reason)) } }
             } @else { span.st { code { (in_line(text)) } } }

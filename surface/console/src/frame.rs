@@ -10,7 +10,7 @@ use reprieve_operation::HoldStatus;
 use crate::{
     assets::{ICONS, path},
     site::Site,
-    words::{icon, ours, person, spelled, time, visible},
+    words::{icon, ours, person, time, visible},
 };
 
 /// The pages one can go to.
@@ -90,12 +90,12 @@ impl Page {
     }
 
     fn render(&self, site: &Arc<Site>, who: &SignedIn) -> Markup {
-        let (all_frozen, frozen, waiting, agents, size) = {
+        let (all_frozen, waiting, agents, size) = {
             let state = site.console.audit.state();
             let waiting = state.holds.values().filter(|hold| hold.status == HoldStatus::Waiting).count();
             let agents: Vec<_> =
                 state.agents.values().filter(|agent| !agent.revoked && !agent.decoy).map(|agent| agent.agent.clone()).collect();
-            (state.all_frozen, state.frozen.len(), waiting, agents, state.size)
+            (state.all_frozen, waiting, agents, state.size)
         };
         let (_, section, section_path) = self.section.parts();
         let title = self.below.as_deref().unwrap_or(section);
@@ -119,7 +119,7 @@ impl Page {
                     div.me {
                         (person(&who.operator))
                         button.btn.ghost.icon.sm type="button" data-theme-toggle aria-label="Switch between light and dark" { (icon("theme")) }
-                        form method="post" action="/signout" { (form_token(who)) button.btn.ghost.sm type="submit" { "Sign out" } }
+                        form method="post" action="/signout" { (form_token(who)) button.btn.ghost.icon.sm type="submit" title="Sign out" { (icon("ext")) span.vh { "Sign out" } } }
                     }
                 }
                 main.sheet id="main" {
@@ -136,9 +136,6 @@ impl Page {
                     @if self.destructive { div.strip role="presentation" {} }
                     div.page {
                         @if all_frozen { (ice_bar(site, who)) }
-                        @else if frozen > 0 && self.section == Section::Live {
-                            p.small.soft { (spelled(frozen)) @if frozen == 1 { " agent is frozen. " } @else { " agents are frozen. " } a href="/agents" { "Agents" } }
-                        }
                         (self.body)
                     }
                 }

@@ -12,7 +12,9 @@ use axum::{
 };
 use maud::{Markup, html};
 use reprieve_gate::{Command, RecordQuery, UNSIGNED};
-use reprieve_operation::{Answer, Digest, Effect, Event, HeldReason, HoldId, HoldState, Kind, OperatorName, Recorded, Timestamp};
+use reprieve_operation::{
+    Answer, Digest, Effect, Event, HeldReason, HoldId, HoldState, HoldStatus, Kind, OperatorName, Recorded, Timestamp,
+};
 
 use self::{
     decision::{decision, thumb},
@@ -28,7 +30,7 @@ use crate::{
     problem::Problem,
     site::Site,
     statement::claimed_rows,
-    words::{Risk, agent, count, number, person, small_icon, span, time, time_of_day, visible},
+    words::{Risk, agent, count, number, person, small_icon, span, time, time_of_day, utc, visible},
 };
 
 pub(crate) mod decision;
@@ -63,7 +65,7 @@ pub(crate) async fn page(State(site): State<Arc<Site>>, Entered(who): Entered, P
             div.stack-l.part-b {
                 (who_asked(&site, &hold, now))
                 (similar_before(&similar, now))
-                (story(&told))
+                (story(&hold, &told))
             }
         }
         (thumb(&hold))
@@ -93,7 +95,7 @@ fn who_asked(site: &Site, hold: &HoldState, now: Timestamp) -> Markup {
                 dt { "Agent" } dd { (agent(&hold.agent, site.is_frozen(&hold.agent))) }
                 @if let Some(owner) = &hold.on_behalf_of { dt { "On behalf of" } dd { (person(owner)) } }
                 dt { "Token" } dd { span.mono { (hold.token) } @if let Some((scope, expires)) = &token {
-                    span.muted { " " @for kind in &scope.kinds { (kind) " " } "on " @for system in &scope.systems { (system) " " } ", expires " (time_until(*expires, now)) } } }
+                    span.muted { " " (listed(&scope.kinds)) " on " (listed(&scope.systems)) ", expires " (time_until(*expires, now)) } } }
                 dt { "Session" } dd { a.mono href={ "/audit?q=" (hold.session) } { (hold.session) } }
                 dt { "Rule" } dd { a.mono href="/policies" { (visible(&hold.needs.rule)) } " " span.muted { (visible(&hold.needs.reason)) } }
                 dt { "Instead" } dd { (visible(&hold.needs.remedy)) }
@@ -125,15 +127,24 @@ fn similar_before(similar: &[HoldState], now: Timestamp) -> Markup {
     }
 }
 
+fn listed<T: std::fmt::Display>(all: impl IntoIterator<Item = T>) -> String {
+    all.into_iter().map(|one| one.to_string()).collect::<Vec<_>>().join(", ")
+}
+
 /// What the ledger says of this hold, in order.
-fn story(told: &[Recorded]) -> Markup {
+fn story(hold: &HoldState, told: &[Recorded]) -> Markup {
     html! {
         section aria-labelledby="h-tl" {
             div.sec-head { h2 id="h-tl" { "This hold" } span.push.small { "each line with its proof" } }
             ol.tl { @for recorded in told.iter().rev() {
                 @let (class, words) = step(&recorded.event);
                 li class=(class) { (time_of_day(recorded.at)) " " (words) " " a.small href={ "/audit/" (recorded.index) } aria-label={ "Record " (recorded.index) } { (small_icon("audit")) } }
-            } }
+                }
+                @if hold.status == HoldStatus::Waiting {
+                    @let more = hold.needs.approvals.max(1).saturating_sub(hold.counted_approvals());
+                    li.next { span.muted { "Waiting for " (count(u64::from(more), "person", "people")) ", or for " (utc(hold.expires)) } }
+                }
+            }
         }
     }
 }

@@ -94,7 +94,7 @@ fn row(site: &Site, hold: &HoldState, now: Timestamp) -> Markup {
             div {
                 h2 { a href=(path) data-row { (loss_of(hold)) } }
                 p.meta { (environment(&hold.environment)) span.mono { (hold.system) " / " (visible(&hold.confirm)) } }
-                p.st.mono.clip { @if hold.protocol == Protocol::Postgres { (in_line(&hold.text)) } @else { (line(&hold.text)) } }
+                p.st.mono.clip { @if hold.protocol == Protocol::Postgres { (in_line(&hold.text)) } @else { (line(&request_line(&hold.text))) } }
                 p.meta {
                     @if let Some(gap) = super::hold::gap(hold) { span.mismatch { (icon("warn")) (gap) } }
                     @else if hidden(&hold.text) > 0 { span.mismatch { (icon("warn")) "Characters that can’t be seen are in it." } }
@@ -132,6 +132,12 @@ pub(crate) fn planned(hold: &HoldState, now: Timestamp) -> Markup {
     }
 }
 
+/// A request's method and place with what its body begins with: the headers are on its page.
+fn request_line(text: &str) -> String {
+    let (head, body) = text.split_once("\n\n").unwrap_or((text, ""));
+    format!("{} {}", head.lines().next().unwrap_or_default(), body.split_whitespace().collect::<Vec<_>>().join(" "))
+}
+
 /// What of a hold could be taken back, in a few words.
 fn undo_in_words(hold: &HoldState) -> Markup {
     html! {
@@ -152,7 +158,7 @@ pub(crate) fn ending(hold: &HoldState) -> Markup {
     match hold.status {
         HoldStatus::Waiting => outcome("held", "holds", "Waiting"),
         HoldStatus::Approved => outcome("ran", "check", "Approved"),
-        HoldStatus::Scheduled => outcome("held", "holds", "Approved, waits in sight"),
+        HoldStatus::Scheduled => outcome("held", "clock", "Delayed"),
         HoldStatus::Denied => outcome("denied", "deny", "Denied"),
         HoldStatus::Expired => outcome("denied", "deny", "Expired"),
         HoldStatus::Released => outcome("ran", "check", "Running"),

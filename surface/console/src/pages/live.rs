@@ -53,7 +53,7 @@ fn sentence(state: &Folded, feed: &Feed, now: Timestamp) -> Markup {
         (false, more) => format!("{} agents are working.", spelled(more)),
     };
     html! {
-        p.answer { (first) }
+        p.answer { (first) @match (state.all_frozen, state.frozen.len()) { (true, _) | (_, 0) => "", (false, 1) => " One is frozen.", (false, more) => { " " (spelled(more)) " are frozen." } } }
         p.under {
             @match waiting {
                 0 => "Nothing waits for a person. ",
@@ -61,7 +61,8 @@ fn sentence(state: &Folded, feed: &Feed, now: Timestamp) -> Markup {
                 more => { a href="/holds" { (spelled(more)) " statements wait for a person." } " " }
             }
             (count(state.agents.values().filter(|agent| !agent.revoked && !agent.decoy).count() as u64, "agent holds", "agents hold"))
-            " a token."
+            " a token. "
+            @if state.next.session == 0 { a href="/welcome" { "Nothing has passed yet: the first steps" } }
         }
     }
 }

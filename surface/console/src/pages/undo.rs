@@ -117,7 +117,7 @@ pub(crate) async fn change(
                 h2 { (loss(Some(&change.reach), main_table(&change))) }
                 p.meta { span.mono { (id) } span { "made " (time(change.at, now)) }
                     @match &change.operator { Some(operator) => span { "by " (person(operator)) }, None => span { "by " (agent(&change.agent, site.is_frozen(&change.agent))) } }
-                    span { "undo until " (time_of_day(change.expires)) } a href={ "/audit/" (change.index) } { "Proof" } }
+                    span { "undo for " (span(change.expires.since(now))) } a href={ "/audit/" (change.index) } { "Proof" } }
             }
             figure.stmt { pre { code { @for part in change.text.split('\n') { span.l { (visible(part)) } } } } figcaption.foot { span { "Literals are redacted" } } }
             (conflicts(&preview))

@@ -1,7 +1,7 @@
 //! What an operation takes away, in words: the verb, the loss in one sentence, and the effect in a cell.
 
 use maud::{Markup, html};
-use reprieve_operation::{Effect, Found, HoldState, Kind, Reach};
+use reprieve_operation::{Effect, Found, HoldState, Kind, Reach, TableReach};
 
 use super::{count, visible};
 
@@ -80,16 +80,11 @@ pub(crate) fn loss(reach: Option<&Reach>, named: &str) -> Markup {
     } else if !reach.rewritten.is_empty() {
         ("Empty or rewrite", html! { span.n { (visible(&reach.rewritten[0])) } (others(reach.rewritten.len())) })
     } else if reach.rows() > 0 {
-        let (verb, own) = match reach.tables.get(named).or_else(|| reach.tables.values().max_by_key(|rows| rows.rows())) {
-            Some(rows) if rows.deleted > 0 => ("Delete", rows.deleted),
-            Some(rows) if rows.updated > 0 => ("Change", rows.updated),
-            Some(rows) => ("Add", rows.inserted),
-            None => ("Change", reach.rows()),
-        };
-        let name = if reach.tables.contains_key(named) {
-            named
-        } else {
-            reach.tables.iter().max_by_key(|(_, rows)| rows.rows()).map_or(named, |(name, _)| name)
+        let (verb, own, name) = match main_table(reach, named) {
+            Some((name, rows)) if rows.deleted > 0 => ("Delete", rows.deleted, name),
+            Some((name, rows)) if rows.updated > 0 => ("Change", rows.updated, name),
+            Some((name, rows)) => ("Add", rows.inserted, name),
+            None => ("Change", reach.rows(), named),
         };
         (verb, html! { (about) span.n { (count(own, "row", "rows")) } " of " span.mono { (visible(name)) } })
     } else if reach.touches_catalogs() {
@@ -97,13 +92,20 @@ pub(crate) fn loss(reach: Option<&Reach>, named: &str) -> Markup {
     } else {
         ("Reach", html! { "outside of the transaction: " span.n { (visible(reach.escapes.first().map_or("", String::as_str))) } })
     };
-    let own = reach.tables.get(named).or_else(|| reach.tables.values().max_by_key(|rows| rows.rows())).map_or(0, |rows| rows.rows());
+    let own = main_table(reach, named).map_or(0, |(_, rows)| rows.rows());
     let rest = reach.rows().saturating_sub(own);
     let tables = reach.tables.len().saturating_sub(1) as u64;
     html! {
         (verb) " " (main)
         @if rest > 0 { " and " span.n { (count(rest, "row", "rows")) } " in " (count(tables, "table", "tables")) " besides" }
     }
+}
+
+/// The table that is named, with or without its schema; else the one with the most rows.
+fn main_table<'a>(reach: &'a Reach, named: &str) -> Option<(&'a str, &'a TableReach)> {
+    let is_named = |name: &str| !named.is_empty() && (name == named || name.rsplit('.').next() == Some(named));
+    let found = reach.tables.iter().find(|(name, _)| is_named(name)).or_else(|| reach.tables.iter().max_by_key(|(_, rows)| rows.rows()));
+    found.map(|(name, rows)| (name.as_str(), rows))
 }
 
 fn others(all: usize) -> Markup {
@@ -114,17 +116,17 @@ fn others(all: usize) -> Markup {
 pub(crate) fn effect(reach: &Reach) -> Markup {
     let tables = reach.tables.len() as u64;
     html! {
-        @if !reach.dropped.is_empty() { b { "drops " (count(reach.dropped.len() as u64, "relation", "relations")) } }
+        @if let Some(found) = reach.found.first() {
+            b { (visible(found.size.as_deref().unwrap_or("1 resource"))) }
+            @if !found.backups.is_empty() { br; "+ " (count(found.backups.len() as u64, "backup", "backups")) }
+        }
+        @else if !reach.dropped.is_empty() { b { "drops " (count(reach.dropped.len() as u64, "relation", "relations")) } }
         @else if !reach.rewritten.is_empty() { b { "rewrites " (count(reach.rewritten.len() as u64, "relation", "relations")) } }
         @else if reach.rows() > 0 {
             @if reach.deleted() > 0 { b { (count(reach.rows(), "row", "rows")) } } @else { (count(reach.rows(), "row", "rows")) }
             @if tables > 1 { br; "in " (count(tables, "table", "tables")) }
         }
         @else if reach.touches_catalogs() { "definitions" }
-        @else if let Some(found) = reach.found.first() {
-            b { (visible(found.size.as_deref().unwrap_or("1 resource"))) }
-            @if !found.backups.is_empty() { br; "+ " (count(found.backups.len() as u64, "backup", "backups")) }
-        }
         @else { "nothing" }
     }
 }
