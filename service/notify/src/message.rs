@@ -94,9 +94,8 @@ fn besides(all: usize) -> String {
 /// The last part of a name, if it is nothing but letters, digits and underscores.
 fn plain(name: &str) -> &str {
     let own = name.rsplit('.').next().unwrap_or_default();
-    let harmless = !own.is_empty()
-        && own.len() <= LONGEST_NAME
-        && own.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_' || byte == b'-');
+    let letters = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-' | b'.');
+    let harmless = !own.is_empty() && name.len() <= 2 * LONGEST_NAME && name.bytes().all(letters);
     if harmless { own } else { "something whose name is shown on its page only" }
 }
 

@@ -1,6 +1,6 @@
 //! What a role lets an operator do, and what they may try to do besides.
 
-use reprieve_gate::{Command, DeskError};
+use reprieve_gate::{Audit as _, Command, DeskError};
 use reprieve_operation::{Answer, HoldStatus, Role};
 
 use crate::world::{World, add, issue, named};
