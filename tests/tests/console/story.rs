@@ -211,7 +211,7 @@ impl Day<'_> {
             )
             .await?;
         server.psql_at(
-            &staging,
+            staging,
             "UPDATE vehicles SET state = 'rented' WHERE id IN ('V-0182', 'V-0417', 'V-0500', 'V-0611', 'V-0800', 'V-0988')",
         )?;
         stager.batch_execute("UPDATE reservations SET channel = 'web' WHERE id BETWEEN 4001 AND 9000").await?;
