@@ -108,16 +108,33 @@ impl Gate {
     }
 
     /// The same for an intent that was opened earlier, when the first statement of a client's transaction ran.
-    pub async fn carry(&self, mut intent: OpenIntent, mut operation: Operation, upstream: &mut dyn Upstream) -> Result<Ran, Refusal> {
-        let result = self.settle(&mut intent, &mut operation, upstream).await;
+    pub async fn carry(&self, intent: OpenIntent, operation: Operation, upstream: &mut dyn Upstream) -> Result<Ran, Refusal> {
+        self.carry_released(intent, operation, upstream, &mut []).await
+    }
+
+    /// The same for a transaction whose statements drew on approvals: these are spent right before it becomes final.
+    pub async fn carry_released(
+        &self,
+        mut intent: OpenIntent,
+        mut operation: Operation,
+        upstream: &mut dyn Upstream,
+        releases: &mut [Release],
+    ) -> Result<Ran, Refusal> {
+        let result = self.settle(&mut intent, &mut operation, upstream, releases).await;
         intent.conclude(outcome(&result)); // a refusal is an outcome too
         result
     }
 
-    async fn settle(&self, intent: &mut OpenIntent, operation: &mut Operation, upstream: &mut dyn Upstream) -> Result<Ran, Refusal> {
+    async fn settle(
+        &self,
+        intent: &mut OpenIntent,
+        operation: &mut Operation,
+        upstream: &mut dyn Upstream,
+        releases: &mut [Release],
+    ) -> Result<Ran, Refusal> {
         for _ in 0..MAX_ROUNDS {
             intent.reservation = None;
-            let (mut terms, release) = match self.terms(intent, operation, upstream).await? {
+            let (mut terms, release) = match self.terms(intent, operation, upstream, Spent::Now).await? {
                 Granted::Terms(terms, release) => (terms, release),
                 Granted::Delivered(done) => return Ok(Ran::Final(done)),
             };
@@ -127,7 +144,7 @@ impl Gate {
                 terms.ceiling = None;
             }
             let approved = release.as_ref().map(|release| release.approved().clone());
-            let permit = Permit { gate: self, intent, operation, terms, approved }; // only this crate can build one
+            let permit = Permit { gate: self, intent, operation, terms, approved, releases: &mut *releases }; // only this crate can build one
             let ran = upstream.run(permit).await; // spends the permit
             if let Some(release) = release {
                 let done = if let Ok(Ran::Final(done)) = &ran { Some(done) } else { None };
@@ -169,7 +186,8 @@ impl Gate {
     /// Finds, or asks for, the release of one statement inside a client's transaction. `None`: it turned out to need none.
     pub async fn release_statement(&self, mut operation: Operation, upstream: &mut dyn Upstream) -> Result<Option<Release>, Refusal> {
         let mut intent = self.intend(&operation)?;
-        let result = match self.terms(&mut intent, &mut operation, upstream).await {
+        let spent = if is_taken_back(&operation) { Spent::AtCommit } else { Spent::Now };
+        let result = match self.terms(&mut intent, &mut operation, upstream, spent).await {
             Ok(Granted::Terms(_, release)) => Ok(release),
             Ok(Granted::Delivered(_)) => Err(Refusal::unavailable("release", "a kept result can't be used inside a transaction")),
             Err(refusal) => Err(refusal),
@@ -394,6 +412,30 @@ fn waits_for_commit(operation: &Operation) -> bool {
     let kinds = operation.kinds();
     let wholesale = operation.effects.iter().any(|effect| matches!(effect, Effect::Drop { .. } | Effect::Rewrite { .. }));
     !(wholesale || kinds.contains(&Kind::Escape) || kinds.contains(&Kind::Unknown))
+}
+
+/// When a release counts as used up.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Spent {
+    /// Before the operation runs.
+    Now,
+    /// Before the transaction becomes final that it runs in.
+    AtCommit,
+}
+
+/// Whether a rollback leaves nothing of it, so that an approval of it is not used up by a transaction that never became final.
+fn is_taken_back(operation: &Operation) -> bool {
+    operation.effects.iter().all(|effect| match effect {
+        Effect::Read { .. }
+        | Effect::Insert { .. }
+        | Effect::Update { .. }
+        | Effect::Delete { .. }
+        | Effect::Define { .. }
+        | Effect::Drop { .. }
+        | Effect::Rewrite { .. }
+        | Effect::Grant { .. } => true,
+        Effect::Call { .. } | Effect::Session { .. } | Effect::Escape { .. } | Effect::Invoke { .. } | Effect::Unknown { .. } => false,
+    })
 }
 
 fn check_token(state: &State, principal: &Principal, now: Timestamp) -> Result<Arc<Scope>, Refusal> {

@@ -20,7 +20,7 @@ use tokio::{sync::watch, time::Instant};
 
 use crate::{
     audit::AuditError,
-    gate::{Gate, Granted},
+    gate::{Gate, Granted, Spent},
     permit::{Approved, OpenIntent, Release},
     upstream::{Done, Upstream},
 };
@@ -91,6 +91,7 @@ impl Gate {
         intent: &mut OpenIntent,
         operation: &mut Operation,
         upstream: &mut dyn Upstream,
+        spent: Spent,
     ) -> Result<Granted, Refusal> {
         let started = Instant::now();
         loop {
@@ -126,7 +127,7 @@ impl Gate {
             };
             match hold.status {
                 HoldStatus::Approved | HoldStatus::Scheduled if hold.is_ready(self.clock.now()) => {
-                    match self.release(intent, operation, &hold).await? {
+                    match self.release(intent, operation, &hold, spent).await? {
                         Some(granted) => return Ok(granted),
                         None => continue,
                     }
@@ -226,7 +227,13 @@ impl Gate {
     }
 
     /// Spends the release, if nobody was faster. `None`: look again.
-    async fn release(&self, intent: &mut OpenIntent, operation: &mut Operation, hold: &HoldState) -> Result<Option<Granted>, Refusal> {
+    async fn release(
+        &self,
+        intent: &mut OpenIntent,
+        operation: &mut Operation,
+        hold: &HoldState,
+        spent: Spent,
+    ) -> Result<Option<Granted>, Refusal> {
         let approvals = hold.counted_approvals();
         operation.reach.clone_from(&hold.reach);
         let terms = match self.decide(operation, approvals, hold.delayed(self.clock.now())) {
@@ -247,6 +254,11 @@ impl Gate {
         // Whoever gets this event into the ledger runs the operation; the key makes that one. If we are dropped while it is on its way,
         // the release is spent and has failed.
         let approved = Approved { hold: hold.hold, reach: hold.reach.clone(), approvals };
+        let leaves_something = hold.reach.as_ref().is_some_and(|reach| !reach.escapes.is_empty());
+        if spent == Spent::AtCommit && !leaves_something {
+            intent.durable().await?;
+            return Ok(Some(Granted::Terms(terms, Some(Release::reserved(self.audit.clone(), intent.id(), approved)))));
+        }
         let pending = self.audit.append(Event::HoldReleased { hold: hold.hold, intent: intent.id() });
         let release = Release::new(self.audit.clone(), intent.id(), approved);
         match pending.await {
@@ -284,7 +296,7 @@ impl Gate {
         operation: &mut Operation,
         upstream: &mut dyn Upstream,
     ) -> Refusal {
-        match self.terms(intent, operation, upstream).await {
+        match self.terms(intent, operation, upstream, Spent::Now).await {
             Err(refusal) => refusal,
             Ok(_) => {
                 let reach = operation.reach.clone();

@@ -2,10 +2,10 @@
 
 use std::sync::Arc;
 
-use reprieve_operation::{AgentName, Event, HoldId, IntentId, Operation, Outcome, Reach, Refusal, Terms};
+use reprieve_operation::{AgentName, Event, HoldId, IntentId, Operation, Outcome, Reach, Refusal, Terms, Timestamp};
 
 use crate::{
-    audit::{Audit, Pending},
+    audit::{Audit, AuditError, Pending},
     gate::Gate,
     spending::Reservation,
 };
@@ -29,19 +29,52 @@ pub struct Permit<'a> {
     pub(crate) operation: &'a Operation,
     pub(crate) terms: Terms,
     pub(crate) approved: Option<Approved>,
+    /// Approvals that statements of the transaction drew on, to be spent before it is final.
+    pub(crate) releases: &'a mut [Release],
 }
 
-/// A release that was spent by one run. Dropped without a word, it is recorded as failed: it doesn't run again.
+/// A release that is spent by one run. Spent and dropped without a word, it is recorded as failed: it doesn't run again. In a client's
+/// transaction it is spent when that becomes final: what is rolled back has used nothing up.
 pub struct Release {
     audit: Arc<dyn Audit>,
     intent: IntentId,
     approved: Approved,
+    spent: bool,
     finished: bool,
 }
 
 impl Release {
     pub(crate) fn new(audit: Arc<dyn Audit>, intent: IntentId, approved: Approved) -> Self {
-        Self { audit, intent, approved, finished: false }
+        Self { audit, intent, approved, spent: true, finished: false }
+    }
+
+    /// One that is spent later.
+    pub(crate) fn reserved(audit: Arc<dyn Audit>, intent: IntentId, approved: Approved) -> Self {
+        Self { audit, intent, approved, spent: false, finished: false }
+    }
+
+    /// Spends it now, unless somebody was faster or took the approval back.
+    async fn spend(&mut self, now: Timestamp) -> Result<(), Refusal> {
+        if self.spent {
+            return Ok(());
+        }
+        let gone = |hold| {
+            let reason = format!("the approval of {hold} was used by another run, or is over");
+            Refusal::refused("released-elsewhere", reason, "run the transaction again; it will be asked about anew")
+        };
+        let hold = self.approved.hold;
+        if !self.audit.state().holds.get(&hold).is_some_and(|state| state.is_ready(now)) {
+            return Err(gone(hold));
+        }
+        match self.audit.append(Event::HoldReleased { hold, intent: self.intent }).await {
+            Ok(_) => self.spent = true,
+            Err(AuditError::KeyTaken { .. }) => return Err(gone(hold)),
+            Err(error) => {
+                self.spent = true; // it may be there
+                return Err(Refusal::unavailable("ledger", error.to_string()));
+            }
+        }
+        Ok(())
     }
 
     /// It was not ours to spend: somebody else was faster.
@@ -55,9 +88,10 @@ impl Release {
         &self.approved
     }
 
-    /// Records how the run ended, with its result where nobody waited for it. Resolves when everybody can know it.
+    /// Records how the run ended, with its result where nobody waited for it. Resolves when everybody can know it. There is nothing to
+    /// record where it was never spent.
     pub fn finish(mut self, succeeded: bool, kept: Option<String>) -> Pending {
-        self.record(succeeded, kept)
+        if self.spent { self.record(succeeded, kept) } else { Pending::channel().1 }
     }
 
     fn record(&mut self, succeeded: bool, kept: Option<String>) -> Pending {
@@ -68,7 +102,7 @@ impl Release {
 
 impl Drop for Release {
     fn drop(&mut self) {
-        if !self.finished {
+        if self.spent && !self.finished {
             drop(self.record(false, None));
         }
     }
@@ -120,7 +154,10 @@ impl Permit<'_> {
     /// Waits until the intent is durable, for a system that enforces [`Permit::ceiling`] by itself.
     pub async fn within_ceiling(&mut self) -> Result<Clearance, Refusal> {
         self.intent.durable().await?;
-        self.gate.may_go_on(&self.operation.principal)?;
+        for release in self.releases.iter_mut() {
+            release.spend(self.gate.now()).await?;
+        }
+        self.gate.may_go_on(&self.operation.principal)?; // while all this became durable, somebody may have frozen the agent
         self.intent.cleared = true;
         Ok(Clearance(()))
     }

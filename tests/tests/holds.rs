@@ -310,12 +310,89 @@ async fn a_drop_inside_a_transaction_is_released_once() -> Result<()> {
     client.simple_query("DROP TABLE inner_drop").await?;
     client.simple_query("ROLLBACK").await?;
     assert_eq!(site.count("inner_drop")?, 3);
-    // The release was spent on the transaction that was rolled back.
+    // What was rolled back has used nothing up; what is final has.
+    client.simple_query("BEGIN").await?;
+    client.simple_query("DROP TABLE inner_drop").await?;
+    client.simple_query("COMMIT").await?;
+    assert!(site.count("inner_drop").is_err(), "it is dropped now");
+    site.table("inner_drop", 3)?;
     client.simple_query("BEGIN").await?;
     let again = denied(client.simple_query("DROP TABLE inner_drop").await)?;
     assert!(again.code == "RPH01" || again.code == "RPR01", "{again:?}");
     client.simple_query("ROLLBACK").await?;
     assert_eq!(site.count("inner_drop")?, 3);
+    Ok(())
+}
+
+/// Each statement is asked about by itself, and an approval waits for the transaction that becomes final.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_transaction_that_drops_twice_needs_two_approvals() -> Result<()> {
+    let site = site();
+    site.table("twice_first", 3)?;
+    site.table("twice_second", 3)?;
+    let url = site.agent("twice")?;
+    let client = connect(&url).await?;
+    let mut approved: Vec<String> = Vec::new();
+    for round in 0..3 {
+        client.simple_query("BEGIN").await?;
+        let mut held: Option<String> = None;
+        for text in ["DROP TABLE twice_first", "DROP TABLE twice_second"] {
+            match client.simple_query(text).await {
+                Ok(_) => {}
+                answer => {
+                    held = denied(answer)?.hold;
+                    break;
+                }
+            }
+        }
+        let Some(hold) = held else {
+            assert_eq!(round, 2, "{approved:?}");
+            // An approval that another session draws on as well is good for one of both.
+            let other = connect(&url).await?;
+            other.simple_query("BEGIN").await?;
+            let waits = tokio::spawn(async move {
+                let dropped = other.simple_query("DROP TABLE IF EXISTS twice_first, twice_second").await;
+                (other, dropped.is_ok())
+            });
+            client.simple_query("COMMIT").await?;
+            let (_other, was_free) = waits.await?;
+            assert!(!was_free, "another text has another approval");
+            assert!(site.count("twice_first").is_err() && site.count("twice_second").is_err(), "both are dropped");
+            for hold in &approved {
+                site.gateway.wait_for_status(hold, "finished")?;
+            }
+            return Ok(());
+        };
+        client.simple_query("ROLLBACK").await?;
+        site.gateway.approve_as_asked(&hold)?;
+        approved.push(hold);
+    }
+    anyhow::bail!("two approvals were not enough: {approved:?}")
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn one_approval_in_two_transactions_is_final_in_one() -> Result<()> {
+    let site = site();
+    site.table("shared_empty", 3)?;
+    let url = site.agent("sharer")?;
+    let (first, second) = (connect(&url).await?, connect(&url).await?);
+    first.simple_query("BEGIN").await?;
+    let hold = denied(first.simple_query("TRUNCATE shared_empty").await)?.hold.context("a hold")?;
+    first.simple_query("ROLLBACK").await?;
+    site.gateway.approve_as_asked(&hold)?;
+    first.simple_query("BEGIN").await?;
+    second.simple_query("BEGIN").await?;
+    first.simple_query("TRUNCATE shared_empty").await?;
+    // The same approval twice in one transaction is refused; in another one it waits for the table.
+    let waits = tokio::spawn(async move {
+        second.simple_query("TRUNCATE shared_empty").await?;
+        second.simple_query("COMMIT").await
+    });
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    first.simple_query("COMMIT").await?;
+    site.direct("INSERT INTO shared_empty SELECT generate_series(1, 5)")?;
+    assert!(waits.await?.is_err(), "one approval was final twice");
+    assert_eq!(site.count("shared_empty")?, 5);
     Ok(())
 }
 

@@ -343,6 +343,12 @@ impl Session {
                 Err(refusal) => return Ok(Err(refusal)),
             },
         }
+        if let Some(release) = &approved
+            && self.transaction.as_ref().is_some_and(|transaction| transaction.has_used(release))
+        {
+            let reason = format!("the approval of {} is for one run, and this transaction has used it", release.approved().hold);
+            return Ok(Err(Refusal::refused("used-already", reason, "run it again in another transaction")));
+        }
         let was_approved = approved.is_some();
         if self.transaction.is_none() {
             self.ends.secured = Secured::default();
@@ -366,7 +372,10 @@ impl Session {
         self.note_quiet_cursor(known);
         if let Some(transaction) = &mut self.transaction {
             let shown = operation.parameters.as_ref().map(|parameters| serde_json::to_string(parameters).unwrap_or_default());
-            transaction.add(known, &operation.effects, shown.as_deref());
+            // What people agreed to is not decided on again at the COMMIT; what it does beyond that is measured there.
+            let undecided: &[Effect] = if was_approved { &[] } else { &operation.effects };
+            transaction.add(known, undecided, shown.as_deref());
+            transaction.plain &= !was_approved;
             transaction.releases.extend(approved);
         }
         self.note_effects(known);
@@ -461,11 +470,11 @@ impl Session {
             ..self.operation(&self.texts.find(""), None, Action::Commit)
         };
         let approved = if transaction.releases.is_empty() { None } else { transaction.approved_reach() };
-        let releases = std::mem::take(&mut transaction.releases);
+        let mut releases = std::mem::take(&mut transaction.releases);
         let form = Form::Commit { by, plain: transaction.plain, approved };
         let mut run = Run::new(&mut self.ends, form);
         let gate = run.ends.gate.clone();
-        let result = gate.carry(transaction.intent, operation, &mut run).await;
+        let result = gate.carry_released(transaction.intent, operation, &mut run, &mut releases).await;
         for release in releases {
             drop(release.finish(matches!(result, Ok(Ran::Final(_))), None));
         }

@@ -73,6 +73,11 @@ impl Transaction {
         self.effects.clone().into()
     }
 
+    /// Whether an approval was drawn on by an earlier statement.
+    pub(crate) fn has_used(&self, release: &Release) -> bool {
+        self.releases.iter().any(|used| used.approved().hold == release.approved().hold)
+    }
+
     /// What its releases cover together. `None`: one of them was given without a measurement.
     pub(crate) fn approved_reach(&self) -> Option<Reach> {
         let mut sum = Reach::default();

@@ -651,7 +651,7 @@ impl Worker {
         let approved = releases.iter().map(Release::approved).map(|approved| (approved.hold, approved.reach.clone())).collect();
         let plain = works.iter().all(|work| work.is_plain());
         let mut client = self.client(session, Some(id), Form::Commit(reaches, approved, plain), false);
-        let result = self.gate.carry(intent, operation, &mut client).await;
+        let result = self.gate.carry_released(intent, operation, &mut client, &mut releases).await;
         for release in releases {
             drop(release.finish(matches!(result, Ok(Ran::Final(_))), None));
         }
