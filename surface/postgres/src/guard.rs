@@ -85,8 +85,8 @@ pub(crate) const RELATIONS: &str = "
 SELECT c.oid, pg_catalog.concat(n.nspname, '.', c.relname), c.relkind, c.relpersistence, c.relfilenode,
  (SELECT pg_catalog.string_agg(pg_catalog.concat_ws(',', a.attnum, a.attname, a.atttypid, a.attisdropped), '|' ORDER BY a.attnum)
   FROM pg_catalog.pg_attribute a WHERE a.attrelid OPERATOR(pg_catalog.=) c.oid AND a.attnum OPERATOR(pg_catalog.>) 0),
- (SELECT pg_catalog.string_agg(pg_catalog.concat_ws(',', a.attnum, a.attnotnull, a.atthasdef, a.attidentity, a.attacl::pg_catalog.text), '|' ORDER BY a.attnum)
-  FROM pg_catalog.pg_attribute a WHERE a.attrelid OPERATOR(pg_catalog.=) c.oid AND a.attnum OPERATOR(pg_catalog.>) 0),
+ (SELECT pg_catalog.string_agg(pg_catalog.concat_ws(',', a.attnum, a.attnotnull, a.atthasdef, a.attidentity, a.attacl::pg_catalog.text, pg_catalog.md5(f.adbin::pg_catalog.text)), '|' ORDER BY a.attnum)
+  FROM pg_catalog.pg_attribute a LEFT JOIN pg_catalog.pg_attrdef f ON f.adrelid OPERATOR(pg_catalog.=) a.attrelid AND f.adnum OPERATOR(pg_catalog.=) a.attnum WHERE a.attrelid OPERATOR(pg_catalog.=) c.oid AND a.attnum OPERATOR(pg_catalog.>) 0),
  pg_catalog.md5(pg_catalog.concat_ws('|', c.relowner, c.relacl::pg_catalog.text, c.relrowsecurity, c.relforcerowsecurity,
   (SELECT pg_catalog.string_agg(pg_catalog.concat_ws(',', k.conname, k.contype, k.condeferrable), ';' ORDER BY k.oid) FROM pg_catalog.pg_constraint k
    WHERE k.conrelid OPERATOR(pg_catalog.=) c.oid),
@@ -470,8 +470,9 @@ pub(crate) struct Measured {
 /// Turns catalog counters into what they mean. Additions are definitions; what disappears behind the text's back counts as dropped,
 /// and whatever changes rights or code as such.
 fn read_catalogs(reach: &mut Reach, counts: &BTreeMap<&str, TableReach>) {
-    // Rows of these come and go with any definition, and with ANALYZE.
-    const BOOKKEEPING: [&str; 10] = [
+    // Rows of these come and go with any definition, and with ANALYZE. Defaults of columns that were there are compared one by one.
+    const BOOKKEEPING: [&str; 11] = [
+        "pg_attrdef",
         "pg_depend",
         "pg_shdepend",
         "pg_statistic",
@@ -484,9 +485,8 @@ fn read_catalogs(reach: &mut Reach, counts: &BTreeMap<&str, TableReach>) {
         "pg_statistic_ext_data",
     ];
     // Harmless to add to; compared relation by relation where that matters.
-    const ADDITIVE: [&str; 10] = [
+    const ADDITIVE: [&str; 9] = [
         "pg_type",
-        "pg_attrdef",
         "pg_constraint",
         "pg_trigger",
         "pg_inherits",
@@ -497,7 +497,7 @@ fn read_catalogs(reach: &mut Reach, counts: &BTreeMap<&str, TableReach>) {
         "pg_largeobject_metadata",
     ];
     // Changed with additions to others.
-    const UPDATED_BY_ADDITIONS: [&str; 3] = ["pg_constraint", "pg_attrdef", "pg_inherits"];
+    const UPDATED_BY_ADDITIONS: [&str; 2] = ["pg_constraint", "pg_inherits"];
     let relations_dropped = !reach.dropped.is_empty();
     for (catalog, rows) in counts {
         if *catalog == "pg_largeobject" {
