@@ -112,10 +112,14 @@ BEGIN
     GET DIAGNOSTICS kept = ROW_COUNT;
   END IF;
   IF kind OPERATOR(pg_catalog.=) ANY ('{{r,p}}'::pg_catalog.\"char\"[]) THEN
+    -- Types are named in full: whoever puts rows back has another search path.
+    at := pg_catalog.current_setting('search_path');
+    PERFORM pg_catalog.set_config('search_path', '', true);
     INSERT INTO reprieve.journal (xid, statement, relation, old, new)
      SELECT pg_catalog.pg_current_xact_id(), number, relation, NULL,
       pg_catalog.string_agg(pg_catalog.format('%I %s', a.attname, pg_catalog.format_type(a.atttypid, a.atttypmod)), ', ' ORDER BY a.attnum)
      FROM pg_catalog.pg_attribute a WHERE a.attrelid OPERATOR(pg_catalog.=) relation AND a.attnum OPERATOR(pg_catalog.>) 0::pg_catalog.int2 AND NOT a.attisdropped;
+    PERFORM pg_catalog.set_config('search_path', at, true);
   END IF;
   FOR owned IN SELECT relation WHERE kind OPERATOR(pg_catalog.=) 'S' UNION ALL
     SELECT d.objid FROM pg_catalog.pg_depend d JOIN pg_catalog.pg_class s ON s.oid OPERATOR(pg_catalog.=) d.objid
