@@ -6,8 +6,11 @@ pub mod cloud;
 mod curl;
 mod receiver;
 mod site;
+mod state;
+pub mod tools;
 
 pub use cloud::Cloud;
 pub use curl::{Answer, Curl, With};
 pub use receiver::{Delivery, Receiver};
 pub use site::{Denied, Site, connect, denied};
+pub use state::State;

@@ -3,14 +3,16 @@
 //! The Python drivers live in an environment of their own under the build folder, made by `pip` on first use. Where `pip`
 //! can't install them the tests say so and end; the build machine has it.
 
-use std::fs::File;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
+use std::process::Command;
 use std::sync::OnceLock;
 
 use anyhow::{Context as _, Result, ensure};
 use reprieve_testkit::{EnvironmentBudget, GatewayOptions};
-use reprieve_tests::Site;
+use reprieve_tests::{
+    Site,
+    tools::{self, said},
+};
 
 /// A site whose budget is never in the way.
 fn site() -> &'static Site {
@@ -26,10 +28,6 @@ fn site() -> &'static Site {
         let budgets = vec![roomy("production"), roomy("staging")];
         Site::open(GatewayOptions { budgets, ..GatewayOptions::default() }).expect("a site")
     })
-}
-
-fn said(output: &Output) -> String {
-    format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr))
 }
 
 #[test]
@@ -78,38 +76,7 @@ fn pgbench_in_every_mode() -> Result<()> {
 
 /// The Python with the drivers; `None` where they can't be installed, with the reason on the screen.
 fn python() -> Result<Option<PathBuf>> {
-    static FOUND: OnceLock<Result<Option<PathBuf>, String>> = OnceLock::new();
-    FOUND.get_or_init(|| make_python().map_err(|error| format!("{error:#}"))).clone().map_err(anyhow::Error::msg)
-}
-
-fn make_python() -> Result<Option<PathBuf>> {
-    const PACKAGES: [&str; 4] = ["psycopg[binary]==3.*", "asyncpg", "sqlalchemy==2.*", "django==5.*"];
-    let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("clients");
-    let lock = File::create(folder.with_extension("lock")).context("cannot make a lock")?;
-    lock.lock().context("cannot lock the environment")?;
-    let python = folder.join("bin/python");
-    let complete = folder.join("complete");
-    if complete.exists() {
-        return Ok(Some(python));
-    }
-    let made = Command::new("python3").args(["-m", "venv", "--clear"]).arg(&folder).output();
-    if !made.as_ref().is_ok_and(|made| made.status.success()) {
-        return skip("python3 -m venv", &made.map_or_else(|error| error.to_string(), |made| said(&made)));
-    }
-    let installed =
-        Command::new(&python).args(["-m", "pip", "install", "--quiet", "--disable-pip-version-check"]).args(PACKAGES).output()?;
-    if !installed.status.success() {
-        return skip("pip", &said(&installed));
-    }
-    File::create(complete).context("cannot mark the environment complete")?;
-    Ok(Some(python))
-}
-
-#[expect(clippy::print_stderr, reason = "whoever runs the tests has to see what was not tested")]
-fn skip(program: &str, reason: &str) -> Result<Option<PathBuf>> {
-    ensure!(std::env::var_os("CI").is_none(), "{program} failed on a build machine: {reason}");
-    eprintln!("SKIPPED: the Python drivers are not there, because {program} failed: {reason}");
-    Ok(None)
+    tools::python(Path::new(env!("CARGO_TARGET_TMPDIR")))
 }
 
 /// Runs a script of `tests/clients/` with the agent's URL; it ends with an error where something is not as it should be.

@@ -1,0 +1,113 @@
+//! Other people's programs: Python and Node packages, installed on first use under the build folder, one installation for all tests.
+//!
+//! Where a registry can't be reached, the tests that need it say so and end; the build machine has it.
+
+use std::{
+    fs::{self, File},
+    path::{Path, PathBuf},
+    process::{Command, Output},
+    sync::OnceLock,
+};
+
+use anyhow::{Context as _, Result, ensure};
+
+/// Drivers, and the migration tools that go with them.
+const PYTHON: [&str; 7] =
+    ["psycopg[binary]==3.*", "asyncpg", "sqlalchemy==2.*", "django==5.*", "alembic==1.*", "yoyo-migrations==9.*", "tzdata"];
+
+/// Migration tools and what they ask for.
+const NODE: &str = r#"{
+  "private": true,
+  "dependencies": {
+    "knex": "^3",
+    "node-pg-migrate": "^8",
+    "pg": "^8",
+    "reflect-metadata": "^0.2",
+    "sequelize": "^6",
+    "typeorm": "^0.3"
+  }
+}
+"#;
+
+/// What a program printed.
+#[must_use]
+pub fn said(output: &Output) -> String {
+    format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr))
+}
+
+/// The Python with the packages, installed in `folder`; `None` where they can't be installed, with the reason on the screen.
+pub fn python(folder: &Path) -> Result<Option<PathBuf>> {
+    static FOUND: OnceLock<Result<Option<PathBuf>, String>> = OnceLock::new();
+    FOUND.get_or_init(|| make_python(&folder.join("clients")).map_err(|error| format!("{error:#}"))).clone().map_err(anyhow::Error::msg)
+}
+
+/// The folder with `node_modules`; `None` where they can't be installed, with the reason on the screen.
+pub fn node(folder: &Path) -> Result<Option<PathBuf>> {
+    static FOUND: OnceLock<Result<Option<PathBuf>, String>> = OnceLock::new();
+    FOUND.get_or_init(|| make_node(&folder.join("node")).map_err(|error| format!("{error:#}"))).clone().map_err(anyhow::Error::msg)
+}
+
+fn make_python(folder: &Path) -> Result<Option<PathBuf>> {
+    let python = folder.join("bin/python");
+    let installed = Installed::look(folder, &PYTHON.join("\n"))?;
+    if installed.is_complete {
+        return Ok(Some(python));
+    }
+    let made = Command::new("python3").args(["-m", "venv", "--clear"]).arg(folder).output();
+    if !made.as_ref().is_ok_and(|made| made.status.success()) {
+        return skip("python3 -m venv", &made.map_or_else(|error| error.to_string(), |made| said(&made)));
+    }
+    let output = Command::new(&python).args(["-m", "pip", "install", "--quiet", "--disable-pip-version-check"]).args(PYTHON).output()?;
+    if !output.status.success() {
+        return skip("pip", &said(&output));
+    }
+    installed.complete()?;
+    Ok(Some(python))
+}
+
+fn make_node(folder: &Path) -> Result<Option<PathBuf>> {
+    let installed = Installed::look(folder, NODE)?;
+    if installed.is_complete {
+        return Ok(Some(folder.to_owned()));
+    }
+    fs::create_dir_all(folder).context("cannot make the folder of the packages")?;
+    fs::write(folder.join("package.json"), NODE).context("cannot write `package.json`")?;
+    // Scripts of packages fetch programs from elsewhere; none of these needs one.
+    let arguments = ["install", "--ignore-scripts", "--no-audit", "--no-fund", "--loglevel=error"];
+    let output = Command::new("npm").args(arguments).current_dir(folder).output();
+    if !output.as_ref().is_ok_and(|output| output.status.success()) {
+        return skip("npm", &output.map_or_else(|error| error.to_string(), |output| said(&output)));
+    }
+    installed.complete()?;
+    Ok(Some(folder.to_owned()))
+}
+
+/// A folder of packages; whoever looks holds it until the look is dropped, so that tests side by side install once.
+struct Installed {
+    is_complete: bool,
+    mark: PathBuf,
+    wanted: String,
+    _lock: File,
+}
+
+impl Installed {
+    fn look(folder: &Path, wanted: &str) -> Result<Self> {
+        let lock = File::create(folder.with_extension("lock")).context("cannot make a lock")?;
+        lock.lock().context("cannot lock the packages")?;
+        let mark = folder.join("complete");
+        // An older list of packages is no complete one.
+        let is_complete = fs::read_to_string(&mark).is_ok_and(|had| had == wanted);
+        Ok(Self { is_complete, mark, wanted: wanted.to_owned(), _lock: lock })
+    }
+
+    fn complete(&self) -> Result<()> {
+        fs::write(&self.mark, &self.wanted).context("cannot mark the packages complete")
+    }
+}
+
+#[expect(clippy::print_stderr, reason = "whoever runs the tests has to see what was not tested")]
+fn skip(program: &str, reason: &str) -> Result<Option<PathBuf>> {
+    ensure!(std::env::var_os("CI").is_none(), "{program} failed on a build machine: {reason}");
+    eprintln!("SKIPPED: tests that need packages, because {program} failed: {reason}");
+    Ok(None)
+}
