@@ -104,6 +104,19 @@ pub enum Command {
         /// Why.
         reason: String,
     },
+    /// Has a copy restored into a new place. Answers `{"restore": …}`; whoever asked carries it out.
+    Restore {
+        /// Of which system.
+        system: SystemName,
+        /// The recovery point.
+        point: String,
+        /// Where to, in words.
+        to: String,
+        /// Up to where, in words.
+        until: String,
+        /// Why.
+        reason: String,
+    },
     /// Freezes an agent, or all.
     Freeze {
         /// The agent; all if missing.
@@ -133,7 +146,8 @@ impl Command {
             | Self::Invite { .. }
             | Self::RemovePasskey { .. }
             | Self::IssueToken { .. }
-            | Self::IssueDecoy { .. } => Role::Administrator,
+            | Self::IssueDecoy { .. }
+            | Self::Restore { .. } => Role::Administrator,
         }
     }
 }

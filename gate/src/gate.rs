@@ -25,6 +25,7 @@ use crate::{
     audit::{Audit, Clock},
     holding::Holding,
     permit::{OpenIntent, Permit, Release},
+    recovery::Copies,
     spending::{Reservation, Spending},
     upstream::{Done, Ran, Upstream},
 };
@@ -64,6 +65,8 @@ pub struct Gate {
     next_session: AtomicU64,
     /// By system: how long a call that destroys for good waits in sight of everybody.
     windows: HashMap<SystemName, Duration>,
+    /// What is expected of each system's copies.
+    copies: Copies,
     control: watch::Sender<u64>,
 }
 
@@ -91,6 +94,7 @@ impl Gate {
             next_intent: AtomicU64::new(next.intent.max(1)),
             next_session: AtomicU64::new(next.session.max(1)),
             windows: HashMap::new(),
+            copies: Copies::default(),
             control: watch::channel(0).0,
         }
     }
@@ -99,6 +103,12 @@ impl Gate {
     #[must_use]
     pub fn with_windows(self, windows: HashMap<SystemName, Duration>) -> Self {
         Self { windows, ..self }
+    }
+
+    /// With what is expected of the systems' copies.
+    #[must_use]
+    pub fn with_copies(self, copies: Copies) -> Self {
+        Self { copies, ..self }
     }
 
     /// Carries one operation that may change something from request to recorded outcome.
@@ -277,6 +287,7 @@ impl Gate {
             undoable: Undoability::of(operation.reach.as_ref()),
             budget: self.options.budgets.get(&operation.environment).copied().unwrap_or_default(),
             rows_this_hour: self.spending.rows(agent, now, || state.rows_this_hour(agent, now)),
+            recovery: self.copies.facts(&operation.system, &operation.environment, state.recovery.get(&operation.system), now),
         };
         Ok((facts, scope))
     }
@@ -368,7 +379,9 @@ impl Gate {
                     | Event::DecoyPresented { .. }
                     | Event::TokenIssued { .. }
                     | Event::TokenNarrowed { .. }
-                    | Event::TokenRevoked { .. } => {
+                    | Event::TokenRevoked { .. }
+                    | Event::DrillPassed { .. }
+                    | Event::DrillFailed { .. } => {
                         self.control_changed();
                         self.holding.changed();
                     }

@@ -5,6 +5,7 @@
 
 mod audit;
 mod calls;
+mod checklist;
 mod coverage;
 mod desk;
 mod gate;
@@ -12,15 +13,18 @@ mod holding;
 mod permit;
 mod reception;
 mod records;
+mod recovery;
 mod spending;
 mod upstream;
 
 pub use audit::{Audit, AuditError, Clock, Pending};
 pub use calls::{CallConflict, CallDone, CallFailure, CallReport, CallStates, Escrow, Keeping, KeptCall, TakeBack};
+pub use checklist::{Fix, Mark, Point, checklist};
 pub use coverage::{Coverage, Room, Strict};
 pub use desk::{Command, Desk, DeskAnswer, DeskError, Revert, RowName, SignedCommand, UndoChoice, UndoRequest};
 pub use gate::{Considered, Gate, GateOptions};
 pub use permit::{Approved, Clearance, OpenIntent, Permit, Release};
 pub use reception::{Answering, Assertion, Counter, Invited, NewPasskey, Proposal, Reception, SignIn, SignedIn, SignedOn, UNSIGNED};
 pub use records::{ChangeView, Changes, EventProof, Looking, RecordQuery, Records, RecordsError, RowView, UndoPreview};
+pub use recovery::{Copies, Expected, Objective, Recovery, RecoveryReport, Spread, SystemRecovery, Unproven};
 pub use upstream::{Done, Ran, Running, Upstream};

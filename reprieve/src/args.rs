@@ -88,6 +88,27 @@ pub(crate) enum Command {
     /// What each service's operations mean.
     #[command(subcommand)]
     Catalog(Catalog),
+    /// Copies of protected databases.
+    #[command(subcommand)]
+    Backup(Backup),
+    /// Proof that copies come back: the newest is restored into a throw-away server and looked at.
+    #[command(subcommand)]
+    Drill(Drill),
+    /// Bring a copy back, into a new place. Takes an operator; never overwrites.
+    #[command(
+        after_help = "Example: reprieve restore pocket-prod --to /var/lib/postgresql/restored --at '2026-05-12 14:02:10' --reason 'disk lost'\nTimes are UTC."
+    )]
+    Restore(Restore),
+    /// What is known about coming back.
+    #[command(subcommand)]
+    Recovery(Recovery),
+    /// The eight points, from what is measured here. Exit 1 unless all of them hold.
+    Checklist,
+    /// Everything about one agent, or one stretch of time, in a folder that can be checked without us.
+    #[command(
+        after_help = "Example: reprieve incident cursor-staging --to incident\nExample: reprieve incident '2026-04-25 09:00:00' --to incident"
+    )]
+    Incident(Incident),
     /// The incident, replayed against a real PostgreSQL that is thrown away afterwards.
     #[command(after_help = "Example: reprieve demo --keep")]
     Demo(Demo),
@@ -499,6 +520,73 @@ pub(crate) enum Catalog {
         /// Only operations with this in their name.
         operation: Option<String>,
     },
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Backup {
+    /// Make a copy now.
+    #[command(after_help = "Example: reprieve backup now pocket-prod")]
+    Now { system: SystemName },
+    /// Recovery points, newest first.
+    List {
+        system: Option<SystemName>,
+        /// Look through the vault itself, for when the ledger is gone.
+        #[arg(long)]
+        vault: bool,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Drill {
+    /// Restore the newest copy into a throw-away server and look for what is wrong with it. Exit 1 if anything is.
+    #[command(after_help = "Example: reprieve drill run pocket-prod")]
+    Run {
+        system: SystemName,
+        /// Look for the newest copy in the vault itself.
+        #[arg(long)]
+        vault: bool,
+    },
+    /// Drills, newest first.
+    List { system: Option<SystemName> },
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Restore {
+    pub(crate) system: SystemName,
+    /// A folder that is not there yet, or the URL of an empty database (as `env:NAME`, `secret:NAME` or `file:PATH`).
+    #[arg(long)]
+    pub(crate) to: String,
+    /// Up to a time: `2026-05-12 14:02:10`, or `14:02:10` of today, UTC. The newest there is if nothing is said.
+    #[arg(long, conflicts_with = "before")]
+    pub(crate) at: Option<String>,
+    /// Just before an operation: its intent's number, `I-17`.
+    #[arg(long)]
+    pub(crate) before: Option<String>,
+    /// A certain recovery point; the newest one before the time if missing.
+    #[arg(long)]
+    pub(crate) point: Option<String>,
+    #[arg(long, default_value = "")]
+    pub(crate) reason: String,
+    /// Without a gateway that records it: for when it is lost too.
+    #[arg(long)]
+    pub(crate) unrecorded: bool,
+    #[command(flatten)]
+    pub(crate) by: As,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Recovery {
+    /// Objectives, and what the drills of 90 days measured. Exit 1 if anything is unproven.
+    Status,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Incident {
+    /// An agent's name, or a time (UTC); an hour around it counts.
+    pub(crate) about: String,
+    /// The folder, which is made.
+    #[arg(long, default_value = "incident")]
+    pub(crate) to: PathBuf,
 }
 
 #[derive(Debug, Args)]

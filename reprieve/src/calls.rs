@@ -238,5 +238,6 @@ fn facts(settings: &Settings, environment: &Environment) -> Facts {
         undoable: Undoability::None,
         budget: settings.budget.get(environment).copied().unwrap_or_default(),
         rows_this_hour: 0,
+        recovery: reprieve_operation::RecoveryFacts::default(),
     }
 }

@@ -74,6 +74,7 @@ fn verdict(settings: &Settings, policy: &Policy, text: &str, system: Option<&str
         undoable: Undoability::None,
         budget: settings.budget.get(environment).copied().unwrap_or_default(),
         rows_this_hour: 0,
+        recovery: reprieve_operation::RecoveryFacts::default(),
     };
     let control = analysis.statements.iter().all(|statement| {
         matches!(statement.class, Class::Session)

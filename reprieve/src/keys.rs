@@ -13,6 +13,7 @@ use base64::{Engine as _, engine::general_purpose::STANDARD as BASE64};
 use reprieve_audit::SystemClock;
 use reprieve_gate::Clock as _;
 use reprieve_ledger::Signer;
+use reprieve_recovery::{DrillKey, Recipients};
 use reprieve_secrets::{MasterKey, SecretsStore};
 use reprieve_surface_http::Authority;
 use reprieve_vault::VaultKey;
@@ -115,6 +116,71 @@ impl Keys {
         }
         let bytes = BASE64.decode(self.text("vault.key")?).ok().and_then(|bytes| <[u8; 32]>::try_from(bytes).ok());
         Ok(VaultKey::from_bytes(&bytes.context("vault.key is not 32 bytes in base64")?))
+    }
+
+    /// A signing key of ours, made where it is missing; its public half lies beside it.
+    fn signing(&self, name: &str, path: &Path) -> anyhow::Result<Signer> {
+        if !path.exists() {
+            let signer = Signer::from_seed(&format!("reprieve-{name}"), rand::random())?;
+            let made = write_new(path, signer.reveal().as_bytes());
+            // Another process may have been first.
+            made.or_else(|error| if path.exists() { Ok(()) } else { Err(error) })?;
+        }
+        let text = fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
+        let signer = Signer::parse(text.trim())?;
+        let public = self.file(&format!("{name}.pub"));
+        if !public.exists() {
+            let made = write_new(&public, signer.verifier().to_string().as_bytes());
+            made.or_else(|error| if public.exists() { Ok(()) } else { Err(error) })?;
+        }
+        Ok(signer)
+    }
+
+    /// What copies' manifests are signed with.
+    pub(crate) fn copyist(&self) -> anyhow::Result<Signer> {
+        self.signing("copies", &self.file("copies.key"))
+    }
+
+    /// What drills' results are signed with: the verifier's alone.
+    pub(crate) fn drill_signer(&self, settings: &Settings) -> anyhow::Result<Signer> {
+        let path = settings.recovery.verifier_key.as_ref().map_or_else(|| self.file("verifier.key"), |path| settings.path(path));
+        self.signing("verifier", &path)
+    }
+
+    /// What is known of the key with a name, which is not read itself.
+    pub(crate) fn public(&self, name: &str) -> anyhow::Result<reprieve_ledger::Verifier> {
+        Ok(reprieve_ledger::Verifier::parse(&self.text(&format!("{name}.pub"))?)?)
+    }
+
+    /// What opens copies: for drills and restores alone.
+    pub(crate) fn identity(&self, settings: &Settings) -> anyhow::Result<DrillKey> {
+        let path = settings.recovery.identity.as_ref().map_or_else(|| self.file("recovery.identity"), |path| settings.path(path));
+        let text = fs::read_to_string(&path).with_context(|| format!("cannot read the identity that opens copies, {}", path.display()))?;
+        Ok(DrillKey::parse(&text)?)
+    }
+
+    /// Makes what recovery needs and is missing. Where the identity or the verifier's key lies elsewhere, it is never made here.
+    pub(crate) fn prepare_recovery(&self, settings: &Settings) -> anyhow::Result<()> {
+        self.copyist()?;
+        if settings.recovery.verifier_key.is_none() {
+            self.drill_signer(settings)?;
+        }
+        let (identity, recipient) = (self.file("recovery.identity"), self.file("recovery.recipient"));
+        if settings.recovery.identity.is_none() && !recipient.exists() {
+            let key = DrillKey::generate();
+            let made = write_new(&identity, key.reveal().as_bytes()).and_then(|()| write_new(&recipient, key.recipient().as_bytes()));
+            made.or_else(|error| if recipient.exists() { Ok(()) } else { Err(error) })?;
+        }
+        Ok(())
+    }
+
+    /// Whom copies are sealed to. Needs no private key.
+    pub(crate) fn recipients(&self, settings: &Settings) -> anyhow::Result<Recipients> {
+        let mut keys = settings.recovery.recipients.clone();
+        if settings.recovery.identity.is_none() {
+            keys.push(self.text("recovery.recipient")?);
+        }
+        Recipients::parse(&keys).context("`recovery.identity` lies elsewhere, so `recovery.recipients` has to name its public half")
     }
 
     /// The local certificate authority, whose certificate agents' tools trust. Made where it is missing: older folders have none.

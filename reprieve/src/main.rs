@@ -11,10 +11,12 @@ mod out;
 
 mod args;
 mod calls;
+mod checklist;
 mod curl;
 mod demo;
 mod environment;
 mod explain;
+mod incident;
 mod init;
 mod keys;
 mod ledger;
@@ -23,6 +25,7 @@ mod operator;
 mod people;
 mod policy;
 mod protect;
+mod recovery;
 mod replay;
 mod serve;
 mod services;
@@ -98,5 +101,11 @@ fn run(cli: &Cli) -> anyhow::Result<u8> {
         Command::Explain(args::Explain::Http { environment }) => calls::explain_lines(&settings, environment),
         Command::Http(command) => calls::http(cli, &settings, command),
         Command::Catalog(command) => calls::catalog_show(cli, Some(&settings), command),
+        Command::Backup(command) => recovery::backup(cli, &settings, command),
+        Command::Drill(command) => recovery::drill(cli, &settings, command),
+        Command::Restore(restore) => recovery::restore::restore(cli, &settings, restore),
+        Command::Checklist => checklist::checklist(cli, &settings),
+        Command::Incident(incident) => incident::incident(cli, &settings, incident),
+        Command::Recovery(args::Recovery::Status) => recovery::status(cli, &settings),
     }
 }

@@ -62,7 +62,7 @@ pub(crate) fn passphrase(prompt: &str) -> anyhow::Result<String> {
 }
 
 /// Posts JSON to the operators' listener, whose certificate is pinned.
-fn post(settings: &Settings, keys: &Keys, path: &str, headers: &[(&str, String)], body: &Value) -> anyhow::Result<Value> {
+pub(crate) fn post(settings: &Settings, keys: &Keys, path: &str, headers: &[(&str, String)], body: &Value) -> anyhow::Result<Value> {
     let certificate = keys.certificate()?;
     let roots = ureq::tls::RootCerts::Specific(Arc::new(vec![ureq::tls::Certificate::from_der(certificate.as_ref()).to_owned()]));
     let tls = ureq::tls::TlsConfig::builder().root_certs(roots).build();

@@ -286,6 +286,8 @@ impl<'a> Replay<'a> {
             undoable: Undoability::of(operation.reach.as_ref()),
             budget: self.settings.budget.get(&operation.environment).copied().unwrap_or_default(),
             rows_this_hour,
+            // What was known of copies at that time is not folded here: rules that ask for it are answered as if nothing was asked for.
+            recovery: reprieve_operation::RecoveryFacts::default(),
         }
     }
 

@@ -56,6 +56,9 @@ async fn run(as_json: bool, settings: Arc<Settings>) -> anyhow::Result<()> {
     if parts.http.is_some() {
         tokio::spawn(parts.escrow.clone().run());
     }
+    for runs in &parts.recovery {
+        runs.start(&settings, &keys, &parts.audit)?;
+    }
     // A moment, so that the first changes are not held only because nobody has looked yet.
     let looked = async {
         for keeper in &parts.keepers {
@@ -118,6 +121,7 @@ async fn run(as_json: bool, settings: Arc<Settings>) -> anyhow::Result<()> {
         surface.flush();
     }
     let _recorded = parts.audit.append(Event::Stopped).await;
+    parts.recovery.iter().for_each(|runs| runs.stop());
     let audit = parts.audit.clone();
     tokio::task::spawn_blocking(move || audit.close()).await?;
     Ok(())
@@ -204,7 +208,7 @@ pub(crate) fn check(cli: &Cli, settings: &Settings) -> anyhow::Result<u8> {
         "undo": { "window_s": settings.undo.window.as_secs(), "journal_window_s": settings.undo.journal_window.as_secs(),
                   "journal_bytes": settings.undo.journal_bytes, "lag_s": settings.undo.lag.as_secs(),
                   "strict_wait_s": settings.undo.strict_wait.as_secs(), "strict_bytes": settings.undo.strict_bytes },
-        "not_built_yet": ["mcp", "hook", "sandbox", "recovery"],
+        "not_built_yet": ["mcp", "hook", "sandbox"],
     });
     if cli.json {
         tell!("{report}")

@@ -43,9 +43,14 @@ pub(crate) struct Settings {
     /// Where people hear of holds.
     #[serde(default)]
     pub(crate) notify: Vec<crate::notify::Notify>,
+    #[serde(default)]
+    pub(crate) recovery: Recovery,
     /// The folder of the file.
     #[serde(skip)]
     pub(crate) folder: PathBuf,
+    /// The file itself.
+    #[serde(skip)]
+    pub(crate) file: PathBuf,
 }
 
 /// Where to listen.
@@ -202,6 +207,100 @@ impl Default for Vault {
     }
 }
 
+/// How copies are sealed and tried, wherever they are of.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct Recovery {
+    /// A drill has to have passed this lately before anything that needs an approval is destroyed in production, in every system.
+    #[serde(deserialize_with = "some_duration")]
+    pub(crate) require_drill: Option<Duration>,
+    /// The age identity that opens copies, for drills and restores. The gateway itself never reads it.
+    pub(crate) identity: Option<PathBuf>,
+    /// What the verifier signs its results with. The gateway reads the public half in the keys' folder only.
+    pub(crate) verifier_key: Option<PathBuf>,
+    /// Whom copies are sealed to besides: `age1…`, of identities that are kept elsewhere.
+    pub(crate) recipients: Vec<String>,
+    /// Where throw-away servers' files go; the system's folder for that if missing.
+    pub(crate) scratch: Option<PathBuf>,
+    /// Whether the recovery page can be read without signing in.
+    pub(crate) publish: bool,
+}
+
+/// How copies of one system are made and tried.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Backup {
+    /// The connection URL of the role that copies, named as `url` is; the administrator's if missing.
+    pub(crate) url: Option<String>,
+    /// How often a copy is made; only by hand if missing.
+    #[serde(default, deserialize_with = "some_duration")]
+    pub(crate) every: Option<Duration>,
+    /// `auto`, `physical` or `logical`.
+    #[serde(default)]
+    pub(crate) engine: reprieve_recovery::EngineChoice,
+    /// Whether what is committed between copies is kept too.
+    #[serde(default)]
+    pub(crate) wal: Wal,
+    /// Whether a database without rows is worth a copy.
+    #[serde(default)]
+    pub(crate) allow_empty: bool,
+    /// How often a row is written that dates what comes back.
+    #[serde(default = "ten_seconds", deserialize_with = "duration")]
+    pub(crate) heartbeat: Duration,
+    /// How often the newest copy is tried; only by hand if missing.
+    #[serde(default, deserialize_with = "some_duration")]
+    pub(crate) drill: Option<Duration>,
+    /// How long a drill that passed counts.
+    #[serde(default = "a_week", deserialize_with = "duration")]
+    pub(crate) window: Duration,
+    /// What is promised.
+    #[serde(default)]
+    pub(crate) objective: Objective,
+    /// Percent of its rows that a restored table may have more or less than when it was copied.
+    #[serde(default = "ten_percent")]
+    pub(crate) band: u64,
+    /// Queries that have to answer `t` in a restored copy.
+    #[serde(default)]
+    pub(crate) assertions: Vec<String>,
+}
+
+/// What is promised.
+#[derive(Debug, Clone, Copy, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct Objective {
+    /// The most that may be lost.
+    #[serde(deserialize_with = "some_duration")]
+    pub(crate) rpo: Option<Duration>,
+    /// The longest that it may take.
+    #[serde(deserialize_with = "some_duration")]
+    pub(crate) rto: Option<Duration>,
+}
+
+/// Whether the write-ahead log is kept.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum Wal {
+    /// Copies only.
+    #[default]
+    Off,
+    /// As it comes.
+    Stream,
+    /// And confirmed at once, for a server that waits for us at each commit.
+    Synchronous,
+}
+
+fn ten_seconds() -> Duration {
+    Duration::from_secs(10)
+}
+
+fn a_week() -> Duration {
+    Duration::from_secs(7 * 86_400)
+}
+
+fn ten_percent() -> u64 {
+    10
+}
+
 /// Where keys are.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -239,6 +338,8 @@ pub(crate) struct System {
     /// Of a database: a change becomes final only when what it replaced is in the vault. Slower, and safe from losing the server.
     #[serde(default)]
     pub(crate) strict: bool,
+    /// How copies of it are made and tried; none are if missing.
+    pub(crate) backup: Option<Backup>,
     /// Of a service: which catalog tells what its calls do.
     pub(crate) provider: Option<String>,
     /// Of a service: its hosts, `api.example.com` or `*.example.com`.
@@ -281,6 +382,7 @@ impl System {
             SystemKind::Postgres if self.url.is_empty() => bail!("the system `{}` has no `url`", self.name),
             SystemKind::Postgres if of_a_service => bail!("the system `{}` is a database and has settings of a service", self.name),
             SystemKind::Http if self.strict => bail!("the system `{}` is a service and can't be `strict`", self.name),
+            SystemKind::Http if self.backup.is_some() => bail!("the system `{}` is a service and has a `backup`", self.name),
             SystemKind::Http if self.admin.is_some() => bail!("the system `{}` is a service and has an `admin`", self.name),
             SystemKind::Postgres | SystemKind::Http => Ok(()),
         }
@@ -298,6 +400,7 @@ impl Settings {
             .with_context(|| format!("cannot read the settings in {}; `reprieve init` makes them", path.display()))?;
         let mut settings: Self = toml::from_str(&text).with_context(|| format!("the settings in {} are not right", path.display()))?;
         settings.folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new(".")).to_owned();
+        settings.file = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
         let mut names: Vec<&SystemName> = settings.system.iter().map(|system| &system.name).collect();
         names.sort();
         if let Some(pair) = names.windows(2).find(|pair| pair[0] == pair[1]) {

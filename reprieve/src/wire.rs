@@ -34,6 +34,8 @@ pub(crate) struct Parts {
     pub(crate) settlers: Vec<Arc<Settler>>,
     pub(crate) console: Arc<Console>,
     pub(crate) escrow: Arc<CallEscrow>,
+    /// What copies and tries, by the clock.
+    pub(crate) recovery: Vec<Arc<crate::recovery::runs::Runs>>,
 }
 
 /// Builds the gateway that the settings describe.
@@ -49,7 +51,10 @@ pub(crate) fn build(settings: &Settings, keys: &Keys) -> anyhow::Result<Parts> {
         link: settings.hold_link()?,
     };
     let windows = settings.services().map(|system| (system.name.clone(), system.delay.unwrap_or(settings.hold.delay))).collect();
-    let gate = Arc::new(Gate::new(audit.clone(), clock.clone(), policy.clone(), options).with_windows(windows));
+    let configured = crate::recovery::configured(settings, keys)?;
+    let gate = Gate::new(audit.clone(), clock.clone(), policy.clone(), options);
+    let gate = Arc::new(gate.with_windows(windows).with_copies(crate::recovery::copies(settings, &configured)));
+    let office = Arc::new(crate::recovery::office(settings, keys, &audit, configured)?);
     let logins = settings.databases().map(|system| Ok((system.name.clone(), login(system, keys)?)));
     let logins: BTreeMap<SystemName, Login> = logins.collect::<anyhow::Result<_>>()?;
     let history = Arc::new(LedgerHistory::open(&settings.ledger_file()?)?);
@@ -103,9 +108,10 @@ pub(crate) fn build(settings: &Settings, keys: &Keys) -> anyhow::Result<Parts> {
         sessions: settings.listen.sessions,
     };
     let postgres = Surface::new(gate.clone(), systems, options).context("cannot start the threads for sessions")?;
-    let console = Arc::new(console(settings, &audit, clock, &desk, changes, policy.clone())?);
+    let recovery = crate::recovery::runs::open(settings, keys, &audit)?;
+    let console = Arc::new(console(settings, &audit, clock, &desk, changes, policy.clone(), office)?);
     let http = services.map(|services| services.surface(settings, keys, gate.clone(), escrow.clone())).transpose()?;
-    Ok(Parts { audit, gate, desk, postgres, http, policy, keepers, definitions, settlers, console, escrow })
+    Ok(Parts { audit, gate, desk, postgres, http, policy, keepers, definitions, settlers, console, escrow, recovery })
 }
 
 /// Opens the ledger to append to it.
@@ -145,6 +151,7 @@ fn console(
     desk: &Arc<ApprovalsDesk>,
     changes: Arc<ShownChanges>,
     policy: Arc<ArcSwap<Policy>>,
+    recovery: Arc<dyn reprieve_gate::Recovery>,
 ) -> anyhow::Result<Console> {
     let folder = settings.path(&settings.policy.directory);
     let host = settings.listen.host.clone().unwrap_or_else(|| settings.listen.postgres.ip().to_string());
@@ -156,6 +163,7 @@ fn console(
         clock,
         records: audit.clone(),
         changes,
+        recovery,
         policy,
         policy_files: Arc::new(move || read_sources(&folder).map_err(|error| format!("{error:#}"))),
         origin: settings.console_origin()?.as_str().to_owned(),

@@ -58,6 +58,8 @@ pub struct GuardedSystem {
     pub strict: bool,
     /// Lets agents in although what the role behind `url` does can't be bounded.
     pub unbounded_role: bool,
+    /// More of its settings, as TOML.
+    pub settings: String,
 }
 
 impl GuardedSystem {
@@ -71,6 +73,7 @@ impl GuardedSystem {
             measure_limit: None,
             strict: false,
             unbounded_role: false,
+            settings: String::new(),
         }
     }
 }
@@ -485,7 +488,7 @@ impl Gateway {
         }
         text += settings;
         for (number, system) in systems.iter().enumerate() {
-            let GuardedSystem { name, environment, url: _, admin_url, measure_limit, strict, unbounded_role } = system;
+            let GuardedSystem { name, environment, url: _, admin_url, measure_limit, strict, unbounded_role, settings } = system;
             text += &format!(
                 "[[system]]\nname = \"{name}\"\nkind = \"postgres\"\nenvironment = \"{environment}\"\nurl = \"env:GUARDED_{number}_URL\"\n"
             );
@@ -501,6 +504,8 @@ impl Gateway {
             if *unbounded_role {
                 text += "run_with_unbounded_role = true\n";
             }
+            text += settings;
+            text += "\n";
         }
         for (number, service) in services.iter().enumerate() {
             let GuardedService { name, environment, credential: _, presented, settings } = service;

@@ -72,6 +72,25 @@ pub struct Facts {
     pub budget: Budget,
     /// Rows this agent changed in the last hour.
     pub rows_this_hour: u64,
+    /// What is known of the system's copies.
+    pub recovery: RecoveryFacts,
+}
+
+/// What is known of a system's copies. Nothing, by default, and nothing asked for.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
+pub struct RecoveryFacts {
+    /// How old the newest copy is.
+    pub backup_age: Option<Duration>,
+    /// How long ago the last drill was, if it passed.
+    pub drill_age: Option<Duration>,
+    /// Whether the copies lie where what destroys the system may destroy them too, or nobody knows where.
+    pub same_blast_radius: bool,
+    /// How much was lost in that drill.
+    pub rpo: Option<Duration>,
+    /// How long it took.
+    pub rto: Option<Duration>,
+    /// A drill must have passed within its window before anything is destroyed here, and none has.
+    pub unproven: bool,
 }
 
 /// The answer of `decide`.

@@ -374,6 +374,52 @@ pub enum Event {
     /// Tables that were set aside before they were dropped are gone for good: the time in which they could be asked for is over.
     AsidePurged { system: SystemName, tables: Vec<String> },
 
+    /// A copy of a system lies in the vault, with a signed manifest.
+    BackupMade {
+        system: SystemName,
+        /// The recovery point's name.
+        point: String,
+        /// Its manifest in the vault.
+        manifest: Digest,
+        /// When copying began: what was changed later may be missing.
+        began: Timestamp,
+        plain_bytes: u64,
+        stored_bytes: u64,
+        /// By which engine.
+        engine: String,
+    },
+    /// A copy could not be made.
+    BackupFailed { system: SystemName, reason: String },
+    /// The verifier began to restore a recovery point into a server of its own.
+    DrillStarted { system: SystemName, drill: String, point: String },
+    /// It came back and stood every check.
+    DrillPassed {
+        system: SystemName,
+        drill: String,
+        point: String,
+        /// How much was proved, 0 to 5; see `docs/recovery.md`.
+        level: u8,
+        /// How old the newest that came back was, where that could be dated.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        rpo_ms: Option<u64>,
+        rto_ms: u64,
+        /// The verifier's report as it signed it.
+        note: String,
+    },
+    /// It did not come back, or a check failed.
+    DrillFailed {
+        system: SystemName,
+        drill: String,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        point: Option<String>,
+        reason: String,
+        note: String,
+    },
+    /// An operator has a recovery point restored into a new place.
+    RestoreStarted { system: SystemName, restore: String, to: String, until: String, operator: OperatorName, reason: String },
+    /// What became of it.
+    RestoreFinished { system: SystemName, restore: String, succeeded: bool, what: String },
+
     /// A person must look.
     Alarm {
         what: String,
@@ -430,6 +476,13 @@ impl Event {
             Self::ImagesSecured { .. } => "images_secured",
             Self::SecuredPurged { .. } => "secured_purged",
             Self::AsidePurged { .. } => "aside_purged",
+            Self::BackupMade { .. } => "backup_made",
+            Self::BackupFailed { .. } => "backup_failed",
+            Self::DrillStarted { .. } => "drill_started",
+            Self::DrillPassed { .. } => "drill_passed",
+            Self::DrillFailed { .. } => "drill_failed",
+            Self::RestoreStarted { .. } => "restore_started",
+            Self::RestoreFinished { .. } => "restore_finished",
             Self::Alarm { .. } => "alarm",
         }
     }
@@ -450,6 +503,11 @@ impl Event {
             Self::TokenIssued { token, .. } => Some(format!("token:{token}")),
             Self::OperatorAdded { operator, .. } => Some(format!("operator:{operator}")),
             Self::PasskeyEnrolled { invitation, .. } => Some(format!("invitation:{invitation}")),
+            Self::BackupMade { point, .. } => Some(format!("backup:{point}")),
+            Self::DrillStarted { drill, .. } => Some(format!("drill:{drill}")),
+            Self::DrillPassed { drill, .. } | Self::DrillFailed { drill, .. } => Some(format!("drilled:{drill}")),
+            Self::RestoreStarted { restore, .. } => Some(format!("restore:{restore}")),
+            Self::RestoreFinished { restore, .. } => Some(format!("restored:{restore}")),
             Self::Started { .. }
             | Self::Stopped
             | Self::PolicyActivated { .. }
@@ -480,6 +538,7 @@ impl Event {
             | Self::SecuredPurged { .. }
             | Self::Measured { .. }
             | Self::AsidePurged { .. }
+            | Self::BackupFailed { .. }
             | Self::Alarm { .. } => None,
         }
     }
@@ -529,7 +588,14 @@ impl Event {
             | Self::CallsPurged { .. }
             | Self::ImagesSecured { .. }
             | Self::SecuredPurged { .. }
-            | Self::AsidePurged { .. } => None,
+            | Self::AsidePurged { .. }
+            | Self::BackupMade { .. }
+            | Self::BackupFailed { .. }
+            | Self::DrillStarted { .. }
+            | Self::DrillPassed { .. }
+            | Self::DrillFailed { .. }
+            | Self::RestoreStarted { .. }
+            | Self::RestoreFinished { .. } => None,
         }
     }
 

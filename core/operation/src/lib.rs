@@ -14,7 +14,7 @@ mod scope;
 mod state;
 mod token;
 
-pub use decision::{Answer, Budget, Decision, Facts, Needs, Refusal, RefusalKind, Terms, Undoability};
+pub use decision::{Answer, Budget, Decision, Facts, Needs, RecoveryFacts, Refusal, RefusalKind, Terms, Undoability};
 pub use effect::{Effect, Hazard, Kind, ObjectKind, ObjectName, Rewrite};
 pub use event::{Event, HeldReason, Moment, Outcome, ReadTally, Recorded};
 pub use id::{AgentName, Digest, Environment, HoldId, IntentId, OperatorName, SessionId, SystemName, Timestamp, TokenId, UndoId};
@@ -22,5 +22,7 @@ pub use operation::{Action, Operation, Parameters, Principal, Protocol};
 pub use reach::{Found, Reach, TableReach};
 pub use role::Role;
 pub use scope::{Pattern, Scope, ScopeError};
-pub use state::{AgentState, HoldState, HoldStatus, InvitationState, Next, OperatorState, PasskeyState, State};
+pub use state::{
+    AgentState, DrillState, HoldState, HoldStatus, InvitationState, Next, OperatorState, PasskeyState, RECOVERABLE, RecoveryState, State,
+};
 pub use token::{SCRAM_ITERATIONS, ScramVerifier, Token, TokenError};

@@ -211,6 +211,35 @@ impl HoldState {
     }
 }
 
+/// What is known of a system's copies.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RecoveryState {
+    /// When the newest copy began.
+    pub backup: Option<Timestamp>,
+    /// When one last failed.
+    pub backup_failed: Option<Timestamp>,
+    /// The last drill, if it passed.
+    pub drill: Option<DrillState>,
+    /// When one last failed.
+    pub drill_failed: Option<Timestamp>,
+}
+
+/// A drill that passed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DrillState {
+    /// When.
+    pub at: Timestamp,
+    /// How much was proved, 0 to 5.
+    pub level: u8,
+    /// How old the newest that came back was.
+    pub rpo_ms: Option<u64>,
+    /// How long it took.
+    pub rto_ms: u64,
+}
+
+/// The least level that proves that a copy comes back: the server started, and its contents stood the checks.
+pub const RECOVERABLE: u8 = 4;
+
 /// Everything a gateway has to know to decide.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct State {
@@ -233,6 +262,9 @@ pub struct State {
     pub open_intents: HashMap<IntentId, (AgentName, Timestamp)>,
     /// Open intents that run on an approval: their rows are not taken from the agent's budget.
     approved_intents: HashSet<IntentId>,
+    /// What is known of each system's copies.
+    #[serde(default)]
+    pub recovery: BTreeMap<SystemName, RecoveryState>,
     /// The next numbers to hand out.
     pub next: Next,
     /// Rows changed by agent and minute of the last hour.
@@ -363,7 +395,25 @@ impl State {
             | Event::SecuredPurged { .. }
             | Event::Measured { .. }
             | Event::AsidePurged { .. }
+            | Event::DrillStarted { .. }
+            | Event::RestoreStarted { .. }
+            | Event::RestoreFinished { .. }
             | Event::Alarm { .. } => {}
+            Event::BackupMade { system, began, .. } => {
+                let recovery = self.recovery.entry(system.clone()).or_default();
+                recovery.backup = recovery.backup.max(Some(*began));
+            }
+            Event::BackupFailed { system, .. } => self.recovery.entry(system.clone()).or_default().backup_failed = Some(at),
+            Event::DrillPassed { system, level, rpo_ms, rto_ms, .. } => {
+                let passed = DrillState { at, level: *level, rpo_ms: *rpo_ms, rto_ms: *rto_ms };
+                self.recovery.entry(system.clone()).or_default().drill = Some(passed);
+            }
+            Event::DrillFailed { system, .. } => {
+                // What came back before proves nothing any more.
+                let recovery = self.recovery.entry(system.clone()).or_default();
+                recovery.drill = None;
+                recovery.drill_failed = Some(at);
+            }
         }
     }
 

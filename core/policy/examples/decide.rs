@@ -74,6 +74,7 @@ fn facts(round: u64) -> Facts {
         undoable: Undoability::None,
         budget: Budget::default(),
         rows_this_hour: round % 5_000,
+        recovery: reprieve_operation::RecoveryFacts::default(),
     }
 }
 

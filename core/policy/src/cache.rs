@@ -115,7 +115,8 @@ fn hash_inputs(policy: &Policy, operation: &Operation, facts: &Facts, hash: &mut
             (&reach.dropped, &reach.rewritten, &reach.catalogs, &reach.escapes, reach.estimated).hash(hash);
         }
     }
-    let Facts { now, frozen, approvals, delayed, window, undoable, budget, rows_this_hour } = facts;
+    let Facts { now, frozen, approvals, delayed, window, undoable, budget, rows_this_hour, recovery } = facts;
+    recovery.unproven.hash(hash);
     (frozen, approvals, delayed.as_secs(), window.as_secs(), undoable, budget).hash(hash);
     let mut mentions = policy.enforced.mentions;
     if let Some(shadow) = &policy.shadow {
@@ -123,6 +124,9 @@ fn hash_inputs(policy: &Policy, operation: &Operation, facts: &Facts, hash: &mut
     }
     if mentions.has("hour_utc") || mentions.has("weekday") {
         hash.write_u64(now.0 / 3_600_000);
+    }
+    if ["backup_age_s", "drill_age_s", "same_blast_radius", "rpo_s", "rto_s"].into_iter().any(|name| mentions.has(name)) {
+        recovery.hash(hash);
     }
     if mentions.has("rows_hour") {
         hash.write_u64(*rows_this_hour);

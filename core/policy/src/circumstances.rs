@@ -5,13 +5,13 @@
 use std::time::Duration;
 
 use cedar_policy::{Context, RestrictedExpression};
-use reprieve_operation::{Action, Budget, Effect, Facts, Kind, Operation, Protocol, Timestamp, Undoability};
+use reprieve_operation::{Action, Budget, Effect, Facts, Kind, Operation, Protocol, RecoveryFacts, Timestamp, Undoability};
 
 /// Which attributes of the context a rule looks at: one bit each, by their place in [`NAMES`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(crate) struct Mentions(u32);
 
-const NAMES: [&str; 23] = [
+const NAMES: [&str; 29] = [
     "in_scope",
     "frozen",
     "production",
@@ -35,6 +35,12 @@ const NAMES: [&str; 23] = [
     "escapes",
     "rows_hour",
     "over_hour",
+    "backup_age_s",
+    "drill_age_s",
+    "same_blast_radius",
+    "rpo_s",
+    "rto_s",
+    "unproven",
 ];
 
 /// The one attribute that is a record.
@@ -104,6 +110,7 @@ pub(crate) struct Circumstances {
     pub(crate) rows_before: u64,
     /// The environment's budget, its hour narrowed to what the token may change.
     pub(crate) budget: Budget,
+    pub(crate) recovery: RecoveryFacts,
 }
 
 impl Circumstances {
@@ -161,6 +168,7 @@ impl Circumstances {
             escapes: kinds.contains(&Kind::Escape),
             rows_before: facts.rows_this_hour,
             budget: Budget { rows_per_hour: hour, ..facts.budget },
+            recovery: facts.recovery.clone(),
         }
     }
 
@@ -275,9 +283,20 @@ impl Circumstances {
             "escapes" => Value::Truth(self.escapes),
             "rows_hour" => Value::Number(self.rows_hour()),
             "over_hour" => Value::Truth(self.over_hour()),
+            "backup_age_s" => Value::Number(seconds_or_never(self.recovery.backup_age)),
+            "drill_age_s" => Value::Number(seconds_or_never(self.recovery.drill_age)),
+            "same_blast_radius" => Value::Truth(self.recovery.same_blast_radius),
+            "rpo_s" => Value::Number(seconds_or_never(self.recovery.rpo)),
+            "rto_s" => Value::Number(seconds_or_never(self.recovery.rto)),
+            "unproven" => Value::Truth(self.recovery.unproven),
             _ => return None,
         })
     }
+}
+
+/// What never was is older than anything.
+fn seconds_or_never(time: Option<Duration>) -> u64 {
+    time.map_or(u64::MAX, |time| time.as_secs())
 }
 
 /// A time in the largest unit that tells it exactly.
@@ -342,6 +361,7 @@ mod tests {
             escapes: false,
             rows_before: u64::MAX,
             budget,
+            recovery: RecoveryFacts::default(),
         };
         let context = circumstances.context(Mentions::ALL).expect("a context");
         let schema = SCHEMA.as_ref().expect("the schema is right");

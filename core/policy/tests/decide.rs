@@ -4,7 +4,7 @@ mod common;
 
 use common::*;
 use reprieve_operation::*;
-use reprieve_policy::Profile;
+use reprieve_policy::{Profile, decide};
 
 #[test]
 fn guard_lets_everyday_work_pass_and_asks_about_the_rest() {
@@ -43,6 +43,45 @@ fn guard_lets_everyday_work_pass_and_asks_about_the_rest() {
     }
     check(&guard, &operation("staging", vec![escape()], None), &facts(), "hold: 1 approvals (escapes)");
     check(&guard, &operation("staging", vec![unknown()], None), &facts(), "refuse (not-understood)");
+}
+
+#[test]
+fn what_needs_an_approval_is_not_destroyed_before_a_drill_has_passed() {
+    let guard = policy(Profile::Guard, &[]);
+    let unproven = Facts { recovery: RecoveryFacts { unproven: true, ..RecoveryFacts::default() }, ..facts() };
+    let approved = Facts { approvals: 2, delayed: std::time::Duration::from_secs(1 << 30), ..unproven.clone() };
+    for (effects, reach) in [
+        (vec![drop_table("a")], None),
+        (vec![truncate("a")], None),
+        (vec![delete("a", false)], None),
+        (vec![delete("a", true)], Some(deleted(101))),
+        (vec![call()], Some(deleted(5_000))),
+        (vec![call()], Some(Reach { dropped: vec!["public.a".into()], ..Reach::default() })),
+    ] {
+        for facts in [&unproven, &approved] {
+            check(&guard, &operation("production", effects.clone(), reach.clone()), facts, "refuse (no-drill)");
+        }
+        let elsewhere = matches!(decide(&guard, &operation("staging", effects.clone(), reach.clone()), &approved), Decision::Allow(_));
+        assert!(elsewhere, "staging is not asked for drills: {effects:?}");
+    }
+    // What needs nobody goes on, and so does what destroys nothing.
+    check(&guard, &operation("production", vec![delete("a", true)], Some(deleted(100))), &unproven, "allow");
+    check(
+        &guard,
+        &operation("production", vec![update("a", true)], Some(updated(5_000))),
+        &unproven,
+        "hold: 1 approvals (rows-per-statement)",
+    );
+    let own = r#"forbid (principal is Agent, action == Action::"write", resource) when { context.backup_age_s > 3600 || context.same_blast_radius };"#;
+    let fresh = RecoveryFacts { backup_age: Some(std::time::Duration::from_secs(60)), ..RecoveryFacts::default() };
+    let write = operation("production", vec![update("a", true)], Some(updated(1)));
+    check(&policy(Profile::Guard, &[own]), &write, &Facts { recovery: fresh.clone(), ..facts() }, "allow");
+    let near = RecoveryFacts { same_blast_radius: true, ..fresh };
+    assert!(!matches!(decide(&policy(Profile::Guard, &[own]), &write, &Facts { recovery: near, ..facts() }), Decision::Allow(_)));
+    assert!(
+        !matches!(decide(&policy(Profile::Guard, &[own]), &write, &facts()), Decision::Allow(_)),
+        "never copied is older than anything"
+    );
 }
 
 #[test]

@@ -94,6 +94,7 @@ fn some_facts() -> impl Strategy<Value = Facts> {
             undoable,
             budget,
             rows_this_hour,
+            recovery: RecoveryFacts { unproven: now % 2 == 1, ..RecoveryFacts::default() },
         },
     )
 }

@@ -11,7 +11,7 @@ use base64::{Engine as _, engine::general_purpose::STANDARD as BASE64};
 use rand::{RngCore as _, rngs::OsRng};
 use reprieve_gate::{Audit, AuditError, Clock, Command, Desk, DeskAnswer, DeskError, Revert, SignedCommand};
 use reprieve_operation::{AgentName, Environment, Event, OperatorName, OperatorState, Role, SystemName};
-use serde_json::Value;
+use serde_json::{Value, json};
 use thiserror::Error;
 use tokio::time::timeout;
 
@@ -154,6 +154,7 @@ impl ApprovalsDesk {
             }
             Command::Undo { .. } | Command::Freeze { .. } => Err(DeskError::Invalid("not carried out in turn".to_owned())),
             Command::Thaw { agent, reason } => self.thaw(agent, by, &reason).await,
+            Command::Restore { system, point, to, until, reason } => self.let_restore(system, [point, to, until], by, &reason).await,
         }
     }
 
@@ -166,6 +167,24 @@ impl ApprovalsDesk {
             Some(role) => Err(DeskError::Forbidden(format!("`{by}` is {role}, and this takes at least {needed}"))),
             None => Err(DeskError::NotAuthenticated),
         }
+    }
+
+    /// Records that an operator has a copy restored. What does it is a process of theirs: it needs what opens copies, which
+    /// the gateway hasn't.
+    async fn let_restore(&self, system: SystemName, words: [String; 3], by: OperatorName, reason: &str) -> Result<Value, DeskError> {
+        let reason = checked_reason(reason)?;
+        if reason.is_empty() {
+            return Err(DeskError::Invalid("restoring needs a reason".to_owned()));
+        }
+        if !self.systems.contains_key(&system) {
+            return Err(DeskError::Invalid(format!("no system is called `{system}`")));
+        }
+        let [point, to, until] = words;
+        let restore = format!("X-{:08x}", OsRng.next_u32());
+        let (to, until) = (checked_reason(&to)?, checked_reason(&format!("{until}, from {point}"))?);
+        let event = Event::RestoreStarted { system, restore: restore.clone(), to, until, operator: by, reason };
+        self.append(event).await.map_err(|error| refused(error, "this restore is known already"))?;
+        Ok(json!({ "restore": restore }))
     }
 
     /// Waits until no other command is being carried out.
@@ -268,6 +287,7 @@ fn name_of(command: &Command) -> &'static str {
         Command::Revoke { .. } => "revoke",
         Command::Answer { .. } => "answer",
         Command::Undo { .. } => "undo",
+        Command::Restore { .. } => "restore",
         Command::Freeze { .. } => "freeze",
         Command::Thaw { .. } => "thaw",
     }

@@ -56,9 +56,9 @@ pub(crate) async fn serve_within(
     let (close, closing) = watch::channel(false);
     let feed = Feed::new();
     let following = tokio::spawn(follow(feed.clone(), console.clone(), closing.clone()));
-    let desk = console.desk.clone();
+    let (desk, recovery) = (console.desk.clone(), console.recovery.clone());
     let site = Arc::new(Site::new(console, feed, closing, limits.read));
-    let router = routes::guarded(routes::router(desk, limits.read).merge(pages::router(site)));
+    let router = routes::guarded(routes::router(desk, recovery, limits.read).merge(pages::router(site)));
     let room = Arc::new(Semaphore::new(limits.connections));
     let mut connections = JoinSet::new();
     tokio::pin!(shutdown);

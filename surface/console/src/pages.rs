@@ -7,8 +7,8 @@ mod desk;
 mod hold;
 mod holds;
 mod live;
-mod plain;
 mod policies;
+mod recovery;
 mod signin;
 mod systems;
 mod undo;
@@ -29,8 +29,8 @@ use crate::{
     site::Site,
 };
 
-/// Every page's method and path; a test compares the router with it. All but the first nine take a session.
-pub const PAGES: [(&str, &str); 42] = [
+/// Every page's method and path; a test compares the router with it. All but the first eleven take a session.
+pub const PAGES: [(&str, &str); 44] = [
     ("GET", "/"),
     ("GET", "/assets/{name}"),
     ("GET", "/signin"),
@@ -40,6 +40,8 @@ pub const PAGES: [(&str, &str); 42] = [
     ("POST", "/enrol"),
     ("POST", "/enrol/begin"),
     ("GET", "/favicon.ico"),
+    ("GET", "/recovery/public"),
+    ("GET", "/recovery/public.json"),
     ("POST", "/signout"),
     ("POST", "/confirm"),
     ("POST", "/freeze"),
@@ -112,7 +114,9 @@ pub(crate) fn router(site: Arc<Site>) -> Router {
         .route("/systems", get(systems::page))
         .route("/policies", get(policies::page))
         .route("/policies/check", post(policies::check))
-        .route("/recovery", get(plain::recovery))
+        .route("/recovery", get(recovery::page))
+        .route("/recovery/public", get(recovery::public))
+        .route("/recovery/public.json", get(recovery::public_note))
         .route("/audit", get(audit::page))
         .route("/audit/export", get(audit::export))
         .route("/audit/{index}", get(audit::entry))

@@ -12,7 +12,7 @@ use axum::{
     response::{IntoResponse, Response},
     routing::{get, post},
 };
-use reprieve_gate::{Desk, DeskError, SignedCommand};
+use reprieve_gate::{Desk, DeskError, Recovery, SignedCommand};
 use reprieve_operation::AgentName;
 use serde::{Deserialize, de::DeserializeOwned};
 use serde_json::{Value, json};
@@ -21,7 +21,7 @@ use tokio::time::timeout;
 use crate::{door::POLICY, problem::Problem};
 
 /// Every route of the command line: method and path. A test compares the router with it.
-pub const ROUTES: [(&str, &str); 3] = [("GET", "/v1/health"), ("POST", "/v1/commands"), ("POST", "/v1/freeze")];
+pub const ROUTES: [(&str, &str); 4] = [("GET", "/v1/health"), ("POST", "/v1/commands"), ("POST", "/v1/freeze"), ("POST", "/v1/recovery")];
 
 const LARGEST_BODY: usize = 64 * 1024;
 const FREEZE_KEY: HeaderName = HeaderName::from_static("reprieve-freeze-key");
@@ -37,8 +37,19 @@ struct FreezeRequest {
     reason: String,
 }
 
+/// A note on copies, signed by whoever made or tried them: the signature is the only credential.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Note {
+    note: String,
+}
+
 /// The router over a desk. `body_timeout` bounds how long a request's body may take.
-pub(crate) fn router(desk: SharedDesk, body_timeout: Duration) -> Router {
+pub(crate) fn router(desk: SharedDesk, recovery: Arc<dyn Recovery>, body_timeout: Duration) -> Router {
+    let notes = post(move |headers: HeaderMap, body: Body| async move {
+        let Note { note } = read(&headers, body, body_timeout).await?;
+        carry_out(async move { recovery.take(note).await }).await
+    });
     let commands = post(move |State(desk): State<SharedDesk>, headers: HeaderMap, body: Body| async move {
         let command: SignedCommand = read(&headers, body, body_timeout).await?;
         carry_out(async move { desk.perform(command).await }).await
@@ -52,6 +63,7 @@ pub(crate) fn router(desk: SharedDesk, body_timeout: Duration) -> Router {
         .route("/v1/health", get(async || Json(json!({ "ok": { "listener": "operators" } }))))
         .route("/v1/commands", commands)
         .route("/v1/freeze", freeze)
+        .route("/v1/recovery", notes)
         .with_state(desk)
 }
 

@@ -3,7 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use arc_swap::ArcSwap;
-use reprieve_gate::{Audit, Changes, Clock, Counter, Desk, Reception, Records};
+use reprieve_gate::{Audit, Changes, Clock, Counter, Desk, Reception, Records, Recovery};
 use reprieve_operation::{AgentName, Environment, SystemName, Timestamp};
 use reprieve_policy::{Policy, Source};
 use tokio::sync::{Semaphore, watch};
@@ -40,6 +40,8 @@ pub struct Console {
     pub records: Arc<dyn Records>,
     /// What can be taken back.
     pub changes: Arc<dyn Changes>,
+    /// What is known of copies, and who takes notes of those who make them.
+    pub recovery: Arc<dyn Recovery>,
     /// The policy in force.
     pub policy: Arc<ArcSwap<Policy>>,
     /// Where it is read from.

@@ -168,7 +168,7 @@ async fn answers_and_their_statuses() {
 
 #[tokio::test]
 async fn the_routes_are_these_and_no_others() {
-    assert_eq!(ROUTES, [("GET", "/v1/health"), ("POST", "/v1/commands"), ("POST", "/v1/freeze")]);
+    assert_eq!(ROUTES, [("GET", "/v1/health"), ("POST", "/v1/commands"), ("POST", "/v1/freeze"), ("POST", "/v1/recovery")]);
     let world = World::new().await;
     let paths = ["/v1/health", "/v1/commands", "/v1/freeze", "/v1", "/v1/holds", "/v1/holds/1/approve", "/v1/commands/", "/.git/config"];
     for method in ["GET", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "HEAD", "TRACE", "CONNECT"] {

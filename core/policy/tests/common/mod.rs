@@ -68,6 +68,7 @@ pub fn facts() -> Facts {
         undoable: Undoability::Secured,
         budget: Budget::default(),
         rows_this_hour: 0,
+        recovery: RecoveryFacts::default(),
     }
 }
 

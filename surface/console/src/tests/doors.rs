@@ -7,7 +7,7 @@ use super::{
 use crate::PAGES;
 
 /// Pages that a stranger may see, because signing in begins there.
-const OPEN: usize = 9;
+const OPEN: usize = 11;
 
 fn signed_in() -> String {
     format!("User-Agent: {BROWSER}\r\nCookie: __Host-reprieve={SECRET}\r\n")

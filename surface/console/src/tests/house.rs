@@ -9,8 +9,8 @@ use std::{
 use arc_swap::ArcSwap;
 use reprieve_gate::{
     Answering, Assertion, Audit, AuditError, ChangeView, Changes, Clock, Command, Counter, Desk, DeskAnswer, DeskError, EventProof,
-    Invited, Looking, NewPasskey, Pending, Proposal, Reception, RecordQuery, Records, RecordsError, SignIn, SignedIn, SignedOn, UndoChoice,
-    UndoPreview,
+    Invited, Looking, NewPasskey, Pending, Proposal, Reception, RecordQuery, Records, RecordsError, Recovery, RecoveryReport, SignIn,
+    SignedIn, SignedOn, UndoChoice, UndoPreview,
 };
 use reprieve_operation::{Digest, Event, OperatorName, Recorded, State, Timestamp, UndoId};
 use reprieve_policy::{Policy, Profile};
@@ -44,7 +44,8 @@ pub(super) fn console(clerk: Arc<Clerk>) -> Arc<Console> {
         audit: house.clone(),
         clock: house.clone(),
         records: house.clone(),
-        changes: house,
+        changes: house.clone(),
+        recovery: house,
         policy: Arc::new(ArcSwap::from_pointee(Policy::build(Profile::Guard, &[]).expect("the built-in rules"))),
         policy_files: Arc::new(|| Ok(Vec::new())),
         origin: ORIGIN.to_owned(),
@@ -158,6 +159,21 @@ impl Records for House {
 
     fn verifier(&self) -> String {
         "a key".to_owned()
+    }
+}
+
+impl Recovery for House {
+    fn take(&self, note: String) -> DeskAnswer<'_> {
+        self.note(format!("a note: {note}"));
+        Box::pin(async { Err(DeskError::NotAuthenticated) })
+    }
+
+    fn report(&self) -> RecoveryReport {
+        RecoveryReport { at: self.now(), systems: Vec::new() }
+    }
+
+    fn published(&self) -> Option<String> {
+        Some("a note".to_owned())
     }
 }
 

@@ -1,0 +1,219 @@
+//! Recovery: what is expected of each system's copies, what a decision learns of them, and what people are shown.
+//!
+//! Copies are made and tried by processes of their own (`service/recovery`), which send signed notes; see [`Recovery::take`].
+
+use std::{collections::HashMap, time::Duration};
+
+use reprieve_operation::{Environment, RECOVERABLE, RecoveryFacts, RecoveryState, SystemName, Timestamp};
+use serde::Serialize;
+
+use crate::desk::DeskAnswer;
+
+/// How much may be lost, and how long it may take.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Objective {
+    /// The most that may be lost.
+    pub rpo: Option<Duration>,
+    /// The longest that it may take.
+    pub rto: Option<Duration>,
+}
+
+/// What is expected of one system's copies.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Expected {
+    /// A drill has to pass this often.
+    pub window: Duration,
+    /// How much may be lost, and how long it may take.
+    pub objective: Objective,
+    /// Whether the copies lie where what destroys the system may destroy them too.
+    pub same_blast_radius: bool,
+}
+
+/// What is expected of all systems' copies.
+#[derive(Debug, Clone, Default)]
+pub struct Copies {
+    /// Systems with copies of ours.
+    pub expected: HashMap<SystemName, Expected>,
+    /// A drill has to pass this often for every other production system too; `None`: they are not asked about.
+    pub everywhere: Option<Duration>,
+}
+
+impl Copies {
+    /// The window in which a drill has to have passed, where one is expected at all.
+    fn window(&self, system: &SystemName, environment: &Environment) -> Option<Duration> {
+        let own = self.expected.get(system).map(|expected| expected.window);
+        own.or(self.everywhere.filter(|_| environment.is_production()))
+    }
+
+    /// What a decision may look at.
+    #[must_use]
+    pub fn facts(&self, system: &SystemName, environment: &Environment, state: Option<&RecoveryState>, now: Timestamp) -> RecoveryFacts {
+        let drill = state.and_then(|state| state.drill).filter(|drill| drill.level >= RECOVERABLE);
+        let drill_age = drill.map(|drill| now.since(drill.at));
+        let window = self.window(system, environment);
+        RecoveryFacts {
+            backup_age: state.and_then(|state| state.backup).map(|backup| now.since(backup)),
+            drill_age,
+            // Where nobody said where the copies are, they don't count as safe.
+            same_blast_radius: self.expected.get(system).is_none_or(|expected| expected.same_blast_radius),
+            rpo: drill.and_then(|drill| drill.rpo_ms).map(Duration::from_millis),
+            rto: drill.map(|drill| Duration::from_millis(drill.rto_ms)),
+            unproven: window.is_some_and(|window| drill_age.is_none_or(|age| age > window)),
+        }
+    }
+}
+
+/// Why nothing proves that a system comes back.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Unproven {
+    /// Nobody asked for copies of it.
+    NotConfigured,
+    /// There is no copy.
+    NoBackup,
+    /// There was no drill yet.
+    NoDrill,
+    /// The last drill failed.
+    Failed,
+    /// The last drill is too long ago.
+    TooOld,
+}
+
+impl Unproven {
+    /// Why, in words.
+    #[must_use]
+    pub fn in_words(self) -> &'static str {
+        match self {
+            Self::NotConfigured => "no copies of it are made",
+            Self::NoBackup => "there is no copy yet",
+            Self::NoDrill => "no copy was ever restored",
+            Self::Failed => "the last drill failed",
+            Self::TooOld => "the last drill is too long ago",
+        }
+    }
+}
+
+/// The middle, the slow end and the worst of the drills of 90 days, in milliseconds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub struct Spread {
+    /// Half were at most this.
+    pub p50: u64,
+    /// Nineteen of twenty were at most this.
+    pub p95: u64,
+    /// None was more.
+    pub worst: u64,
+}
+
+impl Spread {
+    /// Of these values; none of nothing.
+    #[must_use]
+    pub fn of(mut values: Vec<u64>) -> Option<Self> {
+        values.sort_unstable();
+        let at = |share: usize| values.get((values.len() * share).div_ceil(100).saturating_sub(1)).copied();
+        Some(Self { p50: at(50)?, p95: at(95)?, worst: *values.last()? })
+    }
+}
+
+/// What is known of one system's copies.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct SystemRecovery {
+    /// The system.
+    pub system: SystemName,
+    /// Where it is.
+    pub environment: Environment,
+    /// Why nothing proves that it comes back; `None`: a drill within the window did.
+    pub unproven: Option<Unproven>,
+    /// How often a drill has to pass, in seconds.
+    pub window_s: Option<u64>,
+    /// The most that may be lost, in seconds.
+    pub objective_rpo_s: Option<u64>,
+    /// The longest that it may take, in seconds.
+    pub objective_rto_s: Option<u64>,
+    /// When the newest copy began.
+    pub backup: Option<Timestamp>,
+    /// When a copy last failed.
+    pub backup_failed: Option<Timestamp>,
+    /// Copies of the last 90 days.
+    pub backups: u64,
+    /// The newest copy's size before and after it was compressed and sealed.
+    pub bytes: Option<(u64, u64)>,
+    /// Where the copies are, in words.
+    pub place: String,
+    /// Whether what destroys the system may destroy them too.
+    pub same_blast_radius: bool,
+    /// Until when nobody can delete them, in words.
+    pub locked: String,
+    /// When a drill last passed, the level it proved, and where the ledger says so.
+    pub passed: Option<(Timestamp, u8, u64)>,
+    /// When a drill last failed, and why.
+    pub failed: Option<(Timestamp, String)>,
+    /// Drills that passed and failed in the last 90 days.
+    pub drills: (u64, u64),
+    /// What they lost.
+    pub rpo_ms: Option<Spread>,
+    /// How long they took.
+    pub rto_ms: Option<Spread>,
+}
+
+/// What is known of all systems' copies.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct RecoveryReport {
+    /// As of when.
+    pub at: Timestamp,
+    /// The systems.
+    pub systems: Vec<SystemRecovery>,
+}
+
+/// Takes notes of those who make and try copies, and tells what is known.
+pub trait Recovery: Send + Sync {
+    /// Takes a note signed by the process that copies, or by the verifier, into the ledger: each once, and in time.
+    fn take(&self, note: String) -> DeskAnswer<'_>;
+
+    /// What is known now.
+    fn report(&self) -> RecoveryReport;
+
+    /// The same as a note that the gateway signed, for whoever has its public key; `None` where it is not published.
+    fn published(&self) -> Option<String>;
+}
+
+#[cfg(test)]
+mod tests {
+    use reprieve_operation::DrillState;
+
+    use super::*;
+
+    #[test]
+    fn a_drill_counts_within_its_window_only() {
+        let system: SystemName = "shop".parse().expect("a name");
+        let hour = Duration::from_secs(3_600);
+        let expected = Expected { window: hour, objective: Objective::default(), same_blast_radius: true };
+        let asked = Copies { expected: HashMap::from([(system.clone(), expected)]), everywhere: None };
+        let everywhere = Copies { expected: HashMap::new(), everywhere: Some(hour) };
+        let now = Timestamp(100 * 3_600_000);
+        let drilled = |hours_ago: u64, level| RecoveryState {
+            drill: Some(DrillState { at: Timestamp(now.0 - hours_ago * 3_600_000), level, rpo_ms: None, rto_ms: 1 }),
+            ..RecoveryState::default()
+        };
+        for (copies, environment, state, unproven) in [
+            (&Copies::default(), "production", None, false),
+            (&asked, "production", None, true),
+            (&asked, "production", Some(RecoveryState::default()), true),
+            (&asked, "production", Some(drilled(1, 4)), false),
+            (&asked, "production", Some(drilled(1, 3)), true),
+            (&asked, "production", Some(drilled(2, 5)), true),
+            (&everywhere, "production", None, true),
+            (&everywhere, "staging", None, false),
+        ] {
+            let environment: Environment = environment.parse().expect("a name");
+            let facts = copies.facts(&system, &environment, state.as_ref(), now);
+            assert_eq!(facts.unproven, unproven, "{copies:?} {environment} {state:?}");
+        }
+    }
+
+    #[test]
+    fn the_worst_is_never_left_out() {
+        assert_eq!(Spread::of(vec![]), None);
+        assert_eq!(Spread::of(vec![7]), Some(Spread { p50: 7, p95: 7, worst: 7 }));
+        assert_eq!(Spread::of((1..=100).rev().collect()), Some(Spread { p50: 50, p95: 95, worst: 100 }));
+    }
+}

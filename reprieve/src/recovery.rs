@@ -1,0 +1,512 @@
+//! `reprieve backup`, `drill` and `recovery`: copies in the vault, and the proof that they come back.
+//!
+//! Each runs in its own process. The one that copies has the role that copies and public keys; the one that tries copies has the
+//! identity that opens them and a key of its own to sign results with. Both tell the gateway by signed notes.
+
+pub(crate) mod restore;
+pub(crate) mod runs;
+
+use std::{path::PathBuf, sync::Arc, time::Duration};
+
+use anyhow::{Context as _, bail};
+use reprieve_audit::{SystemClock, decode};
+use reprieve_gate::{Clock as _, Copies, Expected, Objective, RecoveryReport};
+use reprieve_ledger::Signer;
+use reprieve_operation::{Digest, Event, Recorded, State, SystemName, Timestamp};
+use reprieve_recovery::{
+    BackupOptions, Configured, DrillOptions, DrillReport, Encryption, Ground, KINDS, Manifest, Notice, Say, Source, find_points, place_of,
+    read_point, sign, told,
+};
+use reprieve_secrets::resolve;
+use reprieve_store::{Query, Reader, SqliteStore};
+use reprieve_surface_postgres::{Target, TlsMode};
+use reprieve_vault::{Location, Vault};
+use serde_json::{Value, json};
+
+use crate::{
+    args::{Backup, Cli, Drill},
+    keys::Keys,
+    ledger::read_state,
+    operator,
+    people::time,
+    settings::{Settings, System, SystemKind},
+    wire,
+};
+
+/// The newest recovery points that a list shows.
+const LISTED: usize = 50;
+
+/// A runtime for the vault, beside the threads that block.
+fn runtime() -> anyhow::Result<tokio::runtime::Runtime> {
+    Ok(tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?)
+}
+
+/// The login that copies are made with.
+pub(crate) fn source(system: &System, keys: &Keys) -> anyhow::Result<Source> {
+    let reference = system.backup.as_ref().and_then(|backup| backup.url.as_ref()).or(system.admin.as_ref()).unwrap_or(&system.url);
+    source_of(reference, keys).with_context(|| format!("the login that copies `{}` is not right", system.name))
+}
+
+fn source_of(reference: &str, keys: &Keys) -> anyhow::Result<Source> {
+    let target = Target::parse(resolve(reference, Some(&keys.secrets()?))?.reveal())?;
+    let encryption = match target.tls().0 {
+        TlsMode::Off => Encryption::Off,
+        TlsMode::Prefer => Encryption::Prefer,
+        TlsMode::Require => Encryption::Require,
+        TlsMode::Verify => Encryption::Verify,
+    };
+    Ok(Source {
+        host: target.host().to_owned(),
+        port: target.port(),
+        user: target.user().to_owned(),
+        password: target.password().to_owned(),
+        database: target.database().to_owned(),
+        encryption,
+    })
+}
+
+/// Where a system's log is received.
+pub(crate) fn received(settings: &Settings, system: &SystemName) -> PathBuf {
+    let folder = settings.path(&PathBuf::from("recovery")).join(system.as_str()).join("wal");
+    // PostgreSQL's programs run in another folder than ours.
+    std::path::absolute(&folder).unwrap_or(folder)
+}
+
+/// The vault's place, with its folder as the program sees it.
+fn location(settings: &Settings) -> anyhow::Result<Location> {
+    let mut location: Location = settings.vault.store.parse()?;
+    if let Location::File(path) = &mut location {
+        *path = settings.path(path);
+    }
+    Ok(location)
+}
+
+/// The databases, and what the settings say about their copies.
+pub(crate) fn configured(settings: &Settings, keys: &Keys) -> anyhow::Result<Vec<Configured>> {
+    let location = location(settings)?;
+    let one = |system: &System| {
+        let host = source(system, keys).map(|source| source.host).unwrap_or_default();
+        let objective = system.backup.as_ref().map(|backup| backup.objective).unwrap_or_default();
+        Configured {
+            system: system.name.clone(),
+            environment: system.environment.clone(),
+            copied: system.backup.is_some(),
+            window: system.backup.as_ref().map(|backup| backup.window).or(settings.recovery.require_drill),
+            objective: Objective { rpo: objective.rpo, rto: objective.rto },
+            place: place_of(&location, &host),
+        }
+    };
+    Ok(settings.databases().map(one).collect())
+}
+
+/// What decisions expect of copies.
+pub(crate) fn copies(settings: &Settings, configured: &[Configured]) -> Copies {
+    let expected = configured.iter().filter(|one| one.copied).map(|one| {
+        let window = one.window.unwrap_or(Duration::MAX).min(settings.recovery.require_drill.unwrap_or(Duration::MAX));
+        let same_blast_radius = one.place.same_because.is_some();
+        (one.system.clone(), Expected { window, objective: one.objective, same_blast_radius })
+    });
+    Copies { expected: expected.collect(), everywhere: settings.recovery.require_drill }
+}
+
+/// Signs a statement and tells the gateway.
+fn tell_gateway(settings: &Settings, keys: &Keys, signer: &Signer, say: Say) -> anyhow::Result<Value> {
+    let note = sign(&Notice { at: SystemClock.now(), say }, signer)?;
+    operator::post(settings, keys, "/v1/recovery", &[], &json!({ "note": note }))
+}
+
+pub(crate) fn backup(cli: &Cli, settings: &Settings, command: &Backup) -> anyhow::Result<u8> {
+    match command {
+        Backup::Now { system } => now(cli, settings, settings.system(system.as_str())?),
+        Backup::List { system, vault } => list(cli, settings, system.as_ref(), *vault),
+    }
+}
+
+fn now(cli: &Cli, settings: &Settings, system: &System) -> anyhow::Result<u8> {
+    if system.kind != SystemKind::Postgres {
+        bail!("`{}` is a service: only databases are copied", system.name);
+    }
+    let keys = Keys::of(settings);
+    keys.prepare_recovery(settings)?;
+    let signer = keys.copyist()?;
+    let runtime = runtime()?;
+    let made = copy(settings, system, &keys, &signer, &runtime);
+    let (manifest, object) = match made {
+        Ok(made) => made,
+        Err(error) => {
+            let reason = format!("{error:#}");
+            let say = Say::BackupFailed { system: system.name.clone(), reason };
+            let told = tell_gateway(settings, &keys, &signer, say);
+            return Err(match told {
+                Ok(_) => error,
+                Err(silent) => error.context(format!("and that could not be recorded: {silent:#}")),
+            });
+        }
+    };
+    tell_gateway(settings, &keys, &signer, told(&manifest, object))
+        .with_context(|| format!("{} is in the vault, and could not be recorded", manifest.point))?;
+    if cli.json {
+        tell!(
+            "{}",
+            json!({ "point": manifest.point, "manifest": object, "engine": manifest.engine, "plain_bytes": manifest.plain_bytes,
+                             "stored_bytes": manifest.stored_bytes, "ms": manifest.ended.since(manifest.began).as_millis() })
+        );
+    } else {
+        tell!(
+            "{}: a {} copy of {}, {} in {} bytes, in {:.1} s. Nothing proves yet that it comes back: reprieve drill run {}",
+            manifest.point,
+            manifest.engine.as_str(),
+            manifest.address,
+            manifest.plain_bytes,
+            manifest.stored_bytes,
+            manifest.ended.since(manifest.began).as_secs_f64(),
+            system.name
+        );
+    }
+    Ok(0)
+}
+
+fn copy(
+    settings: &Settings,
+    system: &System,
+    keys: &Keys,
+    signer: &Signer,
+    runtime: &tokio::runtime::Runtime,
+) -> anyhow::Result<(Manifest, Digest)> {
+    let (source, recipients) = (source(system, keys)?, keys.recipients(settings)?);
+    let options =
+        system.backup.as_ref().map_or(BackupOptions { engine: reprieve_recovery::EngineChoice::Auto, allow_empty: false }, |backup| {
+            BackupOptions { engine: backup.engine, allow_empty: backup.allow_empty }
+        });
+    let access = wire::vault(settings, keys)?;
+    let vault = runtime.block_on(access.vault())?;
+    let (manifest, object) =
+        reprieve_recovery::backup(&system.name, &source, vault, runtime.handle(), &recipients, signer, &SystemClock, &options)?;
+    Ok((manifest, object.digest))
+}
+
+/// Events of these kinds, newest first. None where there is no ledger here.
+fn events(settings: &Settings, kinds: &[&str]) -> anyhow::Result<Vec<Recorded>> {
+    let path = settings.ledger_file()?;
+    if !path.exists() {
+        return Ok(Vec::new());
+    }
+    let reader = SqliteStore::open_as_of_now(&path).with_context(|| format!("cannot read the ledger in {}", path.display()))?;
+    let mut all = Vec::new();
+    for kind in kinds {
+        all.extend(of_kind(reader.as_ref(), kind)?);
+    }
+    all.sort_by_key(|recorded| std::cmp::Reverse(recorded.index));
+    Ok(all)
+}
+
+fn of_kind(reader: &dyn Reader, kind: &str) -> anyhow::Result<Vec<Recorded>> {
+    let (mut found, mut before) = (Vec::new(), None);
+    loop {
+        let rows = reader.search(&Query { kind: Some(kind.to_owned()), before, limit: Query::LIMIT_MAX, ..Query::default() })?;
+        for row in &rows {
+            found.push(decode(&row.body)?);
+        }
+        match rows.last() {
+            Some(last) if rows.len() == Query::LIMIT_MAX => before = Some(last.index),
+            _ => return Ok(found),
+        }
+    }
+}
+
+/// Recovery points by what the ledger says, newest first; or by what the vault has.
+fn points(
+    settings: &Settings,
+    keys: &Keys,
+    system: Option<&SystemName>,
+    vault: Option<(&Vault, &tokio::runtime::Runtime)>,
+) -> anyhow::Result<Vec<Value>> {
+    if let Some((vault, runtime)) = vault {
+        let found = runtime.block_on(find_points(vault, &keys.public("copies")?))?;
+        let found = found.into_iter().rev().filter(|(_, manifest)| system.is_none_or(|system| manifest.system == *system));
+        let shown = |(object, manifest): (Digest, Manifest)| {
+            json!({ "system": manifest.system, "point": manifest.point, "manifest": object, "began": manifest.began, "plain_bytes": manifest.plain_bytes,
+                    "stored_bytes": manifest.stored_bytes, "engine": manifest.engine })
+        };
+        return Ok(found.map(shown).collect());
+    }
+    let shown = |recorded: Recorded| match recorded.event {
+        Event::BackupMade { system: of, point, manifest, began, plain_bytes, stored_bytes, engine }
+            if system.is_none_or(|system| of == *system) =>
+        {
+            Some(
+                json!({ "system": of, "point": point, "manifest": manifest, "began": began, "plain_bytes": plain_bytes, "stored_bytes": stored_bytes,
+                         "engine": engine }),
+            )
+        }
+        _ => None,
+    };
+    Ok(events(settings, &["backup_made"])?.into_iter().filter_map(shown).collect())
+}
+
+fn list(cli: &Cli, settings: &Settings, system: Option<&SystemName>, from_vault: bool) -> anyhow::Result<u8> {
+    let keys = Keys::of(settings);
+    let runtime = runtime()?;
+    let access = wire::vault(settings, &keys)?;
+    let vault = if from_vault { Some((runtime.block_on(access.vault())?, &runtime)) } else { None };
+    let mut points = points(settings, &keys, system, vault)?;
+    let drills = events(settings, &["drill_passed", "drill_failed"])?;
+    let configured = configured(settings, &keys)?;
+    let now = SystemClock.now();
+    for point in &mut points {
+        let verified = drills.iter().find_map(|recorded| match &recorded.event {
+            Event::DrillPassed { point: of, level, .. } if point["point"] == json!(of) => {
+                Some(json!({ "level": level, "at": recorded.at }))
+            }
+            Event::DrillFailed { point: Some(of), reason, .. } if point["point"] == json!(of) => {
+                Some(json!({ "failed": reason, "at": recorded.at }))
+            }
+            _ => None,
+        });
+        let place = configured.iter().find(|one| json!(one.system) == point["system"]).map(|one| &one.place);
+        point["age_s"] = json!(point["began"].as_u64().map(|began| now.since(Timestamp(began)).as_secs()));
+        point["verified"] = json!(verified);
+        point["place"] = json!(place.map(|place| &place.name));
+        point["same_blast_radius"] = json!(place.is_none_or(|place| place.same_because.is_some()));
+        point["locked"] = json!(place.map(|place| &place.locked));
+    }
+    if cli.json {
+        tell!("{}", json!({ "points": points }));
+        return Ok(0);
+    }
+    if points.is_empty() {
+        tell!("There is no recovery point. Make one: reprieve backup now SYSTEM");
+    }
+    for point in points.iter().take(LISTED) {
+        let text = |name: &str| point[name].as_str().unwrap_or_default().to_owned();
+        let verified = match (&point["verified"]["level"], &point["verified"]["failed"]) {
+            (Value::Number(level), _) => format!("level {level}"),
+            (_, Value::String(reason)) => format!("FAILED: {reason}"),
+            _ => "never tried".to_owned(),
+        };
+        let began = time(Timestamp(point["began"].as_u64().unwrap_or(0)));
+        tell!(
+            "{}  {:<16} {began} UTC  {:<8} {:>14} bytes  {verified}",
+            text("point"),
+            text("system"),
+            text("engine"),
+            point["stored_bytes"]
+        );
+    }
+    for one in configured.iter().filter(|one| one.copied) {
+        match &one.place.same_because {
+            Some(why) => tell!("SAME BLAST RADIUS: copies of {} are lost with it: {why}.", one.system),
+            None => tell!("{}: {}, {}.", one.system, one.place.name, one.place.locked),
+        }
+    }
+    if points.len() > LISTED {
+        tell!("… and {} older ones", points.len() - LISTED);
+    }
+    Ok(0)
+}
+
+pub(crate) fn drill(cli: &Cli, settings: &Settings, command: &Drill) -> anyhow::Result<u8> {
+    match command {
+        Drill::Run { system, vault } => run_drill(cli, settings, settings.system(system.as_str())?, *vault),
+        Drill::List { system } => list_drills(cli, settings, system.as_ref()),
+    }
+}
+
+fn run_drill(cli: &Cli, settings: &Settings, system: &System, from_vault: bool) -> anyhow::Result<u8> {
+    let keys = Keys::of(settings);
+    let signer = keys.drill_signer(settings)?;
+    let runtime = runtime()?;
+    let begun = DrillReport::begin(&format!("D-{:08x}", rand::random::<u32>()), &system.name, SystemClock.now());
+    // A drill that can't even begin has failed, too.
+    let report = match try_newest(settings, system, &keys, &signer, &runtime, from_vault, begun.clone()) {
+        Ok(report) => report,
+        Err(error) => begun.failed(format!("it could not be done: {error:#}")),
+    };
+    let recorded = tell_gateway(settings, &keys, &signer, Say::DrillEnded(Box::new(report.clone())));
+    if cli.json {
+        let recorded = recorded.as_ref().map_or_else(|error| json!({ "error": format!("{error:#}") }), Value::clone);
+        tell!("{}", json!({ "report": report, "recorded": recorded }));
+    } else {
+        show(&report);
+        if let Err(error) = &recorded {
+            tell!("NOT RECORDED, so it proves nothing to anybody: {error:#}");
+        }
+    }
+    Ok(u8::from(!report.passed || recorded.is_err()))
+}
+
+fn try_newest(
+    settings: &Settings,
+    system: &System,
+    keys: &Keys,
+    signer: &Signer,
+    runtime: &tokio::runtime::Runtime,
+    from_vault: bool,
+    begun: DrillReport,
+) -> anyhow::Result<DrillReport> {
+    let identity = keys.identity(settings)?;
+    let key = keys.public("copies").context("no copy was ever made: `reprieve backup now`")?;
+    let access = wire::vault(settings, keys)?;
+    let vault = runtime.block_on(access.vault())?;
+    // A verifier on a machine of its own has no ledger, and looks through the vault.
+    let look = from_vault || !settings.ledger_file()?.exists();
+    let points = points(settings, keys, Some(&system.name), look.then_some((vault, runtime)))?;
+    let newest = points.iter().max_by_key(|point| point["began"].as_u64()).context("there is no copy: `reprieve backup now`")?;
+    let manifest: Digest = serde_json::from_value(newest["manifest"].clone())?;
+    let point = newest["point"].as_str().unwrap_or_default().to_owned();
+    let say = Say::DrillStarted { system: system.name.clone(), drill: begun.drill.clone(), point };
+    tell_gateway(settings, keys, signer, say).context("its beginning could not be recorded")?;
+    let backup = system.backup.as_ref();
+    let objective = backup.map(|backup| backup.objective).unwrap_or_default();
+    let options = DrillOptions {
+        objective: Objective { rpo: objective.rpo, rto: objective.rto },
+        band_percent: backup.map_or(10, |backup| backup.band),
+        assertions: backup.map(|backup| backup.assertions.clone()).unwrap_or_default(),
+        scratch: settings.recovery.scratch.as_ref().map_or_else(std::env::temp_dir, |path| settings.path(path)),
+    };
+    let ground = Ground { vault, handle: runtime.handle(), key: &key, identity: &identity, received: None };
+    Ok(reprieve_recovery::drill(ground, manifest, &options, begun))
+}
+
+fn show(report: &DrillReport) {
+    tell!("{}  {}  {}", report.drill, report.system, if report.passed { "passed" } else { "FAILED" });
+    for check in &report.checks {
+        tell!(
+            "  {}  level {}  {:<36} {:>7} ms  {}",
+            if check.ok { "ok    " } else { "FAILED" },
+            check.level,
+            check.name,
+            check.ms,
+            check.said
+        );
+    }
+    for (step, ms) in &report.phases {
+        tell!("          {step:<44} {ms:>7} ms");
+    }
+    if let Some(reason) = &report.reason {
+        tell!("  {reason}");
+    }
+    let seconds = |ms: Option<u64>| ms.map_or("not measured".to_owned(), |ms| format!("{:.1} s", ms as f64 / 1000.0));
+    let point = report.point.as_deref().unwrap_or("none");
+    tell!(
+        "  recovery point {point}, {} bytes; would be lost {}; back after {}",
+        report.plain_bytes,
+        seconds(report.rpo_ms),
+        seconds(report.rto_ms)
+    );
+}
+
+fn list_drills(cli: &Cli, settings: &Settings, system: Option<&SystemName>) -> anyhow::Result<u8> {
+    let drills = events(settings, &["drill_passed", "drill_failed"])?;
+    let drills = drills.iter().filter(|recorded| match &recorded.event {
+        Event::DrillPassed { system: of, .. } | Event::DrillFailed { system: of, .. } => system.is_none_or(|system| of == system),
+        _ => false,
+    });
+    if cli.json {
+        tell!("{}", json!({ "drills": drills.collect::<Vec<_>>() }));
+        return Ok(0);
+    }
+    for recorded in drills.take(LISTED) {
+        match &recorded.event {
+            Event::DrillPassed { system, drill, point, level, rpo_ms, rto_ms, .. } => {
+                let lost = rpo_ms.map_or("?".to_owned(), |ms| format!("{:.1}", ms as f64 / 1000.0));
+                tell!(
+                    "{drill}  {}  {system:<16} passed  level {level}, {point}: {lost} s lost, back after {:.1} s",
+                    time(recorded.at),
+                    *rto_ms as f64 / 1000.0
+                );
+            }
+            Event::DrillFailed { system, drill, reason, .. } => tell!("{drill}  {}  {system:<16} FAILED  {reason}", time(recorded.at)),
+            _ => {}
+        }
+    }
+    Ok(0)
+}
+
+/// What is known about coming back, from the ledger as it is on the disk.
+pub(crate) fn known(settings: &Settings) -> anyhow::Result<(RecoveryReport, State)> {
+    let configured = configured(settings, &Keys::of(settings))?;
+    let state = read_state(settings)?;
+    let report = reprieve_recovery::report(&configured, &state.recovery, &events(settings, &KINDS)?, SystemClock.now());
+    Ok((report, state))
+}
+
+pub(crate) fn status(cli: &Cli, settings: &Settings) -> anyhow::Result<u8> {
+    let (report, _) = known(settings)?;
+    let unproven = report.systems.iter().any(|system| system.unproven.is_some());
+    if cli.json {
+        tell!("{}", serde_json::to_string(&report)?);
+        return Ok(u8::from(unproven));
+    }
+    for system in &report.systems {
+        let proof = system.unproven.map_or_else(|| "proven".to_owned(), |why| format!("UNPROVEN: {}", why.in_words()));
+        tell!("{} ({})  {proof}", system.system, system.environment);
+        let at = |at: Option<Timestamp>| at.map_or("never".to_owned(), |at| format!("{} UTC", time(at)));
+        tell!("  newest copy   {}, {} in 90 days", at(system.backup), system.backups);
+        let spread = |spread: Option<reprieve_gate::Spread>| {
+            spread.map_or("not measured".to_owned(), |of| {
+                format!("p50 {:.1} s, p95 {:.1} s, worst {:.1} s", of.p50 as f64 / 1e3, of.p95 as f64 / 1e3, of.worst as f64 / 1e3)
+            })
+        };
+        let promised = |seconds: Option<u64>| seconds.map_or("nothing".to_owned(), |seconds| format!("{seconds} s"));
+        tell!("  lost          promised {}, measured {}", promised(system.objective_rpo_s), spread(system.rpo_ms));
+        tell!("  back after    promised {}, measured {}", promised(system.objective_rto_s), spread(system.rto_ms));
+        tell!(
+            "  drills        {} passed, {} failed in 90 days; last passed {}",
+            system.drills.0,
+            system.drills.1,
+            at(system.passed.map(|(at, ..)| at))
+        );
+        if let Some((when, reason)) = &system.failed {
+            tell!("  last failure  {} UTC: {reason}", time(*when));
+        }
+        tell!("  place         {}{}", if system.same_blast_radius { "SAME BLAST RADIUS: " } else { "" }, system.place);
+        tell!("  locked        {}", system.locked);
+    }
+    Ok(u8::from(unproven))
+}
+
+/// The manifest of a recovery point that fits: a certain one, or the newest that ended before a time.
+fn find_point(
+    settings: &Settings,
+    keys: &Keys,
+    vault: &Vault,
+    runtime: &tokio::runtime::Runtime,
+    system: &SystemName,
+    wanted: Option<&str>,
+    before: Option<Timestamp>,
+) -> anyhow::Result<(Digest, Manifest)> {
+    let key = keys.public("copies").context("no copy was ever made here")?;
+    let look = !settings.ledger_file()?.exists();
+    let mut points = points(settings, keys, Some(system), look.then_some((vault, runtime)))?;
+    points.sort_by_key(|point| std::cmp::Reverse(point["began"].as_u64()));
+    for point in points.iter().filter(|point| wanted.is_none_or(|wanted| point["point"] == wanted)) {
+        let digest: Digest = serde_json::from_value(point["manifest"].clone())?;
+        let (manifest, _) = runtime.block_on(read_point(vault, digest, &key))?;
+        if before.is_none_or(|before| manifest.ended <= before) {
+            return Ok((digest, manifest));
+        }
+    }
+    bail!("there is no such recovery point of `{system}`; `reprieve backup list` shows what there is")
+}
+
+/// What the gateway needs to take notes and tell what is known.
+pub(crate) fn office(
+    settings: &Settings,
+    keys: &Keys,
+    audit: &Arc<reprieve_audit::AuditLog>,
+    configured: Vec<Configured>,
+) -> anyhow::Result<reprieve_recovery::Office> {
+    keys.prepare_recovery(settings)?;
+    Ok(reprieve_recovery::Office {
+        audit: audit.clone(),
+        records: audit.clone(),
+        clock: Arc::new(SystemClock),
+        copyist: keys.public("copies")?,
+        verifier: keys
+            .public("verifier")
+            .context("`recovery.verifier_key` lies elsewhere: copy its public half to verifier.pub in the keys' folder")?,
+        systems: configured,
+        publisher: if settings.recovery.publish { Some(keys.signer()?) } else { None },
+    })
+}

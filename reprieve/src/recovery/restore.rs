@@ -1,0 +1,197 @@
+//! `reprieve restore`: a copy, and the log after it, into a new place. An operator signs for it; nothing is overwritten.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context as _, bail};
+use reprieve_audit::SystemClock;
+use reprieve_gate::{Clock as _, Command};
+use reprieve_operation::{Event, IntentId, Outcome, Recorded, Timestamp};
+use reprieve_recovery::{Ground, RestoreOptions, Restored, Say, Target, Until};
+use serde_json::json;
+
+use super::{events, find_point, received, runtime, source_of, tell_gateway};
+use crate::{
+    args::{Cli, Restore},
+    keys::Keys,
+    operator::send,
+    people::time,
+    settings::Settings,
+    wire,
+};
+
+pub(crate) fn restore(cli: &Cli, settings: &Settings, restore: &Restore) -> anyhow::Result<u8> {
+    let (system, keys, runtime) = (settings.system(restore.system.as_str())?, Keys::of(settings), runtime()?);
+    let (until, before) = until(settings, restore)?;
+    let to = target(&restore.to, &keys)?;
+    let identity = keys.identity(settings)?;
+    let key = keys.public("copies")?;
+    let access = wire::vault(settings, &keys)?;
+    let vault = runtime.block_on(access.vault())?;
+    let (digest, manifest) = find_point(settings, &keys, vault, &runtime, &system.name, restore.point.as_deref(), before)?;
+    let number = if restore.unrecorded {
+        eprintln!("reprieve: nothing records this restore");
+        None
+    } else {
+        let command = Command::Restore {
+            system: system.name.clone(),
+            point: manifest.point.clone(),
+            to: in_words(&to),
+            until: until.in_words(),
+            reason: restore.reason.clone(),
+        };
+        let answer = send(settings, &restore.by, &command)?;
+        Some(answer["restore"].as_str().context("the answer was not understood")?.to_owned())
+    };
+    let folder = received(settings, &system.name);
+    let ground =
+        Ground { vault, handle: runtime.handle(), key: &key, identity: &identity, received: folder.is_dir().then_some(folder.as_path()) };
+    let restored = reprieve_recovery::restore(ground, digest, &RestoreOptions { until, to: to.clone() });
+    if let Some(number) = number {
+        let what = restored.as_ref().map_or_else(|error| error.in_words(), said);
+        let say = Say::Restored { system: system.name.clone(), restore: number, succeeded: restored.is_ok(), what };
+        let told = keys.copyist().and_then(|signer| tell_gateway(settings, &keys, &signer, say));
+        if let Err(error) = told {
+            eprintln!("reprieve: what became of it could not be recorded: {error:#}");
+        }
+    }
+    let restored = restored?;
+    if cli.json {
+        tell!("{}", json!({ "restored": restored, "to": in_words(&to) }));
+    } else {
+        tell!("{}", said(&restored));
+        for (step, ms) in &restored.phases {
+            tell!("  {step:<28} {ms:>7} ms");
+        }
+        if let Target::Folder(path) = &to {
+            tell!("Start it: pg_ctl -D {} start", path.display());
+        }
+    }
+    Ok(0)
+}
+
+fn said(restored: &Restored) -> String {
+    let at = |at: Option<Timestamp>| at.map_or("nothing after the copy".to_owned(), |at| format!("{} UTC", time(at)));
+    format!(
+        "{} is back, {} files of the log replayed; the last transaction in it: {}",
+        restored.point,
+        restored.wal_files,
+        at(restored.last_commit)
+    )
+}
+
+fn in_words(to: &Target) -> String {
+    match to {
+        Target::Folder(path) => path.display().to_string(),
+        Target::Database(source) => source.address(),
+    }
+}
+
+fn target(text: &str, keys: &Keys) -> anyhow::Result<Target> {
+    if ["env:", "secret:", "file:", "postgres://", "postgresql://"].iter().any(|start| text.starts_with(start)) {
+        return Ok(Target::Database(source_of(text, keys)?));
+    }
+    let path = Path::new(text);
+    let absolute = if path.is_absolute() {
+        path.to_owned()
+    } else {
+        std::env::current_dir().map(|folder| folder.join(path)).unwrap_or_else(|_| PathBuf::from(path))
+    };
+    Ok(Target::Folder(absolute))
+}
+
+/// Up to where, and the time that the copy has to be from before.
+fn until(settings: &Settings, restore: &Restore) -> anyhow::Result<(Until, Option<Timestamp>)> {
+    match (&restore.at, &restore.before) {
+        (Some(at), _) => {
+            let at = parse_time(at, SystemClock.now()).with_context(|| format!("`{at}` is not a time: write 2026-05-12 14:02:10, UTC"))?;
+            Ok((Until::Time(spelled(at)), Some(at)))
+        }
+        (None, Some(operation)) => {
+            let wanted: IntentId =
+                operation.trim_start_matches("U-").parse().with_context(|| format!("`{operation}` is not an operation: write I-17"))?;
+            before(settings, wanted, restore)
+        }
+        (None, None) => Ok((Until::Newest, None)),
+    }
+}
+
+fn before(settings: &Settings, wanted: IntentId, restore: &Restore) -> anyhow::Result<(Until, Option<Timestamp>)> {
+    let intents = events(settings, &["intent", "undo_started"])?;
+    let is = |recorded: &&Recorded| match &recorded.event {
+        Event::Intent { intent, system, .. } | Event::UndoStarted { intent, system, .. } => *intent == wanted && *system == restore.system,
+        _ => false,
+    };
+    let began = intents.iter().find(is).with_context(|| format!("there is no operation {wanted} in `{}`", restore.system))?.at;
+    let xid = events(settings, &["concluded", "settled"])?.into_iter().find_map(|recorded| match recorded.event {
+        Event::Concluded { intent, outcome: Outcome::Done { xid, .. }, .. } if intent == wanted => Some(xid),
+        Event::Settled { intent, xid, .. } if intent == wanted => Some(xid),
+        _ => None,
+    });
+    match xid {
+        Some(Some(xid)) => Ok((Until::BeforeTransaction(xid), Some(began))),
+        Some(None) => Ok((Until::BeforeTime(spelled(began)), Some(began))),
+        None => bail!("{wanted} changed nothing, so there is nothing to restore from before it"),
+    }
+}
+
+/// `2026-05-12 14:02:10.123`, or `14:02:10` of today.
+pub(crate) fn parse_time(text: &str, now: Timestamp) -> Option<Timestamp> {
+    let text = text.trim().trim_end_matches('Z').replacen('T', " ", 1);
+    let today = time(now);
+    let (day, clock) = text.split_once(' ').unwrap_or((today.get(..10)?, &text));
+    let day: Vec<u64> = day.split('-').map(|part| part.parse().ok()).collect::<Option<_>>()?;
+    let (clock, millis) = match clock.split_once('.') {
+        Some((clock, rest)) if rest.len() <= 3 && !rest.is_empty() => (clock, format!("{rest:0<3}").parse::<u64>().ok()?),
+        Some(_) => return None,
+        None => (clock, 0),
+    };
+    let clock: Vec<u64> = clock.split(':').map(|part| part.parse().ok()).collect::<Option<_>>()?;
+    let (&[year, month, day], &[hour, minute, ref second @ ..]) = (day.as_slice(), clock.as_slice()) else { return None };
+    let second = match second {
+        [] => 0,
+        [second] => *second,
+        _ => return None,
+    };
+    if !(1970..=9999).contains(&year) || !(1..=12).contains(&month) || !(1..=31).contains(&day) || hour > 23 || minute > 59 || second > 59 {
+        return None;
+    }
+    // Days since 1970 (H. Hinnant, "chrono-compatible low-level date algorithms").
+    let shifted_year = if month <= 2 { year - 1 } else { year };
+    let (era, year_of_era) = (shifted_year / 400, shifted_year % 400);
+    let day_of_year = (153 * ((month + 9) % 12) + 2) / 5 + day - 1;
+    let days = era * 146_097 + year_of_era * 365 + year_of_era / 4 - year_of_era / 100 + day_of_year - 719_468;
+    Some(Timestamp(((days * 24 + hour) * 60 + minute) * 60_000 + second * 1000 + millis))
+}
+
+/// As PostgreSQL reads it.
+fn spelled(at: Timestamp) -> String {
+    format!("{}.{:03}+00", time(at), at.0 % 1000)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_are_read_or_refused() {
+        let now = Timestamp(1_777_000_000_000);
+        for (text, expected) in [
+            ("1970-01-01 00:00:00", Some(0)),
+            ("2026-04-24 03:06:40.5", Some(1_777_000_000_500)),
+            ("2026-04-24T03:06:40Z", Some(1_777_000_000_000)),
+            ("03:06:40", Some(1_777_000_000_000)),
+            ("03:06", Some(1_776_999_960_000)),
+            ("2024-02-29 00:00", Some(1_709_164_800_000)),
+            ("", None),
+            ("yesterday", None),
+            ("2026-13-01 00:00", None),
+            ("2026-04-24 25:00", None),
+            ("2026-04-24 03:06:40.1234", None),
+            ("3", None),
+            ("2026-04-24 -1:00", None),
+        ] {
+            assert_eq!(parse_time(text, now), expected.map(Timestamp), "{text}");
+        }
+        assert_eq!(spelled(Timestamp(1_777_000_000_005)), "2026-04-24 03:06:40.005+00");
+    }
+}

@@ -1,0 +1,182 @@
+//! What `serve` does for recovery: heartbeats, the write-ahead log, and, by the clock, processes that copy and that try copies.
+
+use std::{
+    path::PathBuf,
+    process::Stdio,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
+
+use anyhow::Context as _;
+use reprieve_audit::{AuditLog, SystemClock};
+use reprieve_gate::{Audit as _, Clock as _};
+use reprieve_operation::{Event, RecoveryState, SystemName, Timestamp};
+use reprieve_recovery::{Source, WalKeeper, WalOptions, beat};
+
+use super::{received, source};
+use crate::{
+    keys::Keys,
+    settings::{Settings, Wal},
+    wire,
+};
+
+/// How often the clock is looked at.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
+/// After a failure the next try comes sooner than by the clock, but not at once.
+const AGAIN_AFTER: Duration = Duration::from_secs(300);
+
+/// What is done for one system.
+pub(crate) struct Runs {
+    system: SystemName,
+    source: Source,
+    wal: Option<Arc<WalKeeper>>,
+    stopped: AtomicBool,
+}
+
+/// What is to be done, for every system that has copies.
+pub(crate) fn open(settings: &Settings, keys: &Keys, audit: &Arc<AuditLog>) -> anyhow::Result<Vec<Arc<Runs>>> {
+    let mut runs = Vec::new();
+    for system in settings.databases() {
+        let Some(backup) = &system.backup else { continue };
+        let copied = source(system, keys)?;
+        let wal = match backup.wal {
+            Wal::Off => None,
+            Wal::Stream | Wal::Synchronous => {
+                let options = WalOptions {
+                    system: system.name.clone(),
+                    folder: received(settings, &system.name),
+                    synchronous: backup.wal == Wal::Synchronous,
+                };
+                let (recipients, signer) = (keys.recipients(settings)?, keys.copyist()?);
+                Some(Arc::new(WalKeeper::new(options, copied.clone(), recipients, signer, Arc::new(SystemClock), audit.clone())))
+            }
+        };
+        let admin = super::source_of(system.admin.as_ref().unwrap_or(&system.url), keys)?;
+        runs.push(Arc::new(Runs { system: system.name.clone(), source: admin, wal, stopped: AtomicBool::new(false) }));
+    }
+    Ok(runs)
+}
+
+impl Runs {
+    /// Begins. What is begun ends with [`Runs::stop`].
+    pub(crate) fn start(self: &Arc<Self>, settings: &Arc<Settings>, keys: &Keys, audit: &Arc<AuditLog>) -> anyhow::Result<()> {
+        let system = settings.system(self.system.as_str())?;
+        let Some(backup) = &system.backup else { return Ok(()) };
+        if let Some(keeper) = self.wal.clone() {
+            let access = wire::vault(settings, keys)?;
+            let handle = tokio::runtime::Handle::current();
+            let thread = std::thread::Builder::new().name(format!("wal-{}", self.system));
+            thread.spawn(move || match handle.block_on(access.vault()) {
+                Ok(vault) => keeper.run(vault, &handle),
+                Err(error) => tracing::error!(%error, "the write-ahead log is not kept: the vault can't be opened"),
+            })?;
+        }
+        tokio::spawn(self.clone().heartbeats(backup.heartbeat));
+        let config = settings.file.clone();
+        for (every, what) in [(backup.every, What::Copy), (backup.drill, What::Drill)] {
+            if let Some(every) = every {
+                tokio::spawn(self.clone().by_the_clock(config.clone(), audit.clone(), every, what));
+            }
+        }
+        Ok(())
+    }
+
+    pub(crate) fn stop(&self) {
+        self.stopped.store(true, Ordering::Relaxed);
+        if let Some(keeper) = &self.wal {
+            keeper.stop();
+        }
+    }
+
+    fn goes_on(&self) -> bool {
+        !self.stopped.load(Ordering::Relaxed)
+    }
+
+    async fn heartbeats(self: Arc<Self>, every: Duration) {
+        let mut warned = false;
+        while self.goes_on() {
+            let source = self.source.clone();
+            match tokio::task::spawn_blocking(move || beat(&source)).await {
+                Ok(Ok(())) => warned = false,
+                Ok(Err(error)) if !std::mem::replace(&mut warned, true) => {
+                    tracing::warn!(system = %self.system, error = %error.in_words(), "no heartbeat could be written");
+                }
+                _ => {}
+            }
+            tokio::time::sleep(every.max(Duration::from_millis(500))).await;
+        }
+    }
+
+    /// Runs one process after the other, when it is due by what the ledger knows: a restart forgets nothing.
+    async fn by_the_clock(self: Arc<Self>, config: PathBuf, audit: Arc<AuditLog>, every: Duration, what: What) {
+        let mut tried: Option<Timestamp> = None;
+        while self.goes_on() {
+            tokio::time::sleep(LOOK_EVERY).await;
+            let now = SystemClock.now();
+            let state = audit.state().recovery.get(&self.system).cloned().unwrap_or_default();
+            let due = what.last(&state).is_none_or(|last| now.since(last) >= every);
+            // A drill needs something to try.
+            let possible = what == What::Copy || state.backup.is_some();
+            if !due || !possible || tried.is_some_and(|tried| now.since(tried) < AGAIN_AFTER.min(every)) {
+                continue;
+            }
+            tried = Some(now);
+            if let Err(error) = self.run(&config, what).await {
+                tracing::error!(system = %self.system, error = %format!("{error:#}"), what = what.as_str(), "failed");
+                let after = audit.state().recovery.get(&self.system).cloned().unwrap_or_default();
+                // It told the ledger itself, unless it could not.
+                if after == state {
+                    let what = format!("{} of `{}` could not be run or recorded: {error:#}", what.as_str(), self.system);
+                    drop(audit.append(Event::Alarm { what, agent: None }));
+                }
+            }
+        }
+    }
+
+    async fn run(&self, config: &std::path::Path, what: What) -> anyhow::Result<()> {
+        let program = std::env::current_exe().context("cannot find this program")?;
+        let mut command = tokio::process::Command::new(program);
+        command.arg("--config").arg(config).args(what.arguments()).arg(self.system.as_str()).arg("--json").kill_on_drop(true);
+        let output =
+            command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).output().await.context("cannot run this program")?;
+        if output.status.success() {
+            return Ok(());
+        }
+        let said = String::from_utf8_lossy(&output.stdout);
+        anyhow::bail!("{}: {}", output.status, said.trim().chars().take(1_000).collect::<String>())
+    }
+}
+
+/// What is run by the clock.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum What {
+    Copy,
+    Drill,
+}
+
+impl What {
+    fn as_str(self) -> &'static str {
+        match self {
+            Self::Copy => "a copy",
+            Self::Drill => "a drill",
+        }
+    }
+
+    fn arguments(self) -> [&'static str; 2] {
+        match self {
+            Self::Copy => ["backup", "now"],
+            Self::Drill => ["drill", "run"],
+        }
+    }
+
+    fn last(self, state: &RecoveryState) -> Option<Timestamp> {
+        match self {
+            Self::Copy => state.backup,
+            // One that failed is tried again sooner: it leaves nothing proved.
+            Self::Drill => state.drill.map(|drill| drill.at),
+        }
+    }
+}

@@ -1,0 +1,40 @@
+//! Recovery: copies of protected databases in the vault, and the proof that they come back.
+//!
+//! A copy is made by PostgreSQL's own programs ([`Engine`], `engine.rs`), packed and sealed to public keys (`seal.rs`), cut into
+//! objects of the vault, and closed by one signed manifest that is never changed (`manifest.rs`). `wal.rs` keeps what is
+//! committed between copies. `restore.rs` brings a copy back into a new place, `drill.rs` does so in a throw-away server and
+//! tries to find fault with it. What both send to the gateway is a signed note (`note.rs`); `office.rs` takes it into the ledger.
+//! All of this blocks: it runs in processes of its own, and on threads that may.
+
+mod drill;
+mod engine;
+mod error;
+mod heartbeat;
+mod manifest;
+mod note;
+mod office;
+mod radius;
+mod report;
+mod restore;
+mod seal;
+mod server;
+mod source;
+mod survey;
+mod tools;
+mod wal;
+
+pub use drill::{Check, DrillOptions, DrillReport, drill};
+pub use engine::{BackupOptions, EngineChoice, EngineKind, backup};
+pub use error::RecoveryError;
+pub use heartbeat::beat;
+pub use manifest::{Contents, Lsn, Manifest, find_points, read_point};
+pub use note::{NOTE_AGE, Notice, Say, sign, statement};
+pub use office::{Office, told};
+pub use radius::{Place, place_of};
+pub use report::{Configured, KINDS, report};
+pub use restore::{Ground, RestoreOptions, Restored, Target, Until, restore};
+pub use seal::{DrillKey, Recipients};
+pub use source::{Encryption, Source};
+pub use survey::{DatabaseSurvey, Survey};
+pub use tools::Tools;
+pub use wal::{StoredWal, WalKeeper, WalOptions, read_index};

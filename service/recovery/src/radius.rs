@@ -1,0 +1,81 @@
+//! The blast radius: whether what destroys a system may destroy its copies, too.
+
+use std::{fs, net::ToSocketAddrs as _, os::unix::fs::MetadataExt as _, path::Path};
+
+use reprieve_vault::Location;
+
+/// Where copies are.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Place {
+    /// In words.
+    pub name: String,
+    /// Why that is the same blast radius as the system's; none if nothing says so.
+    pub same_because: Option<String>,
+    /// Until when nobody can delete them, in words.
+    pub locked: String,
+}
+
+/// Where a vault is, seen from a server. Not knowing is the same blast radius.
+#[must_use]
+pub fn place_of(vault: &Location, server: &str) -> Place {
+    match vault {
+        Location::File(path) => {
+            let on_this_machine = is_local(server);
+            let same_because = match on_this_machine {
+                Some(true) => Some(match same_device(path, server) {
+                    true => "the vault is a folder on the database's own disk".to_owned(),
+                    false => "the vault is a folder on the database's own machine".to_owned(),
+                }),
+                Some(false) => None,
+                None => Some(format!("whether `{server}` is this machine can't be told")),
+            };
+            let locked = "not locked: whoever can write the folder can delete them".to_owned();
+            Place { name: format!("folder {}", path.display()), same_because, locked }
+        }
+        Location::S3 { bucket, prefix } => Place {
+            name: format!("bucket {bucket}/{prefix}"),
+            same_because: None,
+            locked: "as the bucket's default retention says; Reprieve does not read it yet".to_owned(),
+        },
+        Location::Memory => Place {
+            name: "memory".to_owned(),
+            same_because: Some("the vault goes with the process".to_owned()),
+            locked: "not locked".to_owned(),
+        },
+    }
+}
+
+/// Whether a server runs on this machine; none if that can't be told.
+fn is_local(server: &str) -> Option<bool> {
+    if server.starts_with('/') {
+        return Some(true);
+    }
+    let addresses: Vec<_> = (server, 0u16).to_socket_addrs().ok()?.collect();
+    if addresses.iter().any(|address| address.ip().is_loopback()) {
+        return Some(true);
+    }
+    // An address that can be bound is ours.
+    Some(addresses.iter().any(|address| std::net::UdpSocket::bind((address.ip(), 0)).is_ok()))
+}
+
+/// Whether the folder is on the device of a server's socket, as far as that tells.
+fn same_device(path: &Path, server: &str) -> bool {
+    let device = |path: &Path| fs::metadata(path).map(|found| found.dev()).ok();
+    server.starts_with('/') && device(path).is_some_and(|own| device(Path::new(server)) == Some(own))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_folder_beside_the_server_is_the_same_blast_radius() {
+        let folder = Location::File("/tmp".into());
+        for server in ["127.0.0.1", "localhost", "/tmp", "::1"] {
+            assert!(place_of(&folder, server).same_because.is_some(), "{server}");
+        }
+        // RFC 5737: nobody's address.
+        assert!(place_of(&folder, "192.0.2.1").same_because.is_none());
+        assert!(place_of(&folder, "no such name.invalid").same_because.is_some(), "not knowing counts as the same");
+    }
+}

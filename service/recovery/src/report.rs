@@ -1,0 +1,188 @@
+//! The report: what the ledger's last 90 days say about each system's copies. Without a drill in its window: unproven, whatever
+//! was measured before.
+
+use std::{collections::BTreeMap, time::Duration};
+
+use reprieve_gate::{Objective, RecoveryReport, Spread, SystemRecovery, Unproven};
+use reprieve_operation::{Environment, Event, RECOVERABLE, Recorded, RecoveryState, SystemName, Timestamp};
+
+use crate::Place;
+
+/// The kinds of events that the report is made of.
+pub const KINDS: [&str; 4] = ["backup_made", "backup_failed", "drill_passed", "drill_failed"];
+
+/// How far back it looks.
+const DAYS_90: Duration = Duration::from_secs(90 * 86_400);
+
+/// A system, and what the settings say about its copies.
+#[derive(Debug, Clone)]
+pub struct Configured {
+    /// The system.
+    pub system: SystemName,
+    /// Where it is.
+    pub environment: Environment,
+    /// Whether copies are made.
+    pub copied: bool,
+    /// A drill has to pass this often; none: it is not asked for.
+    pub window: Option<Duration>,
+    /// What was promised.
+    pub objective: Objective,
+    /// Where copies go.
+    pub place: Place,
+}
+
+/// What is known. `events` are those of [`KINDS`], in any order.
+#[must_use]
+pub fn report(systems: &[Configured], state: &BTreeMap<SystemName, RecoveryState>, events: &[Recorded], now: Timestamp) -> RecoveryReport {
+    let one = |configured: &Configured| {
+        let nothing = RecoveryState::default();
+        let known = state.get(&configured.system).unwrap_or(&nothing);
+        let recent =
+            events.iter().filter(|recorded| now.since(recorded.at) <= DAYS_90 && system_of(&recorded.event) == Some(&configured.system));
+        let (mut backups, mut bytes, mut drills, mut rpo, mut rto) = (0, None, (0, 0), Vec::new(), Vec::new());
+        let mut passed: Option<(Timestamp, u8, u64)> = None;
+        let mut failed: Option<(Timestamp, String)> = None;
+        let mut newest_copy = None;
+        for recorded in recent {
+            match &recorded.event {
+                Event::BackupMade { began, plain_bytes, stored_bytes, .. } => {
+                    backups += 1;
+                    if newest_copy.is_none_or(|newest| *began >= newest) {
+                        newest_copy = Some(*began);
+                        bytes = Some((*plain_bytes, *stored_bytes));
+                    }
+                }
+                Event::DrillPassed { level, rpo_ms, rto_ms, .. } => {
+                    drills.0 += 1;
+                    rpo.extend(*rpo_ms);
+                    rto.push(*rto_ms);
+                    if passed.is_none_or(|(at, ..)| recorded.at >= at) {
+                        passed = Some((recorded.at, *level, recorded.index));
+                    }
+                }
+                Event::DrillFailed { reason, .. } => {
+                    drills.1 += 1;
+                    if failed.as_ref().is_none_or(|(at, _)| recorded.at >= *at) {
+                        failed = Some((recorded.at, reason.clone()));
+                    }
+                }
+                _ => {}
+            }
+        }
+        let seconds = |time: Option<Duration>| time.map(|time| time.as_secs());
+        SystemRecovery {
+            system: configured.system.clone(),
+            environment: configured.environment.clone(),
+            unproven: unproven(configured, known, now),
+            window_s: seconds(configured.window),
+            objective_rpo_s: seconds(configured.objective.rpo),
+            objective_rto_s: seconds(configured.objective.rto),
+            backup: known.backup,
+            backup_failed: known.backup_failed,
+            backups,
+            bytes,
+            place: configured
+                .place
+                .same_because
+                .as_ref()
+                .map_or_else(|| configured.place.name.clone(), |why| format!("{}: {why}", configured.place.name)),
+            same_blast_radius: configured.place.same_because.is_some(),
+            locked: configured.place.locked.clone(),
+            passed,
+            failed,
+            drills,
+            rpo_ms: Spread::of(rpo),
+            rto_ms: Spread::of(rto),
+        }
+    };
+    RecoveryReport { at: now, systems: systems.iter().map(one).collect() }
+}
+
+fn unproven(configured: &Configured, known: &RecoveryState, now: Timestamp) -> Option<Unproven> {
+    if !configured.copied && known.backup.is_none() {
+        return Some(Unproven::NotConfigured);
+    }
+    if known.backup.is_none() {
+        return Some(Unproven::NoBackup);
+    }
+    match known.drill.filter(|drill| drill.level >= RECOVERABLE) {
+        None if known.drill_failed.is_some() => Some(Unproven::Failed),
+        None => Some(Unproven::NoDrill),
+        // A window of a week where nobody chose one.
+        Some(drill) if now.since(drill.at) > configured.window.unwrap_or(Duration::from_secs(7 * 86_400)) => Some(Unproven::TooOld),
+        Some(_) => None,
+    }
+}
+
+fn system_of(event: &Event) -> Option<&SystemName> {
+    match event {
+        Event::BackupMade { system, .. }
+        | Event::BackupFailed { system, .. }
+        | Event::DrillPassed { system, .. }
+        | Event::DrillFailed { system, .. } => Some(system),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use reprieve_operation::{Digest, State};
+
+    use super::*;
+
+    #[test]
+    fn the_last_good_number_never_hides_that_nothing_is_proved() {
+        let system: SystemName = "shop".parse().expect("a name");
+        let place = Place { name: "folder vault".to_owned(), same_because: None, locked: String::new() };
+        let configured = Configured {
+            system: system.clone(),
+            environment: "production".parse().expect("a name"),
+            copied: true,
+            window: Some(Duration::from_secs(3_600)),
+            objective: Objective::default(),
+            place,
+        };
+        let hour = 3_600_000;
+        let made = Event::BackupMade {
+            system: system.clone(),
+            point: "R-1".to_owned(),
+            manifest: Digest([0; 32]),
+            began: Timestamp(hour),
+            plain_bytes: 2,
+            stored_bytes: 1,
+            engine: "physical".to_owned(),
+        };
+        let passed = |drill: &str, rto_ms| Event::DrillPassed {
+            system: system.clone(),
+            drill: drill.to_owned(),
+            point: "R-1".to_owned(),
+            level: 4,
+            rpo_ms: Some(10),
+            rto_ms,
+            note: String::new(),
+        };
+        let failed = Event::DrillFailed {
+            system: system.clone(),
+            drill: "D-9".to_owned(),
+            point: None,
+            reason: "no room".to_owned(),
+            note: String::new(),
+        };
+        let check = |events: &[(u64, &Event)], now: u64, unproven: Option<Unproven>, worst: Option<u64>| {
+            let mut state = State::default();
+            let recorded: Vec<Recorded> =
+                (0..).zip(events).map(|(index, (at, event))| Recorded { index, at: Timestamp(*at), event: (*event).clone() }).collect();
+            recorded.iter().for_each(|recorded| state.apply(recorded));
+            let report = report(std::slice::from_ref(&configured), &state.recovery, &recorded, Timestamp(now));
+            assert_eq!(report.systems[0].unproven, unproven, "{events:?}");
+            assert_eq!(report.systems[0].rto_ms.map(|spread| spread.worst), worst, "{events:?}");
+        };
+        check(&[], hour, Some(Unproven::NoBackup), None);
+        check(&[(hour, &made)], hour, Some(Unproven::NoDrill), None);
+        check(&[(hour, &made), (hour, &passed("D-1", 5))], 2 * hour, None, Some(5));
+        check(&[(hour, &made), (hour, &passed("D-1", 5))], 2 * hour + 1, Some(Unproven::TooOld), Some(5));
+        check(&[(hour, &made), (hour, &passed("D-1", 5)), (hour, &failed)], hour, Some(Unproven::Failed), Some(5));
+        check(&[(hour, &made), (hour, &failed), (hour, &passed("D-2", 7)), (hour, &passed("D-3", 6))], hour, None, Some(7));
+        check(&[(hour, &made), (hour, &passed("D-1", 5))], 91 * 24 * hour + hour, Some(Unproven::TooOld), None);
+    }
+}

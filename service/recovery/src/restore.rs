@@ -1,0 +1,443 @@
+//! Restoring: a recovery point, and the log after it, into a new place. Never over anything that is there.
+//!
+//! What comes back is brought to the moment asked for by a server of our own (`server.rs`), which is stopped again before the
+//! files are handed over. A drill does the same and keeps the server running, to look at what came back.
+
+use std::{
+    collections::BTreeMap,
+    fs,
+    io::{self, Read},
+    path::{Path, PathBuf},
+    process::{Command, Stdio},
+    time::{Duration, Instant},
+};
+
+use reprieve_ledger::Verifier;
+use reprieve_operation::{Digest, Timestamp};
+use reprieve_vault::{Vault, VaultError};
+use serde::{Deserialize, Serialize};
+use tokio::runtime::Handle;
+
+use crate::{
+    Contents, DrillKey, EngineKind, Manifest, RecoveryError, Source, Tools, heartbeat, read_index, read_point,
+    seal::unseal,
+    server::{Scratch, Server},
+    tools::{collect, free_bytes, name, run, tail},
+    wal::{self, StoredWal},
+};
+
+/// Bringing back may take this long in all; a step that hangs ends.
+const STEP: Duration = Duration::from_secs(6 * 3_600);
+/// Room that is left alone.
+const ROOM: u64 = 64 << 20;
+/// Where fetched parts of the log lie until they were replayed.
+const FETCHED: &str = "reprieve_wal";
+/// What the copy's own settings are called while we bring it back.
+const ASIDE: &str = "postgresql.auto.conf.restored";
+
+/// What is needed to read copies.
+#[derive(Clone, Copy)]
+pub struct Ground<'a> {
+    /// Where they are.
+    pub vault: &'a Vault,
+    /// The vault's runtime.
+    pub handle: &'a Handle,
+    /// Who has to have signed them.
+    pub key: &'a Verifier,
+    /// What opens them.
+    pub identity: &'a DrillKey,
+    /// Where the log is received, if that is here; its index saves a look through the whole vault.
+    pub received: Option<&'a Path>,
+}
+
+/// Up to where.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Until {
+    /// As far as the log reaches.
+    Newest,
+    /// The moment of the copy itself, without any log after it.
+    Copy,
+    /// A time, as PostgreSQL reads it.
+    Time(String),
+    /// Just before a time.
+    BeforeTime(String),
+    /// Just before a transaction.
+    BeforeTransaction(u64),
+}
+
+impl Until {
+    /// In words.
+    #[must_use]
+    pub fn in_words(&self) -> String {
+        match self {
+            Self::Newest => "the newest there is".to_owned(),
+            Self::Copy => "the copy itself".to_owned(),
+            Self::Time(time) => time.clone(),
+            Self::BeforeTime(time) => format!("just before {time}"),
+            Self::BeforeTransaction(xid) => format!("just before transaction {xid}"),
+        }
+    }
+
+    fn settings(&self) -> Vec<(&'static str, String)> {
+        let exclusive = ("recovery_target_inclusive", "off".to_owned());
+        match self {
+            Self::Newest => Vec::new(),
+            Self::Copy => vec![("recovery_target", "immediate".to_owned())],
+            Self::Time(time) => vec![("recovery_target_time", time.clone())],
+            Self::BeforeTime(time) => vec![("recovery_target_time", time.clone()), exclusive],
+            // PostgreSQL knows the lower half of the number there.
+            Self::BeforeTransaction(xid) => vec![("recovery_target_xid", (xid & 0xFFFF_FFFF).to_string()), exclusive],
+        }
+    }
+}
+
+/// Where to.
+#[derive(Debug, Clone)]
+pub enum Target {
+    /// A folder that is not there yet, or empty.
+    Folder(PathBuf),
+    /// A database that is empty; for logical copies.
+    Database(Source),
+}
+
+/// How to restore.
+#[derive(Debug, Clone)]
+pub struct RestoreOptions {
+    /// Up to where.
+    pub until: Until,
+    /// Where to.
+    pub to: Target,
+}
+
+/// What came back.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Restored {
+    /// The recovery point.
+    pub point: String,
+    /// Steps and their milliseconds.
+    pub phases: Vec<(String, u64)>,
+    /// Files of the log that were replayed.
+    pub wal_files: usize,
+    /// When the last transaction that came back was committed.
+    pub last_commit: Option<Timestamp>,
+    /// The newest heartbeat that came back.
+    pub heartbeat: Option<Timestamp>,
+}
+
+/// Steps and how long they took.
+#[derive(Debug, Default)]
+pub(crate) struct Phases(pub(crate) Vec<(String, u64)>);
+
+impl Phases {
+    pub(crate) fn time<T>(&mut self, step: &str, work: impl FnOnce() -> Result<T, RecoveryError>) -> Result<T, RecoveryError> {
+        let began = Instant::now();
+        let done = work();
+        self.0.push((step.to_owned(), u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX)));
+        done
+    }
+}
+
+/// A server that runs over what came back.
+pub(crate) struct Back {
+    // First: it stops before its folder goes.
+    pub(crate) server: Server,
+    pub(crate) scratch: Scratch,
+    pub(crate) wal_files: usize,
+    pub(crate) last_commit: Option<Timestamp>,
+    pub(crate) heartbeat: Option<Timestamp>,
+}
+
+/// Restores a recovery point. Blocks.
+pub fn restore(ground: Ground<'_>, manifest: Digest, options: &RestoreOptions) -> Result<Restored, RecoveryError> {
+    let mut phases = Phases::default();
+    let (manifest, contents) = ground.handle.block_on(read_point(ground.vault, manifest, ground.key))?;
+    let tools = Tools::find(Some(manifest.major))?;
+    match (&options.to, manifest.engine) {
+        (Target::Folder(data), EngineKind::Physical) => {
+            let back = bring_back(ground, &tools, &manifest, &contents, data, &std::env::temp_dir(), &options.until, true, &mut phases)?;
+            let Back { server, scratch, wal_files, last_commit, heartbeat } = back;
+            phases.time("stop", || server.stop())?;
+            hand_over(&tools, data)?;
+            scratch.destroy()?;
+            Ok(Restored { point: manifest.point, phases: phases.0, wal_files, last_commit, heartbeat })
+        }
+        (Target::Database(target), EngineKind::Logical) => {
+            if options.until != Until::Newest && options.until != Until::Copy {
+                return Err(RecoveryError::Refused("a logical copy has one moment only: its own".to_owned()));
+            }
+            let relations = "SELECT count(*) FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+                WHERE n.nspname !~ '^pg_' AND n.nspname <> 'information_schema'";
+            if target.sql(&tools, relations, Duration::from_secs(30))? != "0" {
+                return Err(RecoveryError::Refused(format!("{} is not empty: a copy is restored into a new place only", target.address())));
+            }
+            phases.time("restore", || fill(ground, &tools, &contents, target))?;
+            let heartbeat = heartbeat::last(target, &tools)?.map(Timestamp);
+            Ok(Restored { point: manifest.point, phases: phases.0, wal_files: 0, last_commit: None, heartbeat })
+        }
+        (Target::Folder(_), EngineKind::Logical) => Err(RecoveryError::Refused(
+            "this recovery point is a logical copy: restore it into an empty database, --to postgres://…".to_owned(),
+        )),
+        (Target::Database(_), EngineKind::Physical) => {
+            Err(RecoveryError::Refused("this recovery point is a physical copy: restore it into a new folder, --to DIR".to_owned()))
+        }
+    }
+}
+
+/// Unpacks a physical copy into `data`, fetches the log, and starts a server over it with its own folder under `under`.
+/// `to_keep`: these files are handed over, so they have to be safe on the disk, and what was received here counts too.
+#[allow(clippy::too_many_arguments, reason = "one step of two stories, each with all of it at hand")]
+pub(crate) fn bring_back(
+    ground: Ground<'_>,
+    tools: &Tools,
+    manifest: &Manifest,
+    contents: &Contents,
+    data: &Path,
+    under: &Path,
+    until: &Until,
+    to_keep: bool,
+    phases: &mut Phases,
+) -> Result<Back, RecoveryError> {
+    let parent = data.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let wal = if *until == Until::Copy { Vec::new() } else { phases.time("find the log", || log_after(ground, manifest))? };
+    let (free, needed) =
+        (free_bytes(parent)?, manifest.plain_bytes.saturating_add(wal.len() as u64 * manifest.segment_bytes).saturating_add(ROOM));
+    if free < needed {
+        return Err(RecoveryError::Refused(format!("no room in `{}`: {needed} bytes are needed, {free} are free", parent.display())));
+    }
+    tools.own_folder(data)?;
+    phases
+        .time("fetch", || unseal(ground.vault, ground.handle, ground.identity, &contents.objects, |stream| unpack(tools, data, stream)))?;
+    phases.time("pg_verifybackup", || {
+        let mut command = tools.served("pg_verifybackup");
+        command.arg("--quiet").arg(data);
+        run(command, STEP).map(drop)
+    })?;
+    let wal_files = wal.len();
+    let fetched = data.join(FETCHED);
+    phases.time("fetch the log", || {
+        tools.own_folder(&fetched)?;
+        fetch_log(ground, manifest, &wal, &fetched, to_keep)
+    })?;
+    let auto = data.join("postgresql.auto.conf");
+    if auto.exists() {
+        fs::rename(&auto, data.join(ASIDE)).map_err(RecoveryError::file("put the copy's settings aside"))?;
+    }
+    tools.write(&auto, "")?;
+    tools.write(&data.join("recovery.signal"), "")?;
+    let scratch = Scratch::make(tools, under)?;
+    let mut settings = until.settings();
+    settings.push(("restore_command", format!("cp \"{}/%f\" \"%p\"", fetched.display())));
+    settings.push(("recovery_target_action", "promote".to_owned()));
+    settings.push(("fsync", if to_keep { "on" } else { "off" }.to_owned()));
+    let server = phases.time("start and replay", || Server::start(tools, scratch.path(), data, &manifest.superuser, &settings, STEP))?;
+    // PostgreSQL takes a file of the log that it can't have for the log's end.
+    let newest = wal.iter().filter_map(|part| Some((wal::numbered(&part.file, manifest.segment_bytes)?, &part.file))).max();
+    if let (Until::Newest, Some((_, file))) = (until, newest)
+        && !server.log().contains(&format!("restored log file \"{file}\""))
+    {
+        return Err(RecoveryError::Check(format!("`{file}` of the write-ahead log was fetched and not replayed")));
+    }
+    let source = server.source(&manifest.database);
+    let last = source.sql(
+        tools,
+        "SELECT (extract(epoch FROM pg_catalog.pg_last_xact_replay_timestamp()) * 1000)::bigint",
+        Duration::from_secs(60),
+    )?;
+    let heartbeat = heartbeat::last(&source, tools)?.map(Timestamp);
+    Ok(Back { server, scratch, wal_files, last_commit: last.parse().ok().map(Timestamp), heartbeat })
+}
+
+/// The files as their owner gets them: with the copy's own settings, without what we needed.
+fn hand_over(tools: &Tools, data: &Path) -> Result<(), RecoveryError> {
+    let doing = || RecoveryError::file("hand the restored files over");
+    let aside = data.join(ASIDE);
+    if aside.exists() {
+        fs::rename(aside, data.join("postgresql.auto.conf")).map_err(doing())?;
+    }
+    fs::remove_dir_all(data.join(FETCHED)).map_err(doing())?;
+    // Debian keeps these elsewhere; a server does not start without them.
+    let files = [
+        ("postgresql.conf", "# restored by Reprieve: the settings were not part of the data directory\n"),
+        ("pg_hba.conf", "local all all peer\n"),
+        ("pg_ident.conf", ""),
+    ];
+    files.into_iter().filter(|(name, _)| !data.join(name).exists()).try_for_each(|(name, text)| tools.write(&data.join(name), text))
+}
+
+fn unpack(tools: &Tools, data: &Path, stream: &mut dyn Read) -> Result<(), RecoveryError> {
+    let mut command = tools.system("tar");
+    command.args(["--extract", "--no-same-owner", "--file=-", "--directory"]).arg(data);
+    feed(command, stream)
+}
+
+/// Restores a logical copy's contents into an empty database.
+pub(crate) fn fill(ground: Ground<'_>, tools: &Tools, contents: &Contents, target: &Source) -> Result<(), RecoveryError> {
+    unseal(ground.vault, ground.handle, ground.identity, &contents.objects, |stream| {
+        let mut command = tools.client("pg_restore");
+        target.tell(&mut command).args([
+            "--no-owner",
+            "--no-privileges",
+            "--exit-on-error",
+            "--single-transaction",
+            "--no-password",
+            "--dbname",
+        ]);
+        command.arg(&target.database);
+        feed(command, stream)
+    })
+}
+
+/// Runs a program that reads the stream to its end.
+fn feed(mut command: Command, stream: &mut dyn Read) -> Result<(), RecoveryError> {
+    let program = name(&command);
+    let spawned = command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::piped()).spawn();
+    let mut child = spawned.map_err(|source| RecoveryError::Spawn { program: program.clone(), source })?;
+    let said = collect(child.stderr.take());
+    let input = child.stdin.take();
+    let copied = input.map_or(Ok(0), |mut input| io::copy(stream, &mut input));
+    let status = child.wait().map_err(|source| RecoveryError::Spawn { program: program.clone(), source })?;
+    let said = said.join().unwrap_or_default();
+    // A program that failed closes its input: what it says comes first.
+    if !status.success() {
+        return match copied {
+            Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
+                Err(RecoveryError::Damaged(format!("the copy could not be read to its end: {error}")))
+            }
+            _ => Err(RecoveryError::Tool { program, said: tail(&said) }),
+        };
+    }
+    match copied {
+        Ok(_) => Ok(()),
+        Err(error) => Err(RecoveryError::Damaged(format!("the copy could not be read to its end: {error}"))),
+    }
+}
+
+/// The parts of the log that come after a copy, without a gap.
+fn log_after(ground: Ground<'_>, manifest: &Manifest) -> Result<Vec<StoredWal>, RecoveryError> {
+    let mut known = ground.received.map_or_else(|| Ok(BTreeMap::new()), read_index)?;
+    known.retain(|_, wal| wal.system == manifest.system && wal.cluster == manifest.cluster);
+    if known.is_empty() {
+        known = wal::find_wal(ground.vault, ground.handle, ground.key, &manifest.system, &manifest.cluster)?;
+    }
+    choose(known.into_values().collect(), manifest)
+}
+
+fn choose(known: Vec<StoredWal>, manifest: &Manifest) -> Result<Vec<StoredWal>, RecoveryError> {
+    let Some((timeline, _, end)) = manifest.wal else { return Ok(Vec::new()) };
+    if !manifest.segment_bytes.is_power_of_two() {
+        return Err(RecoveryError::Damaged("the manifest tells no size of the log's segments".to_owned()));
+    }
+    // The copy has the whole segment in which it ends.
+    let first = end.0.saturating_sub(1) / manifest.segment_bytes + 1;
+    let mut by_number: BTreeMap<u64, Vec<StoredWal>> = BTreeMap::new();
+    let mut chosen: Vec<StoredWal> = Vec::new();
+    for wal in known {
+        match wal::numbered(&wal.file, manifest.segment_bytes) {
+            Some((number, on)) if number >= first && on >= timeline => by_number.entry(number).or_default().push(wal),
+            Some(_) => {}
+            // The history of a timeline.
+            None => chosen.push(wal),
+        }
+    }
+    for (expected, (number, segments)) in (first..).zip(by_number) {
+        if number != expected {
+            let what = format!(
+                "{} segments of the write-ahead log are missing before `{}`: what came later can't be brought back",
+                number - expected,
+                segments[0].file
+            );
+            return Err(RecoveryError::Damaged(what));
+        }
+        chosen.extend(segments);
+    }
+    Ok(chosen)
+}
+
+fn fetch_log(ground: Ground<'_>, manifest: &Manifest, wal: &[StoredWal], into: &Path, from_here_too: bool) -> Result<(), RecoveryError> {
+    let writing = |file: &str| RecoveryError::file(format!("write `{file}` of the write-ahead log"));
+    for part in wal {
+        let bytes = fetch_newest(ground, manifest, part)?;
+        fs::write(into.join(&part.file), bytes).map_err(writing(&part.file))?;
+    }
+    // The receiver's own file is a moment newer than what is in the vault.
+    let newest = wal.iter().filter_map(|part| wal::numbered(&part.file, manifest.segment_bytes)).max();
+    if let (true, Some(received), Some(newest)) = (from_here_too, ground.received, newest) {
+        for (file, partial) in wal::received(received)? {
+            let number = wal::numbered(&file, manifest.segment_bytes);
+            if number.is_some_and(|number| number == newest || (number.1 == newest.1 && number.0 == newest.0 + 1)) {
+                let path = received.join(if partial { format!("{file}.partial") } else { file.clone() });
+                // Not a copy of its permissions: another account replays it.
+                let bytes = fs::read(&path).map_err(writing(&file))?;
+                fs::write(into.join(&file), bytes).map_err(writing(&file))?;
+            }
+        }
+    }
+    Ok(())
+}
+
+/// A part of the log. One that was being filled may have been stored anew, and taken away, since it was looked for.
+fn fetch_newest(ground: Ground<'_>, manifest: &Manifest, part: &StoredWal) -> Result<Vec<u8>, RecoveryError> {
+    let mut part = part.clone();
+    loop {
+        match wal::fetch(ground.vault, ground.handle, &part, ground.key, ground.identity) {
+            Err(RecoveryError::Vault(VaultError::Missing(missing))) => {
+                let newer = log_after(ground, manifest)?.into_iter().find(|newer| newer.file == part.file);
+                match newer.filter(|newer| newer.object.is_some_and(|object| object.digest != missing) && newer.at > part.at) {
+                    Some(newer) => part = newer,
+                    None => return Err(VaultError::Missing(missing).into()),
+                }
+            }
+            fetched => return fetched,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use reprieve_vault::{Kind, ObjectRef};
+
+    use super::*;
+    use crate::manifest::Lsn;
+
+    #[test]
+    fn a_gap_in_the_log_is_never_passed_over() {
+        let contents = ObjectRef { digest: Digest([0; 32]), kind: Kind::Stream, plain_bytes: 0, stored_bytes: 0 };
+        let manifest = Manifest {
+            point: "R-1".to_owned(),
+            system: "shop".parse().expect("a name"),
+            engine: EngineKind::Physical,
+            began: Timestamp(0),
+            ended: Timestamp(0),
+            version: String::new(),
+            major: 15,
+            cluster: "1".to_owned(),
+            address: String::new(),
+            superuser: "postgres".to_owned(),
+            database: "shop".to_owned(),
+            wal: Some((1, Lsn(0x200_0028), Lsn(0x200_0100))),
+            segment_bytes: 16 << 20,
+            contents,
+            plain_bytes: 0,
+            stored_bytes: 0,
+            recipients: Vec::new(),
+        };
+        let part = |file: &str| StoredWal {
+            system: manifest.system.clone(),
+            cluster: "1".to_owned(),
+            file: file.to_owned(),
+            partial: false,
+            at: Timestamp(0),
+            digest: Digest([0; 32]),
+            object: None,
+        };
+        let segment = |timeline: u32, number: u32| part(&format!("{timeline:08X}{:08X}{number:08X}", 0));
+        let count = |known: Vec<StoredWal>| choose(known, &manifest).ok().map(|chosen| chosen.len());
+        assert_eq!(count(vec![]), Some(0));
+        assert_eq!(count(vec![segment(1, 1), segment(1, 2)]), Some(0), "older than the copy's end");
+        assert_eq!(count(vec![segment(1, 2), segment(1, 3), segment(1, 4)]), Some(2));
+        assert_eq!(count(vec![segment(1, 4)]), None, "the first is missing");
+        assert_eq!(count(vec![segment(1, 3), segment(1, 5)]), None, "one in between is missing");
+        assert_eq!(count(vec![segment(1, 3), segment(2, 3), segment(2, 4), part("00000002.history")]), Some(4));
+    }
+}

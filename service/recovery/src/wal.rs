@@ -1,0 +1,458 @@
+//! The write-ahead log between copies: received by `pg_receivewal`, and brought into the vault as it comes.
+//!
+//! A segment that is full is stored once; the one that is being filled again and again, at least every second while something is
+//! committed. Each is one object: a signed note that says what it is, and the sealed bytes. An index beside the received files
+//! says which object is which; it can be lost, and is then read from the vault.
+
+use std::{
+    collections::{BTreeMap, VecDeque},
+    fs,
+    io::{Read as _, Write as _},
+    path::{Path, PathBuf},
+    process::{Child, Stdio},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
+    thread,
+    time::{Duration, Instant, SystemTime},
+};
+
+use bytes::Bytes;
+use reprieve_gate::{Audit, Clock};
+use reprieve_ledger::{Signer, Verifier};
+use reprieve_operation::{Digest, Event, SystemName, Timestamp};
+use reprieve_vault::{ObjectRef, Vault, VaultError};
+use serde::{Deserialize, Serialize};
+use tokio::runtime::Handle;
+
+use crate::{
+    DrillKey, Recipients, RecoveryError, Source, Tools,
+    note::{sign, statement},
+    seal::{open_bytes, seal_bytes},
+    tools::{collect, name, run, tail},
+};
+
+const MAGIC: &str = "reprieve wal 1\n";
+/// The digits of the note's length.
+const LENGTH: usize = 8;
+/// The largest object with a segment: PostgreSQL's largest segment, and room.
+const OBJECT_BYTES: u64 = (1 << 30) + (1 << 20);
+/// How often what was received is looked at.
+const LOOK_EVERY: Duration = Duration::from_millis(200);
+/// How often the segment that is being filled is stored, at most.
+const PARTIAL_EVERY: Duration = Duration::from_millis(800);
+/// How long what a newer object holds too stays: whoever restores may have just read its name.
+const KEEP_REPLACED: Duration = Duration::from_secs(60);
+/// How long nothing may be received before people are told.
+const ALARM_AFTER: Duration = Duration::from_secs(60);
+/// A program's longest.
+const ASK: Duration = Duration::from_secs(30);
+
+/// A segment in the vault.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct StoredWal {
+    /// The system.
+    pub system: SystemName,
+    /// Which cluster.
+    pub cluster: String,
+    /// The file's name, without `.partial`.
+    pub file: String,
+    /// Whether it was still being filled.
+    pub partial: bool,
+    /// When it was stored.
+    pub at: Timestamp,
+    /// Of the sealed bytes.
+    pub digest: Digest,
+    /// Where; missing in the note itself.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub object: Option<ObjectRef>,
+}
+
+/// How the log is kept.
+#[derive(Debug, Clone)]
+pub struct WalOptions {
+    /// The system.
+    pub system: SystemName,
+    /// Where it is received: a folder of ours.
+    pub folder: PathBuf,
+    /// Whether the server may wait for us at each commit: then we write and confirm at once.
+    pub synchronous: bool,
+}
+
+/// Keeps one system's write-ahead log.
+pub struct WalKeeper {
+    options: WalOptions,
+    source: Source,
+    recipients: Recipients,
+    signer: Signer,
+    clock: Arc<dyn Clock>,
+    audit: Arc<dyn Audit>,
+    stop: AtomicBool,
+    trouble: Mutex<Option<String>>,
+}
+
+impl WalKeeper {
+    /// A keeper that has not begun.
+    #[must_use]
+    pub fn new(
+        options: WalOptions,
+        source: Source,
+        recipients: Recipients,
+        signer: Signer,
+        clock: Arc<dyn Clock>,
+        audit: Arc<dyn Audit>,
+    ) -> Self {
+        Self { options, source, recipients, signer, clock, audit, stop: AtomicBool::new(false), trouble: Mutex::default() }
+    }
+
+    /// Ends it within a moment.
+    pub fn stop(&self) {
+        self.stop.store(true, Ordering::Relaxed);
+    }
+
+    /// Why nothing comes in at the moment; none if something does.
+    #[must_use]
+    pub fn trouble(&self) -> Option<String> {
+        self.trouble.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Keeps until it is stopped. Blocks: a thread of its own.
+    pub fn run(&self, vault: &Vault, handle: &Handle) {
+        let (mut failing_since, mut told): (Option<Instant>, bool) = (None, false);
+        while !self.stop.load(Ordering::Relaxed) {
+            let began = Instant::now();
+            let Err(error) = self.receive(vault, handle) else { return };
+            // It worked for a while before: that is another outage.
+            if began.elapsed() > ALARM_AFTER {
+                (failing_since, told) = (None, false);
+            }
+            let what = error.in_words();
+            tracing::warn!(system = %self.options.system, error = %what, "the write-ahead log does not reach the vault");
+            *self.trouble.lock().unwrap_or_else(PoisonError::into_inner) = Some(what.clone());
+            if !told && failing_since.get_or_insert_with(Instant::now).elapsed() > ALARM_AFTER {
+                let what = format!("what is committed in `{}` does not reach the vault: {what}", self.options.system);
+                drop(self.audit.append(Event::Alarm { what, agent: None }));
+                told = true;
+            }
+            thread::sleep(Duration::from_secs(1));
+        }
+    }
+
+    fn receive(&self, vault: &Vault, handle: &Handle) -> Result<(), RecoveryError> {
+        let tools = Tools::find(None)?;
+        let folder = &self.options.folder;
+        fs::create_dir_all(folder).map_err(RecoveryError::file(format!("make `{}`", folder.display())))?;
+        let cluster = self.source.sql(&tools, "SELECT system_identifier FROM pg_catalog.pg_control_system()", ASK)?;
+        self.only_of(&cluster)?;
+        let slot =
+            format!("reprieve_{}", self.options.system.as_str().replace(|c: char| !c.is_ascii_alphanumeric(), "_").to_ascii_lowercase());
+        let mut make = tools.client("pg_receivewal");
+        self.source.tell(&mut make).args(["--create-slot", "--if-not-exists", "--no-password", "--slot", &slot]).env_remove("PGDATABASE");
+        run(make, ASK)?;
+        let mut receiver = Receiver::start(&self.source, &tools, folder, &slot, self.options.synchronous)?;
+        let mut stored = Stored { index: read_index(folder)?, ..Stored::default() };
+        while !self.stop.load(Ordering::Relaxed) {
+            receiver.check()?;
+            self.store(vault, handle, &cluster, &mut stored)?;
+            *self.trouble.lock().unwrap_or_else(PoisonError::into_inner) = None;
+            thread::sleep(LOOK_EVERY);
+        }
+        self.store(vault, handle, &cluster, &mut stored)
+    }
+
+    /// What was received from another cluster behind the same name must not be mixed with this one's.
+    fn only_of(&self, cluster: &str) -> Result<(), RecoveryError> {
+        let mark = self.options.folder.join("cluster");
+        let doing = || RecoveryError::file(format!("use `{}`", mark.display()));
+        match fs::read_to_string(&mark) {
+            Ok(known) if known.trim() == cluster => Ok(()),
+            Ok(known) => {
+                // The old cluster's files stay, out of the way: they are what it may be restored from.
+                let aside = self.options.folder.with_extension(format!("of-{}", known.trim()));
+                fs::rename(&self.options.folder, aside).map_err(doing())?;
+                fs::create_dir_all(&self.options.folder).map_err(doing())?;
+                fs::write(&mark, cluster).map_err(doing())
+            }
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => fs::write(&mark, cluster).map_err(doing()),
+            Err(error) => Err(doing()(error)),
+        }
+    }
+
+    /// Brings what is new into the vault.
+    fn store(&self, vault: &Vault, handle: &Handle, cluster: &str, stored: &mut Stored) -> Result<(), RecoveryError> {
+        let folder = &self.options.folder;
+        let files = received(folder)?;
+        let newest_whole = files.iter().filter(|(file, partial)| !partial && is_segment(file)).map(|(file, _)| file.clone()).max();
+        for (file, partial) in files {
+            let path = folder.join(if partial { format!("{file}.partial") } else { file.clone() });
+            if partial {
+                let changed = fs::metadata(&path).and_then(|found| found.modified()).ok();
+                let due = stored.partial_at.is_none_or(|at| at.elapsed() >= PARTIAL_EVERY);
+                if !due || changed.is_none() || stored.partial.as_ref().is_some_and(|known| *known == (file.clone(), changed)) {
+                    continue;
+                }
+                stored.partial = Some((file.clone(), changed));
+                stored.partial_at = Some(Instant::now());
+            } else if stored.index.get(&file).is_some_and(|known| !known.partial) {
+                // The receiver looks at the newest to know where to go on.
+                if newest_whole.as_ref() != Some(&file) && is_segment(&file) {
+                    let _next_time = fs::remove_file(&path);
+                }
+                continue;
+            }
+            let bytes = match fs::read(&path) {
+                Ok(bytes) => bytes,
+                // It was just closed, and has its whole name now.
+                Err(error) if error.kind() == std::io::ErrorKind::NotFound => continue,
+                Err(error) => return Err(RecoveryError::file(format!("read `{}`", path.display()))(error)),
+            };
+            let put = self.put(vault, handle, cluster, &file, partial, &bytes)?;
+            append(folder, &put)?;
+            if let Some(before) = stored.index.insert(file, put).and_then(|before| before.object) {
+                stored.replaced.push_back((Instant::now(), before.digest));
+            }
+        }
+        while let Some((_, digest)) = stored.replaced.pop_front_if(|(since, _)| since.elapsed() > KEEP_REPLACED) {
+            // Where objects are locked it stays until the lock ends.
+            if let Err(error) = handle.block_on(vault.delete(digest)) {
+                tracing::debug!(%error, "an older part of the log stays in the vault");
+            }
+        }
+        Ok(())
+    }
+
+    fn put(
+        &self,
+        vault: &Vault,
+        handle: &Handle,
+        cluster: &str,
+        file: &str,
+        partial: bool,
+        bytes: &[u8],
+    ) -> Result<StoredWal, RecoveryError> {
+        let sealed = seal_bytes(&self.recipients, bytes)?;
+        let mut wal = StoredWal {
+            system: self.options.system.clone(),
+            cluster: cluster.to_owned(),
+            file: file.to_owned(),
+            partial,
+            at: self.clock.now(),
+            digest: Digest::of(&[&sealed]),
+            object: None,
+        };
+        let note = sign(&wal, &self.signer)?;
+        let mut object = format!("{MAGIC}{:0LENGTH$}\n{note}", note.len()).into_bytes();
+        object.extend_from_slice(&sealed);
+        wal.object = Some(handle.block_on(vault.put_bytes(Bytes::from(object)))?);
+        Ok(wal)
+    }
+}
+
+/// What is known to be in the vault.
+#[derive(Default)]
+struct Stored {
+    index: BTreeMap<String, StoredWal>,
+    /// What newer objects hold too, and since when.
+    replaced: VecDeque<(Instant, Digest)>,
+    partial: Option<(String, Option<SystemTime>)>,
+    partial_at: Option<Instant>,
+}
+
+/// `pg_receivewal`, stopped when dropped.
+struct Receiver {
+    child: Child,
+    said: Option<thread::JoinHandle<Vec<u8>>>,
+}
+
+impl Receiver {
+    fn start(source: &Source, tools: &Tools, folder: &Path, slot: &str, synchronous: bool) -> Result<Self, RecoveryError> {
+        let mut command = tools.client("pg_receivewal");
+        let program = name(&command);
+        source.tell(&mut command).env_remove("PGDATABASE").env("PGAPPNAME", slot);
+        command.arg("--directory").arg(folder).args(["--slot", slot, "--no-loop", "--no-password", "--status-interval=1"]);
+        if synchronous {
+            command.arg("--synchronous");
+        }
+        let spawned = command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn();
+        let mut child = spawned.map_err(|source| RecoveryError::Spawn { program, source })?;
+        let said = Some(collect(child.stderr.take()));
+        Ok(Self { child, said })
+    }
+
+    fn check(&mut self) -> Result<(), RecoveryError> {
+        match self.child.try_wait() {
+            Ok(None) => Ok(()),
+            _ => {
+                let said = self.said.take().and_then(|said| said.join().ok()).unwrap_or_default();
+                Err(RecoveryError::Tool { program: "pg_receivewal".to_owned(), said: tail(&said) })
+            }
+        }
+    }
+}
+
+impl Drop for Receiver {
+    fn drop(&mut self) {
+        let _ended = self.child.kill().and_then(|()| self.child.wait());
+    }
+}
+
+/// The files with parts of the log, oldest first, and whether they are still being filled.
+pub(crate) fn received(folder: &Path) -> Result<Vec<(String, bool)>, RecoveryError> {
+    let doing = || RecoveryError::file(format!("look into `{}`", folder.display()));
+    let mut found = Vec::new();
+    for entry in fs::read_dir(folder).map_err(doing())? {
+        let name = entry.map_err(doing())?.file_name().to_string_lossy().into_owned();
+        let whole = name.strip_suffix(".partial").unwrap_or(&name);
+        if is_segment(whole) || is_history(whole) {
+            found.push((whole.to_owned(), whole != name));
+        }
+    }
+    found.sort();
+    Ok(found)
+}
+
+fn is_hex(text: &str) -> bool {
+    text.bytes().all(|byte| byte.is_ascii_digit() || (b'A'..=b'F').contains(&byte))
+}
+
+pub(crate) fn is_segment(name: &str) -> bool {
+    name.len() == 24 && is_hex(name)
+}
+
+fn is_history(name: &str) -> bool {
+    name.strip_suffix(".history").is_some_and(|timeline| timeline.len() == 8 && is_hex(timeline))
+}
+
+/// The number of a segment in its timeline, and the timeline.
+pub(crate) fn numbered(name: &str, segment_bytes: u64) -> Option<(u64, u32)> {
+    if !is_segment(name) || !segment_bytes.is_power_of_two() || segment_bytes > 1 << 32 {
+        return None;
+    }
+    let part = |range: std::ops::Range<usize>| u32::from_str_radix(name.get(range)?, 16).ok();
+    let (timeline, log, segment) = (part(0..8)?, part(8..16)?, part(16..24)?);
+    Some((u64::from(log) * ((1 << 32) / segment_bytes) + u64::from(segment), timeline))
+}
+
+fn index_file(folder: &Path) -> PathBuf {
+    folder.join("index")
+}
+
+fn append(folder: &Path, wal: &StoredWal) -> Result<(), RecoveryError> {
+    let line = serde_json::to_string(wal).map_err(|error| RecoveryError::Damaged(error.to_string()))?;
+    let path = index_file(folder);
+    let write =
+        || fs::OpenOptions::new().create(true).append(true).open(&path).and_then(|mut file| file.write_all(format!("{line}\n").as_bytes()));
+    write().map_err(RecoveryError::file(format!("write `{}`", path.display())))
+}
+
+/// What the index beside the received files says: by file, what was stored last. None where there is no index.
+pub fn read_index(folder: &Path) -> Result<BTreeMap<String, StoredWal>, RecoveryError> {
+    let path = index_file(folder);
+    let text = match fs::read_to_string(&path) {
+        Ok(text) => text,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(BTreeMap::new()),
+        Err(error) => return Err(RecoveryError::file(format!("read `{}`", path.display()))(error)),
+    };
+    // A line that was cut off by a crash was not relied on by anybody.
+    Ok(text.lines().filter_map(|line| serde_json::from_str::<StoredWal>(line).ok()).map(|wal| (wal.file.clone(), wal)).collect())
+}
+
+/// The same from the vault itself: every object with a part of this cluster's log.
+pub(crate) fn find_wal(
+    vault: &Vault,
+    handle: &Handle,
+    key: &Verifier,
+    system: &SystemName,
+    cluster: &str,
+) -> Result<BTreeMap<String, StoredWal>, RecoveryError> {
+    let mut found: BTreeMap<String, StoredWal> = BTreeMap::new();
+    handle.block_on(async {
+        let mut listing = vault.list().await?;
+        while let Some(stored) = listing.next().await {
+            let digest = stored?.digest;
+            let read = async {
+                let object = vault.describe(digest).await?;
+                let mut reading = vault.get(&object).await?;
+                Ok((object, reading.next().await.transpose()?.unwrap_or_default()))
+            };
+            let (object, head): (ObjectRef, Bytes) = match read.await {
+                Ok(read) => read,
+                Err(VaultError::Missing(_) | VaultError::Corrupt { .. }) => continue,
+                Err(error) => return Err(RecoveryError::from(error)),
+            };
+            let Some((note, _)) = split(&head) else { continue };
+            let Ok(wal) = statement::<StoredWal>(note, key) else { continue };
+            let newer = found
+                .get(&wal.file)
+                .is_none_or(|known| (known.partial, std::cmp::Reverse(known.at)) > (wal.partial, std::cmp::Reverse(wal.at)));
+            if wal.system == *system && wal.cluster == cluster && newer {
+                found.insert(wal.file.clone(), StoredWal { object: Some(object), ..wal });
+            }
+        }
+        Ok(())
+    })?;
+    Ok(found)
+}
+
+/// The note and the sealed bytes of an object; the bytes may be cut off where only its beginning was read.
+fn split(object: &[u8]) -> Option<(&str, &[u8])> {
+    let rest = object.strip_prefix(MAGIC.as_bytes())?;
+    let (length, rest) = rest.split_at_checked(LENGTH)?;
+    let length: usize = std::str::from_utf8(length).ok()?.parse().ok()?;
+    let (note, sealed) = rest.strip_prefix(b"\n")?.split_at_checked(length)?;
+    Some((std::str::from_utf8(note).ok()?, sealed))
+}
+
+/// Fetches one part of the log and checks who signed it.
+pub(crate) fn fetch(
+    vault: &Vault,
+    handle: &Handle,
+    wal: &StoredWal,
+    key: &Verifier,
+    identity: &DrillKey,
+) -> Result<Vec<u8>, RecoveryError> {
+    let damaged = |what: &str| RecoveryError::Damaged(format!("`{}` of the write-ahead log {what}", wal.file));
+    let object = wal.object.as_ref().ok_or_else(|| damaged("is nowhere"))?;
+    let bytes = handle.block_on(vault.get_bytes(object, OBJECT_BYTES))?;
+    let (note, sealed) = split(&bytes).ok_or_else(|| damaged("is something else"))?;
+    let signed: StoredWal = statement(note, key)?;
+    if (&signed.system, &signed.cluster, &signed.file, signed.digest) != (&wal.system, &wal.cluster, &wal.file, Digest::of(&[sealed])) {
+        return Err(damaged("is not what was signed"));
+    }
+    let mut plain = Vec::new();
+    open_bytes(identity, sealed)?
+        .take(OBJECT_BYTES)
+        .read_to_end(&mut plain)
+        .map_err(RecoveryError::file("open a part of the write-ahead log"))?;
+    Ok(plain)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn segments_are_told_apart_and_numbered() {
+        for (name, number) in [
+            ("000000010000000000000001", Some((1, 1))),
+            ("0000000200000001000000FF", Some((511, 2))),
+            ("00000001000000000000000", None),
+            ("00000001000000000000000g", None),
+            ("00000002.history", None),
+        ] {
+            assert_eq!(numbered(name, 16 << 20), number, "{name}");
+        }
+        assert!(is_history("00000002.history") && !is_history("2.history"));
+        assert_eq!(numbered("000000010000000000000001", 0), None);
+    }
+
+    #[test]
+    fn an_object_is_split_or_it_is_something_else() {
+        assert_eq!(split(b"reprieve wal 1\n00000002\nabXY"), Some(("ab", b"XY".as_slice())));
+        for wrong in [b"".as_slice(), b"reprieve wal 1\n", b"reprieve wal 1\n00000009\nab", b"reprieve wal 1\n0000000x\nab", b"rows"] {
+            assert_eq!(split(wrong), None, "{wrong:?}");
+        }
+    }
+}

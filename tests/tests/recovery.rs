@@ -1,0 +1,510 @@
+//! Copies that come back, and everything that must not look like one. Real program, real PostgreSQL, real damage.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::{Command, Output},
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context as _, Result, ensure};
+use reprieve_testkit::{Gateway, GatewayOptions, GuardedSystem, Postgres};
+use serde_json::Value;
+
+/// Nothing here takes as long; a machine may be busy.
+const PATIENCE: Duration = Duration::from_secs(300);
+
+/// A database with rows, and a gateway that copies it.
+struct Stage {
+    // First: it stops before the server that it streams from.
+    gateway: Gateway,
+    server: Postgres,
+}
+
+impl Stage {
+    fn open(backup: &str, recovery: &str) -> Result<Stage> {
+        let server = Postgres::start()?;
+        server.create_database("shop", "postgres")?;
+        server.create_role("app", "secret", "")?;
+        server.create_role("copies", "secret", "REPLICATION IN ROLE pg_read_all_data")?;
+        server.psql(
+            "shop",
+            "CREATE TABLE customers (id int PRIMARY KEY, name text NOT NULL);
+             CREATE TABLE orders (id int PRIMARY KEY, customer int NOT NULL REFERENCES customers, note text);
+             INSERT INTO customers SELECT n, 'customer ' || n FROM generate_series(1, 500) n;
+             INSERT INTO orders SELECT n, n % 500 + 1, 'note ' || n FROM generate_series(1, 5000) n;
+             CREATE TABLE commits (n bigint PRIMARY KEY);
+             GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA public TO app",
+        )?;
+        let secrets = tempfile::tempdir()?;
+        // The role that copies is named in a file of its own, which stays for as long as the test.
+        let file = secrets.keep().join("copies");
+        fs::write(&file, server.url("copies", "secret", "shop"))?;
+        Command::new("chmod").arg("600").arg(&file).status()?;
+        let mut system = GuardedSystem::new("shop", "production", &server.url("app", "secret", "shop"));
+        system.admin_url = Some(server.superuser_url("shop"));
+        system.settings = format!("[system.backup]\nurl = \"file:{}\"\nheartbeat = \"1s\"\n{backup}", file.display());
+        let options = GatewayOptions { systems: vec![system], settings: recovery.to_owned(), ..GatewayOptions::default() };
+        Ok(Stage { gateway: Gateway::start(options)?, server })
+    }
+
+    fn copy(&self) -> Result<Value> {
+        self.gateway.json(&["backup", "now", "shop", "--json"])
+    }
+
+    /// A drill's report, and whether the command said that it passed.
+    fn drill(&self) -> Result<(Value, bool)> {
+        let output = self.gateway.cli(&["drill", "run", "shop", "--json"])?;
+        let answer = answer(&output)?;
+        let passed = answer["report"]["passed"] == true;
+        ensure!(passed == output.status.success(), "the exit code is not what the report says: {answer}");
+        Ok((answer, passed))
+    }
+
+    /// A drill that has to fail, with `why` in its reason; the ledger and the status say so too.
+    fn drill_fails(&self, why: &str) -> Result<Value> {
+        let (answer, passed) = self.drill()?;
+        ensure!(!passed, "the drill passed: {answer}");
+        let reason = answer["report"]["reason"].as_str().unwrap_or_default();
+        ensure!(reason.contains(why), "the reason has no {why:?}: {reason}");
+        let events = self.events("drill_failed")?;
+        ensure!(events.last().is_some_and(|event| event["drill"] == answer["report"]["drill"]), "the ledger has no failure: {answer}");
+        // An alarm is recorded a moment after what it is about.
+        let sounded = |event: &Value| event["what"].as_str().is_some_and(|what| what.contains("drill"));
+        self.wait("there is an alarm", || Ok(self.events("alarm")?.iter().any(sounded)))?;
+        let status = self.gateway.cli(&["recovery", "status", "--json"])?;
+        ensure!(!status.status.success() && !answer_of(&status)?["systems"][0]["unproven"].is_null(), "the status is green");
+        Ok(answer)
+    }
+
+    fn events(&self, kind: &str) -> Result<Vec<Value>> {
+        let events = self.gateway.events()?;
+        Ok(events.into_iter().map(|recorded| recorded["event"].clone()).filter(|event| event["event"] == kind).collect())
+    }
+
+    /// The files of the vault's objects, largest first.
+    fn objects(&self) -> Result<Vec<PathBuf>> {
+        let mut found = Vec::new();
+        for folder in fs::read_dir(self.gateway.folder().join("vault/objects"))? {
+            let folder = folder?.path();
+            if folder.is_dir() && folder.file_name().is_some_and(|name| name.len() == 2) {
+                for file in fs::read_dir(folder)? {
+                    let path = file?.path();
+                    found.push((fs::metadata(&path)?.len(), path));
+                }
+            }
+        }
+        found.sort_by_key(|(bytes, _)| std::cmp::Reverse(*bytes));
+        Ok(found.into_iter().map(|(_, path)| path).collect())
+    }
+
+    /// Waits until something is so.
+    fn wait(&self, what: &str, mut look: impl FnMut() -> Result<bool>) -> Result<()> {
+        let deadline = Instant::now() + PATIENCE;
+        while !look()? {
+            ensure!(Instant::now() < deadline, "not within {PATIENCE:?}: {what}\n{}", self.gateway.log());
+            std::thread::sleep(Duration::from_millis(100));
+        }
+        Ok(())
+    }
+
+    fn index(&self) -> PathBuf {
+        self.gateway.folder().join("recovery/shop/wal/index")
+    }
+}
+
+fn answer(output: &Output) -> Result<Value> {
+    let said = String::from_utf8_lossy(&output.stdout);
+    serde_json::from_str(said.trim()).with_context(|| format!("no JSON: {said} {}", String::from_utf8_lossy(&output.stderr)))
+}
+
+fn answer_of(output: &Output) -> Result<Value> {
+    answer(output)
+}
+
+/// A server over restored files, by hand, as an operator would start it.
+struct Restored {
+    folder: PathBuf,
+    data: PathBuf,
+}
+
+impl Restored {
+    fn start(data: &Path) -> Result<Restored> {
+        let folder = tempfile::Builder::new().prefix("reprieve-restored-").tempdir()?.keep();
+        Command::new("chmod").arg("777").arg(&folder).status()?;
+        let hba = folder.join("hba");
+        fs::write(&hba, "local all all trust\n")?;
+        let restored = Restored { folder, data: data.to_owned() };
+        let options = format!("-c listen_addresses='' -k {} -c hba_file={}", restored.folder.display(), hba.display());
+        restored.control(&["-w", "-o", &options, "-l", &restored.folder.join("log").display().to_string(), "start"])?;
+        Ok(restored)
+    }
+
+    fn control(&self, arguments: &[&str]) -> Result<()> {
+        let program = "/usr/lib/postgresql/15/bin/pg_ctl";
+        let root = fs::metadata("/proc/self").map(|own| std::os::unix::fs::MetadataExt::uid(&own) == 0)?;
+        let mut command = if root { Command::new("setpriv") } else { Command::new(program) };
+        if root {
+            command.args(["--reuid=postgres", "--regid=postgres", "--init-groups", program]);
+        }
+        let output = command.current_dir("/").arg("-D").arg(&self.data).args(arguments).output()?;
+        ensure!(output.status.success(), "{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+        Ok(())
+    }
+
+    fn psql(&self, sql: &str) -> Result<String> {
+        let mut command = Command::new("/usr/lib/postgresql/15/bin/psql");
+        command.args(["-X", "-A", "-t", "-U", "postgres", "-d", "shop", "-c", sql, "-h"]).arg(&self.folder);
+        let output = command.output()?;
+        ensure!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        Ok(String::from_utf8_lossy(&output.stdout).trim().to_owned())
+    }
+}
+
+impl Drop for Restored {
+    fn drop(&mut self) {
+        let _stopped = self.control(&["-m", "immediate", "stop"]);
+        let _gone = fs::remove_dir_all(&self.folder);
+    }
+}
+
+/// A new place for restored files, on the same disk.
+fn new_place(stage: &Stage, name: &str) -> Result<PathBuf> {
+    // Its parents have to let the server's account through.
+    let place = std::env::temp_dir().join(format!("reprieve-test-{}-{name}", stage.gateway.port()));
+    ensure!(!place.exists(), "{} is there already", place.display());
+    Ok(place)
+}
+
+#[test]
+fn a_copy_is_made_tried_and_told_of() -> Result<()> {
+    let stage = Stage::open("assertions = [\"SELECT count(*) = 5000 FROM orders\"]\n", "[recovery]\npublish = true\n")?;
+    // Before there is a copy, a drill fails.
+    stage.drill_fails("no copy")?;
+    let made = stage.copy()?;
+    assert_eq!(made["engine"], "physical");
+    let list = stage.gateway.json(&["backup", "list", "--json"])?;
+    assert_eq!(list["points"][0]["point"], made["point"]);
+    assert!(list["points"][0]["verified"].is_null());
+    assert_eq!(list["points"][0]["same_blast_radius"], true, "a folder on the same machine");
+    let (answer, passed) = stage.drill()?;
+    assert!(passed, "{answer}");
+    assert_eq!(answer["report"]["level"], 5);
+    assert!(answer["report"]["rto_ms"].as_u64().is_some_and(|ms| ms > 0) && answer["report"]["rpo_ms"].is_u64(), "{answer}");
+    let list = stage.gateway.json(&["backup", "list", "--vault", "--json"])?;
+    assert_eq!(list["points"][0]["verified"]["level"], 5, "found without the ledger");
+    let status = stage.gateway.json(&["recovery", "status", "--json"])?;
+    assert!(status["systems"][0]["unproven"].is_null(), "{status}");
+    // The vault has nothing of it in clear.
+    for object in stage.objects()? {
+        let bytes = fs::read(&object)?;
+        assert!(!bytes.windows(12).any(|window| window == b"customer 499"), "{}", object.display());
+    }
+    // Nothing of the throw-away server stays.
+    assert_eq!(
+        fs::read_dir(stage.gateway.folder())?
+            .filter(|entry| entry.as_ref().is_ok_and(|entry| entry.file_name().to_string_lossy().starts_with("reprieve-")))
+            .count(),
+        0
+    );
+    let public = curl(&stage, "/recovery/public")?;
+    assert!(public.contains("Came back") && !public.contains("customer"), "{public}");
+    let note: Value = serde_json::from_str(&curl(&stage, "/recovery/public.json")?)?;
+    assert!(note["note"].as_str().is_some_and(|note| note.contains("— reprieve ") && note.contains("\"proof\"")), "{note}");
+    stage.gateway.verify()?;
+    Ok(())
+}
+
+fn curl(stage: &Stage, path: &str) -> Result<String> {
+    let url = format!("{}{path}", stage.gateway.console());
+    let output = Command::new("curl").args(["-s", "--cacert"]).arg(stage.gateway.certificate_file()).arg(url).output()?;
+    Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+}
+
+#[test]
+fn a_damaged_copy_is_never_green() -> Result<()> {
+    let stage = Stage::open("", "")?;
+    stage.copy()?;
+    assert!(stage.drill()?.1);
+    let largest = stage.objects()?.first().context("an object")?.clone();
+    let whole = fs::read(&largest)?;
+    // One bit.
+    let mut flipped = whole.clone();
+    flipped[whole.len() / 2] ^= 1;
+    fs::write(&largest, &flipped)?;
+    stage.drill_fails("")?;
+    // Its end.
+    fs::write(&largest, &whole[..whole.len() - 7])?;
+    stage.drill_fails("")?;
+    // Nothing.
+    fs::remove_file(&largest)?;
+    stage.drill_fails("")?;
+    // As it was: green again.
+    fs::write(&largest, &whole)?;
+    assert!(stage.drill()?.1);
+    // A manifest that somebody else signed.
+    let list = stage.gateway.json(&["backup", "list", "--json"])?;
+    assert_eq!(list["points"].as_array().map(Vec::len), Some(1));
+    let copies = stage.gateway.folder().join("keys/copies.pub");
+    let key = fs::read_to_string(&copies)?;
+    fs::write(&copies, fs::read_to_string(stage.gateway.folder().join("keys/verifier.pub"))?)?;
+    let (answer, passed) = stage.drill()?;
+    assert!(!passed, "{answer}");
+    fs::write(&copies, key)?;
+    // The identity is another one.
+    let identity = stage.gateway.folder().join("keys/recovery.identity");
+    let text = fs::read_to_string(&identity)?;
+    fs::remove_file(&identity)?;
+    stage.drill_fails("identity")?;
+    fs::write(&identity, text)?;
+    Command::new("chmod").arg("600").arg(&identity).status()?;
+    assert!(stage.drill()?.1);
+    Ok(())
+}
+
+#[test]
+fn what_should_not_be_copied_is_not_and_it_is_told() -> Result<()> {
+    let stage = Stage::open("", "")?;
+    let fails = |why: &str| -> Result<()> {
+        let output = stage.gateway.cli(&["backup", "now", "shop", "--json"])?;
+        ensure!(!output.status.success(), "it was copied");
+        let said = answer(&output)?["error"].as_str().unwrap_or_default().to_owned();
+        ensure!(said.contains(why), "{said}");
+        let events = stage.events("backup_failed")?;
+        ensure!(events.last().is_some_and(|event| event["reason"].as_str().is_some_and(|reason| reason.contains(why))), "{events:?}");
+        Ok(())
+    };
+    stage.server.psql("shop", "TRUNCATE orders, customers, commits; DROP SCHEMA IF EXISTS reprieve_recovery CASCADE")?;
+    fails("single row")?;
+    stage.server.psql("shop", "INSERT INTO commits VALUES (1); ALTER ROLE copies PASSWORD 'another'")?;
+    fails("password")?;
+    assert!(stage.events("backup_made")?.is_empty());
+    assert!(stage.gateway.json(&["backup", "list", "--vault", "--json"])?["points"].as_array().is_some_and(Vec::is_empty));
+    Ok(())
+}
+
+#[test]
+fn a_database_that_lost_its_rows_on_the_way_does_not_pass() -> Result<()> {
+    let stage = Stage::open("assertions = [\"SELECT count(*) > 4000 FROM orders\"]\nwal = \"stream\"\n", "")?;
+    stage.copy()?;
+    stage.wait("a segment is in the vault", || Ok(stage.index().exists()))?;
+    assert!(stage.drill()?.1);
+    // Somebody empties the table, by a way around us; the log has that too.
+    stage.server.psql("shop", "DELETE FROM orders; SELECT pg_switch_wal()")?;
+    stage.wait("the drill sees it", || {
+        let (answer, passed) = stage.drill()?;
+        Ok(!passed && answer["report"]["reason"].as_str().is_some_and(|reason| reason.contains("orders")))
+    })?;
+    stage.drill_fails("orders")?;
+    Ok(())
+}
+
+#[test]
+fn the_data_directory_is_gone_and_comes_back() -> Result<()> {
+    let mut stage = Stage::open("wal = \"stream\"\n", "")?;
+    stage.copy()?;
+    stage.wait("the log is kept", || Ok(stage.index().exists()))?;
+    // Commits, each acknowledged, until the server dies.
+    let url = stage.server.superuser_url("shop");
+    let writer = std::thread::spawn(move || -> Result<u64> {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        runtime.block_on(async {
+            let client = reprieve_tests::connect(&url).await?;
+            let mut acknowledged = 0;
+            while client.execute("INSERT INTO commits VALUES ($1)", &[&(acknowledged as i64 + 1)]).await.is_ok() {
+                acknowledged += 1;
+            }
+            Ok(acknowledged)
+        })
+    });
+    std::thread::sleep(Duration::from_secs(4));
+    let data = stage.server.socket_folder().join("data");
+    stage.server.kill_now()?;
+    fs::remove_dir_all(&data)?;
+    let acknowledged = writer.join().map_err(|_| anyhow::anyhow!("the writer died"))??;
+    assert!(acknowledged > 100, "{acknowledged}");
+    // What was received last is stored within a second or so.
+    std::thread::sleep(Duration::from_secs(2));
+    let place = new_place(&stage, "newest")?;
+    let to = place.display().to_string();
+    // Not without a reason, and not without an operator.
+    assert!(!stage.gateway.cli(&["restore", "shop", "--to", &to])?.status.success());
+    let answer = stage.gateway.operate(&["restore", "shop", "--to", &to, "--reason", "the disk is gone"])?;
+    assert!(answer["restored"]["wal_files"].as_u64().is_some_and(|files| files > 0), "{answer}");
+    let restored = Restored::start(&place)?;
+    let back: u64 = restored.psql("SELECT count(*) FROM commits")?.parse()?;
+    println!("acknowledged {acknowledged}, back {back}, lost {}; {answer}", acknowledged.saturating_sub(back));
+    // Asynchronous: what was on its way when the server died is lost, and that is little.
+    assert!(back + 2_000 >= acknowledged && back <= acknowledged + 1, "{back} of {acknowledged}");
+    assert_eq!(restored.psql("SELECT count(*) FROM orders")?, "5000");
+    drop(restored);
+    // Never over what is there.
+    let again = stage.gateway.operate(&["restore", "shop", "--to", &to, "--reason", "again"]);
+    assert!(again.is_err_and(|error| format!("{error:#}").contains("not empty")));
+    fs::remove_dir_all(&place)?;
+    let events = stage.events("restore_finished")?;
+    assert_eq!(events.iter().map(|event| event["succeeded"].as_bool()).collect::<Vec<_>>(), [Some(true), Some(false)]);
+    Ok(())
+}
+
+#[test]
+fn a_copy_goes_back_to_a_moment_and_to_just_before_an_operation() -> Result<()> {
+    let stage = Stage::open("wal = \"stream\"\n", "")?;
+    stage.copy()?;
+    stage.wait("the log is kept", || Ok(stage.index().exists()))?;
+    stage.server.psql("shop", "INSERT INTO commits VALUES (1)")?;
+    std::thread::sleep(Duration::from_secs(1));
+    let moment = stage.server.psql("shop", "SELECT to_char(clock_timestamp() AT TIME ZONE 'UTC', 'YYYY-MM-DD HH24:MI:SS.MS')")?;
+    std::thread::sleep(Duration::from_secs(1));
+    let url = stage.gateway.agent("helper", &["shop"], "read,write,destroy")?;
+    stage.server.psql_at(&url, "INSERT INTO commits VALUES (2)")?;
+    stage.server.psql_at(&url, "DELETE FROM commits WHERE n = 1")?;
+    stage.server.psql("shop", "INSERT INTO commits VALUES (3); SELECT pg_switch_wal(); INSERT INTO commits VALUES (4)")?;
+    let intent = {
+        let events = stage.events("intent")?;
+        let found =
+            events.iter().find(|event| event["text"].as_str().is_some_and(|text| text.starts_with("DELETE"))).context("the intent")?;
+        found["intent"].as_u64().context("a number")?
+    };
+    stage.wait("the outcome is recorded", || Ok(stage.events("concluded")?.iter().any(|event| event["intent"] == intent)))?;
+    stage.wait("a segment is whole in the vault", || Ok(fs::read_to_string(stage.index())?.contains("\"partial\":false")))?;
+    std::thread::sleep(Duration::from_secs(3));
+    for (name, arguments, expected) in [("moment", ["--at", moment.as_str()], "1"), ("before", ["--before", &format!("I-{intent}")], "1,2")]
+    {
+        let place = new_place(&stage, name)?;
+        let to = place.display().to_string();
+        let arguments = [["restore", "shop", "--to", to.as_str(), "--reason", "look"].as_slice(), &arguments].concat();
+        stage.gateway.operate(&arguments)?;
+        let restored = Restored::start(&place)?;
+        assert_eq!(restored.psql("SELECT string_agg(n::text, ',' ORDER BY n) FROM commits")?, expected, "{name}");
+        drop(restored);
+        fs::remove_dir_all(&place)?;
+    }
+    Ok(())
+}
+
+#[test]
+fn a_gap_in_the_log_fails_the_drill() -> Result<()> {
+    let stage = Stage::open("wal = \"stream\"\n", "")?;
+    stage.copy()?;
+    for round in 0..4 {
+        stage.server.psql("shop", &format!("INSERT INTO commits VALUES ({round}); SELECT pg_switch_wal()"))?;
+        std::thread::sleep(Duration::from_millis(300));
+    }
+    let whole = || -> Result<Vec<Value>> {
+        let text = fs::read_to_string(stage.index()).unwrap_or_default();
+        Ok(text.lines().filter_map(|line| serde_json::from_str(line).ok()).filter(|wal: &Value| wal["partial"] == false).collect())
+    };
+    stage.wait("four segments are in the vault", || Ok(whole()?.len() >= 4))?;
+    assert!(stage.drill()?.1);
+    let lost = whole()?[2]["object"]["digest"].as_str().context("a digest")?.to_owned();
+    let object = stage.gateway.folder().join("vault/objects").join(&lost[..2]).join(&lost[2..]);
+    fs::remove_file(object)?;
+    stage.drill_fails("")?;
+    // Its line in the index goes too: then it is a gap.
+    let text = fs::read_to_string(stage.index())?;
+    let without: String = text.lines().filter(|line| !line.contains(&lost)).map(|line| format!("{line}\n")).collect();
+    fs::write(stage.index(), without)?;
+    stage.drill_fails("missing")?;
+    Ok(())
+}
+
+#[test]
+fn without_room_or_without_the_vault_nothing_is_green() -> Result<()> {
+    let stage = Stage::open("", "")?;
+    stage.copy()?;
+    // No file may be larger than this: as on a disk that is full.
+    let program = reprieve_testkit::program()?;
+    let limited = Command::new("sh")
+        .current_dir(stage.gateway.folder())
+        .args(["-c", "ulimit -f 2000; trap '' XFSZ; exec \"$0\" drill run shop --json"])
+        .arg(&program)
+        .env("GUARDED_0_URL", stage.server.url("app", "secret", "shop"))
+        .env("GUARDED_0_ADMIN_URL", stage.server.superuser_url("shop"))
+        .output()?;
+    ensure!(!limited.status.success(), "{}", String::from_utf8_lossy(&limited.stdout));
+    assert_eq!(answer(&limited)?["report"]["passed"], false);
+    let vault = stage.gateway.folder().join("vault");
+    let away = stage.gateway.folder().join("away");
+    fs::rename(&vault, &away)?;
+    stage.drill_fails("")?;
+    let output = stage.gateway.cli(&["backup", "now", "shop", "--json"])?;
+    fs::remove_dir_all(&vault).ok();
+    fs::rename(&away, &vault)?;
+    // An empty place where the vault should be is another vault: what is put there is told, and the next drill does not find it.
+    let (answer, passed) = stage.drill()?;
+    ensure!(passed != output.status.success(), "{answer}");
+    Ok(())
+}
+
+#[test]
+fn nobody_else_can_say_that_a_drill_passed() -> Result<()> {
+    let stage = Stage::open("", "")?;
+    stage.copy()?;
+    let post = |body: &str| -> Result<String> {
+        let output = Command::new("curl")
+            .args(["-s", "-o", "/dev/null", "-w", "%{http_code}", "-H", "Content-Type: application/json", "-d", body, "--cacert"])
+            .arg(stage.gateway.certificate_file())
+            .arg(format!("{}/v1/recovery", stage.gateway.console()))
+            .output()?;
+        Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+    };
+    for body in ["{\"note\":\"\"}", "{\"note\":\"passed\"}", "{\"note\":\"{}\\n\\n— reprieve-verifier AAAAAA==\\n\"}"] {
+        assert_eq!(post(body)?, "401", "{body}");
+    }
+    assert_eq!(post("{}")?, "400");
+    // A note that was used is used up.
+    assert!(stage.drill()?.1);
+    let passed = stage.events("drill_passed")?;
+    let note = passed[0]["note"].as_str().context("a note")?;
+    assert_eq!(post(&serde_json::json!({ "note": note }).to_string())?, "422");
+    assert_eq!(stage.events("drill_passed")?.len(), 1);
+    // Who copies can't say it: the verifier's key is another.
+    let keys = stage.gateway.folder().join("keys");
+    let verifier = fs::read_to_string(keys.join("verifier.key"))?;
+    fs::write(keys.join("verifier.key"), fs::read_to_string(keys.join("copies.key"))?)?;
+    let output = stage.gateway.cli(&["drill", "run", "shop", "--json"])?;
+    assert!(!output.status.success(), "{}", String::from_utf8_lossy(&output.stdout));
+    assert_eq!(stage.events("drill_passed")?.len(), 1);
+    fs::write(keys.join("verifier.key"), verifier)?;
+    Ok(())
+}
+
+#[test]
+fn nothing_is_destroyed_on_approval_before_a_drill_has_passed() -> Result<()> {
+    let stage = Stage::open("", "")?;
+    let url = stage.gateway.agent("helper", &["shop"], "read,write,destroy")?;
+    let drop_all = "DELETE FROM orders";
+    let refused = stage.server.psql_at(&url, drop_all).expect_err("refused");
+    assert!(format!("{refused:#}").contains("no-drill"), "{refused:#}");
+    assert!(stage.gateway.holds()?.is_empty(), "nobody is asked for what may not be");
+    stage.copy()?;
+    assert!(stage.server.psql_at(&url, drop_all).is_err_and(|error| format!("{error:#}").contains("no-drill")));
+    assert!(stage.drill()?.1);
+    let held = stage.server.psql_at(&url, drop_all).expect_err("held");
+    assert!(!format!("{held:#}").contains("no-drill"), "{held:#}");
+    assert_eq!(stage.gateway.holds()?.len(), 1);
+    Ok(())
+}
+
+#[test]
+fn an_incident_is_a_folder_that_proves_itself() -> Result<()> {
+    let stage = Stage::open("", "")?;
+    let url = stage.gateway.agent("helper", &["shop"], "read,write,destroy")?;
+    stage.server.psql_at(&url, "INSERT INTO commits VALUES (1)")?;
+    stage.wait("the outcome is recorded", || Ok(!stage.events("concluded")?.is_empty()))?;
+    let answer = stage.gateway.json(&["incident", "helper", "--to", "evidence", "--json"])?;
+    assert_eq!(answer["summary"]["changes"], 1, "{answer}");
+    let folder = stage.gateway.folder().join("evidence");
+    for file in ["events.jsonl", "checkpoint.txt", "ledger.pub", "incident.json", "incident.html"] {
+        assert!(folder.join(file).exists(), "{file}");
+    }
+    let events = fs::read_to_string(folder.join("events.jsonl"))?.lines().count();
+    assert_eq!(fs::read_dir(folder.join("proofs"))?.count(), events);
+    assert!(!stage.gateway.cli(&["incident", "helper", "--to", "evidence"])?.status.success(), "evidence is not written over");
+    assert!(!stage.gateway.cli(&["incident", "nobody"])?.status.success());
+    let points = stage.gateway.cli(&["checklist", "--json"])?;
+    assert!(!points.status.success());
+    assert_eq!(answer_of(&points)?["points"].as_array().map(Vec::len), Some(8));
+    Ok(())
+}
