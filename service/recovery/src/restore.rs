@@ -340,7 +340,14 @@ fn choose(known: Vec<StoredWal>, manifest: &Manifest) -> Result<Vec<StoredWal>, 
             None => chosen.push(wal),
         }
     }
+    let newest = by_number.last_key_value().map(|(number, _)| *number);
     for (expected, (number, segments)) in (first..).zip(by_number) {
+        // Only the newest may still have been filled when it was stored.
+        if newest != Some(number) && segments.iter().all(|segment| segment.partial) {
+            let what =
+                format!("the end of `{}` of the write-ahead log is missing: what came later can't be brought back", segments[0].file);
+            return Err(RecoveryError::Damaged(what));
+        }
         if number != expected {
             let what = format!(
                 "{} segments of the write-ahead log are missing before `{}`: what came later can't be brought back",
@@ -436,6 +443,9 @@ mod tests {
         assert_eq!(count(vec![]), Some(0));
         assert_eq!(count(vec![segment(1, 1), segment(1, 2)]), Some(0), "older than the copy's end");
         assert_eq!(count(vec![segment(1, 2), segment(1, 3), segment(1, 4)]), Some(2));
+        let filling = |number: u32| StoredWal { partial: true, ..segment(1, number) };
+        assert_eq!(count(vec![segment(1, 3), filling(4)]), Some(2));
+        assert_eq!(count(vec![filling(3), segment(1, 4)]), None, "the end of one is missing");
         assert_eq!(count(vec![segment(1, 4)]), None, "the first is missing");
         assert_eq!(count(vec![segment(1, 3), segment(1, 5)]), None, "one in between is missing");
         assert_eq!(count(vec![segment(1, 3), segment(2, 3), segment(2, 4), part("00000002.history")]), Some(4));
