@@ -100,7 +100,7 @@ impl Gate {
             let hold = match self.find(operation)? {
                 Found::Hold(hold) => *hold,
                 Found::Nothing => {
-                    let needs = match self.decide(operation, 0, Duration::ZERO) {
+                    let mut needs = match self.decide(operation, 0, Duration::ZERO) {
                         Decision::Allow(terms) => return Ok(Granted::Terms(terms, None)),
                         Decision::Refuse(refusal) => return Err(refusal),
                         // Whether there is a way back shows when it is measured, before it is final.
@@ -120,6 +120,12 @@ impl Gate {
                             && self.allows_measured(operation, reach)
                         {
                             continue; // it did less than its text let fear
+                        }
+                        // What people have to do follows from all that is known, or their approval would not be enough when it runs.
+                        match self.decide(operation, 0, Duration::ZERO) {
+                            Decision::Refuse(refusal) => return Err(refusal),
+                            Decision::Needs(more) if more.approvals > needs.approvals || more.delay > needs.delay => needs = more,
+                            Decision::Needs(_) | Decision::Allow(_) => {}
                         }
                     }
                     self.open_hold(intent, operation, needs).await?

@@ -229,6 +229,28 @@ async fn the_operator_it_acts_for_is_not_enough() -> Result<()> {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn as_many_people_are_asked_as_the_estimate_takes() -> Result<()> {
+    let rule = r#"@id("two") @reason("it takes away {rows.in_words}") @remedy("ask two people")
+        forbid (principal is Agent, action == Action::"destroy", resource) when { context.rows > 200 } unless { context.approvals >= 2 };"#;
+    let policies = vec![("two.cedar".to_owned(), rule.to_owned())];
+    let site = Site::open(GatewayOptions { policies, ..GatewayOptions::default() })?;
+    site.table("emptied", 500)?;
+    site.direct("ANALYZE emptied")?;
+    let client = connect(&site.agent("emptier")?).await?;
+    // The text alone would take one person, whatever it empties.
+    let id = denied(client.simple_query("TRUNCATE emptied").await)?.hold.context("a hold")?;
+    let hold = site.gateway.hold(&id)?;
+    assert_eq!(hold["needs"]["approvals"], 2, "{hold}");
+    let confirm = hold["confirm"].as_str().context("a name")?;
+    site.gateway.operate_as("ana", &["hold", "approve", &id, "--confirm", confirm])?;
+    assert_eq!(site.gateway.hold(&id)?["status"], "waiting");
+    site.gateway.operate_as("jonas", &["hold", "approve", &id, "--confirm", confirm])?;
+    site.gateway.wait_for_status(&id, "finished")?;
+    assert_eq!(site.count("emptied")?, 0);
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_wrong_name_is_no_approval() -> Result<()> {
     let site = site();
     site.table("named", 3)?;
