@@ -42,6 +42,7 @@ has pkg-config || packages+=(pkg-config)
 has openssl || packages+=(openssl)
 has curl || packages+=(curl ca-certificates)
 has python3 || packages+=(python3)
+has npm || packages+=(nodejs npm)
 has chromium || packages+=(chromium fonts-liberation)
 if ! has python3 || ! has_venv; then packages+=(python3-venv python3-pip); fi
 

@@ -20,7 +20,7 @@ const NODE: &str = r#"{
   "private": true,
   "dependencies": {
     "knex": "^3",
-    "node-pg-migrate": "^8",
+    "node-pg-migrate": "^7",
     "pg": "^8",
     "reflect-metadata": "^0.2",
     "sequelize": "^6",
