@@ -227,9 +227,18 @@ async fn definitions_come_back_with_their_rows() -> Result<()> {
         }
         // What CASCADE takes along is not in an estimate: more than was approved is held anew, as measured.
         if dump(&site)? == before {
-            let holds = site.gateway.holds()?;
-            let anew = holds.iter().find(|hold| hold["status"] == "waiting").with_context(|| format!("{sql} changed nothing"))?;
-            let hold = anew["id"].as_str().context("an id")?;
+            // The run ends before the new hold is opened.
+            let mut anew = Value::Null;
+            for _ in 0..100 {
+                let waiting = site.gateway.holds()?.into_iter().find(|hold| hold["status"] == "waiting");
+                anew = waiting.unwrap_or_default();
+                if !anew.is_null() {
+                    break;
+                }
+                tokio::time::sleep(Duration::from_millis(100)).await;
+            }
+            let ended = || site.gateway.events().map(|events| events.into_iter().rev().take(8).collect::<Vec<_>>());
+            let hold = anew["id"].as_str().with_context(|| format!("{sql} changed nothing: {:?}", ended()))?;
             site.gateway.approve_as_asked(hold)?;
             site.gateway.wait_for_status(hold, "finished")?;
             ensure!(dump(&site)? != before, "{sql} changed nothing");
