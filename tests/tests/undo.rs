@@ -550,15 +550,60 @@ async fn a_change_of_definitions_whose_outcome_was_lost_is_settled() -> Result<(
     assert!(event["xid"].is_u64() && event["reach"]["tables"]["public.customers"]["inserted"] == 1, "{event}");
     assert_eq!(site.direct(columns)?, "id customer note first lost");
     let id = format!("U-{}", event["intent"]);
+    undo_when_kept(&site, &id).await?;
+    assert_eq!(site.direct(columns)?, "id customer note first");
+    assert_eq!(site.direct("SELECT count(*) FROM customers WHERE id = 77")?, "0");
+    Ok(())
+}
+
+/// Whose definition it was is told by the database's own order of transactions, not by when somebody happened to look.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn definitions_of_others_stay_however_close_they_came() -> Result<()> {
+    let site = site(true)?;
+    let (one, two) = (
+        connect(&site.gateway.agent("one", &["shop"], "read,write,destroy")?).await?,
+        connect(&site.gateway.agent("two", &["shop"], "read,write,destroy")?).await?,
+    );
+    let columns = "SELECT string_agg(attname, ' ' ORDER BY attname) FROM pg_attribute WHERE attrelid = 'orders'::regclass AND attnum > 3 AND NOT attisdropped";
+    for round in 0..3 {
+        // A person's own change, and another agent's, with nothing in between.
+        site.direct(&format!("ALTER TABLE orders ADD COLUMN person{round} int"))?;
+        two.batch_execute(&format!("ALTER TABLE orders ADD COLUMN two{round} int")).await.with_context(|| site.gateway.log())?;
+        one.batch_execute(&format!("ALTER TABLE orders ADD COLUMN one{round} int")).await.with_context(|| site.gateway.log())?;
+        undo_when_kept(&site, &newest(&site)?).await?;
+    }
+    assert_eq!(site.direct(columns)?, "person0 person1 person2 two0 two1 two2");
+    // Open at the same time, final in either order: each comes back alone, or only together with the other.
+    one.batch_execute("BEGIN; ALTER TABLE orders ADD COLUMN one int").await?;
+    two.batch_execute("BEGIN; ALTER TABLE customers ADD COLUMN two int").await?;
+    let (first, second) = tokio::join!(one.batch_execute("COMMIT"), two.batch_execute("COMMIT"));
+    first.and(second).with_context(|| site.gateway.log())?;
+    let both: Vec<String> = changes(&site)?.iter().take(2).filter_map(|change| change["id"].as_str().map(str::to_owned)).collect();
+    let there = "SELECT count(*) FILTER (WHERE attname = 'one') || ' ' || count(*) FILTER (WHERE attname = 'two') FROM pg_attribute WHERE attrelid IN ('orders'::regclass, 'customers'::regclass)";
+    match undo_when_kept(&site, &both[0]).await {
+        Ok(()) => {
+            let left = site.direct(there)?;
+            ensure!(left == "1 0" || left == "0 1", "undoing {} left {left}", both[0]);
+            undo_when_kept(&site, &both[1]).await?;
+        }
+        Err(error) => {
+            ensure!(format!("{error:#}").contains("undo them together"), "{error:#}");
+            assert_eq!(site.direct(there)?, "1 1");
+            site.gateway.operate(&["undo", "apply", &both[0], &both[1]])?;
+        }
+    }
+    assert_eq!(site.direct(there)?, "0 0");
+    Ok(())
+}
+
+/// The definitions after a change are kept a moment later.
+async fn undo_when_kept(site: &Site, id: &str) -> Result<()> {
     for attempt in 0.. {
-        // The definitions after it are kept a moment later.
-        match site.gateway.operate(&["undo", "apply", &id]) {
-            Ok(_) => break,
-            Err(error) => ensure!(attempt < 20 && format!("{error:#}").contains("not kept (yet)"), "{error:#}"),
+        match site.gateway.operate(&["undo", "apply", id]) {
+            Err(error) if attempt < 20 && format!("{error:#}").contains("not kept (yet)") => {}
+            other => return other.map(drop),
         }
         tokio::time::sleep(Duration::from_millis(500)).await;
     }
-    assert_eq!(site.direct(columns)?, "id customer note first");
-    assert_eq!(site.direct("SELECT count(*) FROM customers WHERE id = 77")?, "0");
     Ok(())
 }

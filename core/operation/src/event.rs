@@ -216,8 +216,15 @@ pub enum Event {
         reason: String,
     },
     /// What a system's definitions were, kept in the vault. `from` is the ledger's size when taking them began: they show everything
-    /// that was concluded before.
-    DefinitionsTaken { system: SystemName, object: Digest, bytes: u64, from: u64 },
+    /// that was concluded before. `seen` says which transactions they show, as PostgreSQL spells a snapshot (table 9.75).
+    DefinitionsTaken {
+        system: SystemName,
+        object: Digest,
+        bytes: u64,
+        from: u64,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        seen: Option<String>,
+    },
     /// What definitions were was removed from the vault: no change can be taken back any more that would need it. `through` is the last
     /// event that recorded one of them; all before are gone too.
     DefinitionsPurged { system: SystemName, objects: u64, bytes: u64, through: u64 },

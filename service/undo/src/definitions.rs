@@ -1,13 +1,14 @@
 //! Definitions: keeping what they are whenever they change, and taking an operation's changes of them back.
 //!
-//! A snapshot is taken after every change of the catalogue and lies in the vault; the ledger says when. What an operation did to
-//! definitions is the difference between the last snapshot before it was concluded and the first one after it. The script that leads
-//! back is made by `reprieve-definitions`; this file runs it and fills in rows that were written down whole (`journal.rs`).
+//! A snapshot is taken before a change wherever the last one isn't of what there is (`catalog_state.rs`), and after every change. It lies
+//! in the vault; the ledger says which transactions it shows. What an operation did to definitions is the difference between the newest
+//! snapshot that doesn't show it and the oldest one that does, if no other operation is in there too. The script that leads back is made
+//! by `reprieve-definitions`; this file runs it and fills in rows that were written down whole (`journal.rs`).
 
 use std::{
     collections::{HashMap, HashSet},
     sync::{
-        Arc, Mutex, PoisonError,
+        Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicU64, Ordering},
     },
     time::Duration,
@@ -22,10 +23,12 @@ use tokio::sync::Notify;
 use tokio_postgres::Transaction;
 
 use crate::{
-    Change, History, Images, Login, UndoError, VaultAccess,
+    Change, History, Images, Login, Standing, UndoError, VaultAccess,
     aside::is_aside,
+    catalog_state::{Look, state},
+    change,
     journal::{cover_within, is_set_up, keep_whole},
-    snapshots::purge,
+    snapshots::{around, purge},
     table::Table,
 };
 
@@ -38,9 +41,6 @@ const LOOK_EVERY: Duration = Duration::from_secs(3600);
 
 /// The longest text of definitions.
 const LONGEST: u64 = 256 << 20;
-
-/// Events read at a time.
-const PAGE: usize = 1_000;
 
 /// Keeps a system's definitions.
 pub struct DefinitionsLog {
@@ -57,8 +57,15 @@ pub struct DefinitionsLog {
     kept: AtomicU64,
     asked: Notify,
     tried: Notify,
-    /// The newest object, and why the last try failed.
-    last: Mutex<(Option<Digest>, Option<String>)>,
+    last: Mutex<Last>,
+}
+
+#[derive(Default)]
+struct Last {
+    /// The catalogue's state that the newest snapshot shows.
+    state: Option<String>,
+    /// Why the last try failed.
+    failed: Option<String>,
 }
 
 impl DefinitionsLog {
@@ -89,17 +96,25 @@ impl DefinitionsLog {
         }
     }
 
-    /// Definitions changed: a new snapshot is wanted.
-    pub(crate) fn want(&self) {
-        self.wanted.fetch_add(1, Ordering::AcqRel);
-        self.asked.notify_one();
+    /// Wants a new snapshot if the newest one isn't of what there is now.
+    pub(crate) async fn look(&self) -> Result<(), UndoError> {
+        let now = state(&self.login.connect().await?).await?;
+        if self.last().state.as_ref() != Some(&now) {
+            self.wanted.fetch_add(1, Ordering::AcqRel);
+            self.asked.notify_one();
+        }
+        Ok(())
+    }
+
+    fn last(&self) -> MutexGuard<'_, Last> {
+        self.last.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Takes snapshots whenever they are wanted, for ever.
     pub async fn keep(self: Arc<Self>) {
         loop {
             let wanted = self.wanted.load(Ordering::Acquire);
-            let failed = self.take(wanted).await.err().map(|error| error.to_string());
+            let failed = self.take().await.err().map(|error| error.to_string());
             if let Some(reason) = &failed {
                 tracing::info!(system = %self.system, reason, "definitions can't be kept; changes of them are held");
             } else {
@@ -109,7 +124,7 @@ impl DefinitionsLog {
                 tracing::warn!(system = %self.system, %error, "definitions whose window is over could not be removed");
             }
             let has_failed = failed.is_some();
-            self.last.lock().unwrap_or_else(PoisonError::into_inner).1 = failed;
+            self.last().failed = failed;
             self.tried.notify_waiters();
             if self.wanted.load(Ordering::Acquire) == wanted {
                 let again = if has_failed { RETRY } else { (self.window / 4).clamp(RETRY, LOOK_EVERY) };
@@ -122,25 +137,29 @@ impl DefinitionsLog {
         purge(self.history.as_ref(), self.audit.as_ref(), &self.vault, &self.system, self.clock.now(), self.window).await
     }
 
-    async fn take(&self, wanted: u64) -> Result<(), UndoError> {
-        if !is_set_up(&self.login.connect().await?).await? {
+    async fn take(&self) -> Result<(), UndoError> {
+        let mut client = self.login.connect().await?;
+        if !is_set_up(&client).await? {
             return Err(UndoError::NotUndoable("`protect --apply` was not run there".to_owned()));
         }
         let from = self.audit.state().size;
-        let definitions = snapshot(&self.login).await?;
+        let look = Look::begin(&mut client).await?;
+        let definitions = snapshot(&self.login, Some(look.exported.clone())).await?;
+        let (seen, state) = look.end().await?;
         let object = self.vault.vault().await?.put_bytes(Bytes::from(definitions.text().to_owned())).await?;
-        let last = self.last.lock().unwrap_or_else(PoisonError::into_inner).0;
-        // After a change, also where nothing differs: one that began before the change was concluded doesn't count as after it.
-        if last != Some(object.digest) || self.kept.load(Ordering::Acquire) < wanted {
-            let event = Event::DefinitionsTaken { system: self.system.clone(), object: object.digest, bytes: object.plain_bytes, from };
+        // Also where the text is the same again: the last one doesn't show what led there and back.
+        if self.last().state.as_ref() != Some(&state) {
+            let (system, digest, bytes) = (self.system.clone(), object.digest, object.plain_bytes);
+            let event = Event::DefinitionsTaken { system, object: digest, bytes, from, seen: Some(seen) };
             self.audit.append(event).await.map_err(|error| UndoError::Ledger(error.to_string()))?;
-            self.last.lock().unwrap_or_else(PoisonError::into_inner).0 = Some(object.digest);
         }
+        self.last().state = Some(state);
         Ok(())
     }
 
-    /// Resolves when everything that was wanted until now is kept, or can't be.
+    /// Resolves when what definitions are at this moment is kept, or can't be.
     pub(crate) async fn ready(&self) -> Result<(), String> {
+        self.look().await.map_err(|error| error.to_string())?;
         let wanted = self.wanted.load(Ordering::Acquire);
         let kept = async {
             loop {
@@ -149,9 +168,7 @@ impl DefinitionsLog {
                     return Ok(());
                 }
                 tried.await;
-                if let (false, Some(reason)) =
-                    (self.kept.load(Ordering::Acquire) >= wanted, &self.last.lock().unwrap_or_else(PoisonError::into_inner).1)
-                {
+                if let (false, Some(reason)) = (self.kept.load(Ordering::Acquire) >= wanted, &self.last().failed) {
                     return Err(reason.clone());
                 }
             }
@@ -160,8 +177,8 @@ impl DefinitionsLog {
     }
 }
 
-/// All definitions as they are now.
-async fn snapshot(login: &Login) -> Result<Definitions, UndoError> {
+/// All definitions as they are now, or were for whoever exported a snapshot.
+async fn snapshot(login: &Login, exported: Option<String>) -> Result<Definitions, UndoError> {
     let client = login.connect().await?;
     let version: i32 =
         client.query_one("SELECT pg_catalog.current_setting('server_version_num')::pg_catalog.int4 / 10000", &[]).await?.get(0);
@@ -170,7 +187,7 @@ async fn snapshot(login: &Login) -> Result<Definitions, UndoError> {
         UndoError::Definitions(format!("{error}{cause}"))
     };
     let tools = Tools::find(u32::try_from(version).unwrap_or(0)).map_err(failed)?;
-    let all = take(&tools, &login.url(), &Scope { timeout: SNAPSHOT, ..Scope::default() }).await.map_err(failed)?;
+    let all = take(&tools, &login.url(), &Scope { snapshot: exported, timeout: SNAPSHOT, ..Scope::default() }).await.map_err(failed)?;
     Definitions::parse(&without_times(&without_ours(all.text()))).map_err(|error| UndoError::Definitions(error.to_string()))
 }
 
@@ -243,20 +260,34 @@ pub(crate) struct Way {
 /// Plans how to take back what `changes`, newest first, did to definitions. `None`: nothing.
 pub(crate) async fn plan(login: &Login, images: &Images, changes: &[Change]) -> Result<Option<Way>, UndoError> {
     let defining: Vec<&Change> = changes.iter().filter(|change| defines(change)).collect();
-    let (Some(newest), Some(oldest)) = (defining.first(), defining.last()) else { return Ok(None) };
-    let mut taken = snapshots(images.history(), newest, oldest)?;
-    taken.dedup();
-    let (Some(after), Some(before)) = (taken.first().copied().flatten(), taken.last().copied().flatten()) else {
+    let Some(newest) = defining.first() else { return Ok(None) };
+    let history = images.history();
+    let Some(taken) = around(history, &newest.system, &defining)? else {
         let reason = "the definitions before or after it are not kept (yet); try again in a moment";
         return Err(UndoError::NotUndoable(reason.to_owned()));
     };
-    if taken.len() - 1 > defining.len() {
+    let (after, before) = (&taken[0], &taken[taken.len() - 1]);
+    let is_other = |other: &Change| {
+        (defines(other) || matches!(other.standing, Standing::Unknown))
+            && other.system == newest.system
+            && defining.iter().all(|change| change.undo != other.undo)
+            && after.shows(other) != Some(false)
+            && before.shows(other) != Some(true)
+    };
+    if let Some(other) = change::changes(history, newest.at, newest.at.since(before.at), 1, is_other)?.first() {
+        let reason = format!("{} changed definitions at the same time; undo them together", other.undo);
+        return Err(UndoError::NotUndoable(reason));
+    }
+    let mut objects_between: Vec<Digest> = taken.iter().map(|taken| taken.object).collect();
+    objects_between.dedup();
+    if objects_between.len() - 1 > defining.len() {
         let reason = "others changed definitions in between; undo these changes one at a time";
         return Err(UndoError::NotUndoable(reason.to_owned()));
     }
+    let (before, after) = (before.object, after.object);
     let objects = images.vault().await?;
     let (before, after) = (read(objects, before).await?, read(objects, after).await?);
-    let [before, after, now] = without_others_aside([before, after, snapshot(login).await?])?;
+    let [before, after, now] = without_others_aside([before, after, snapshot(login, None).await?])?;
     let script = plan_undo(&before, &after, &now, Options::default());
     if let Some(refusal) = script.refusals.first() {
         return Err(UndoError::NotUndoable(refusal.to_string()));
@@ -271,37 +302,6 @@ pub(crate) async fn plan(login: &Login, images: &Images, changes: &[Change]) -> 
 pub(crate) fn defines(change: &Change) -> bool {
     let only_storage = |catalog: &str| catalog == "pg_statistic" || (catalog == "pg_class" && !change.reach.rewritten.is_empty());
     !change.reach.dropped.is_empty() || change.reach.catalogs.iter().any(|(catalog, rows)| *rows > 0 && !only_storage(catalog))
-}
-
-/// The snapshots from the first one after `newest` back to the last one before `oldest`. An end is `None` where there is none.
-fn snapshots(history: &dyn History, newest: &Change, oldest: &Change) -> Result<Vec<Option<Digest>>, UndoError> {
-    let mut found = vec![None];
-    let mut before = u64::MAX;
-    loop {
-        let page = history.before(before, PAGE).map_err(UndoError::Ledger)?;
-        let Some(last) = page.last() else {
-            found.push(None);
-            return Ok(found);
-        };
-        before = last.index;
-        for recorded in &page {
-            let Event::DefinitionsTaken { system, object, from, .. } = &recorded.event else { continue };
-            if *system != newest.system {
-                continue;
-            }
-            if recorded.index > newest.index {
-                // One that was begun before may not show it.
-                if *from > newest.index {
-                    found[0] = Some(*object);
-                }
-            } else {
-                found.push(Some(*object));
-                if recorded.index < oldest.index {
-                    return Ok(found);
-                }
-            }
-        }
-    }
 }
 
 pub(crate) async fn read(objects: &Vault, digest: Digest) -> Result<Definitions, UndoError> {

@@ -5,10 +5,7 @@
 //! one spelling whatever the session's settings. They run as their owner, out of the agents' reach, and also where
 //! `session_replication_role` leaves other triggers out.
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicBool, Ordering},
-};
+use std::sync::Arc;
 
 use reprieve_gate::{Coverage, Running};
 use tokio_postgres::{Client, GenericClient, Transaction, error::SqlState};
@@ -142,15 +139,13 @@ pub struct Journal {
     login: Login,
     query: String,
     definitions: Option<Arc<DefinitionsLog>>,
-    /// Whether a table that is in use waits to be covered.
-    waits: AtomicBool,
 }
 
 impl Journal {
     /// The journal that this administrator's login sets up and keeps up.
     #[must_use]
     pub fn new(login: Login, definitions: Option<Arc<DefinitionsLog>>) -> Self {
-        Self { login, query: covered_tables(), definitions, waits: AtomicBool::new(false) }
+        Self { login, query: covered_tables(), definitions }
     }
 
     /// Covers tables that came since it was set up. Does nothing where it never was.
@@ -187,10 +182,8 @@ impl Coverage for Journal {
     fn keep_up(&self) -> Running<'_, Result<(), String>> {
         Box::pin(async move {
             let covered = self.cover_new_tables().await;
-            let waits = matches!(covered, Err(UndoError::InUse { .. }));
-            // Asked again for a table that is still in use: no definition changed.
-            if !(self.waits.swap(waits, Ordering::AcqRel) && waits) {
-                self.definitions.iter().for_each(|definitions| definitions.want());
+            if let Some(definitions) = &self.definitions {
+                definitions.look().await.map_err(|error| error.to_string())?;
             }
             covered.map_err(|error| error.to_string())
         })

@@ -7,6 +7,7 @@
 mod access;
 mod aside;
 mod calls;
+mod catalog_state;
 mod chain;
 mod change;
 mod connect;

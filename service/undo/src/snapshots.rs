@@ -8,7 +8,7 @@ use std::{collections::HashSet, time::Duration};
 use reprieve_gate::Audit;
 use reprieve_operation::{Digest, Event, SystemName, Timestamp};
 
-use crate::{History, UndoError, VaultAccess};
+use crate::{Change, History, UndoError, VaultAccess, position::Position};
 
 /// Events read at a time.
 const PAGE: usize = 500;
@@ -28,6 +28,33 @@ pub struct Snapshot {
     pub object: Digest,
     /// Its size.
     pub bytes: u64,
+    /// The ledger's size when taking it began.
+    pub from: u64,
+    /// Which transactions it shows, as PostgreSQL spells it; none where that was not recorded.
+    pub seen: Option<String>,
+}
+
+impl Snapshot {
+    /// Whether it shows what a change did. `None`: that can't be told, as the change became final while it was taken.
+    pub(crate) fn shows(&self, change: &Change) -> Option<bool> {
+        let seen = self.seen.as_ref().and_then(|seen| seen.parse::<Position>().ok());
+        match (seen, change.xid) {
+            (Some(seen), Some(xid)) => Some(seen.holds(xid)),
+            _ if self.from > change.index => Some(true),
+            _ if self.index < change.index => Some(false),
+            _ => None,
+        }
+    }
+}
+
+/// The snapshots around `changes`, newest first: from the oldest one that shows all of them to the newest that shows none.
+/// `None`: one of these two isn't kept.
+pub(crate) fn around(history: &dyn History, system: &SystemName, changes: &[&Change]) -> Result<Option<Vec<Snapshot>>, UndoError> {
+    let mut all = snapshots(history, system)?;
+    let Some(before) = all.iter().position(|one| changes.iter().all(|change| one.shows(change) == Some(false))) else { return Ok(None) };
+    all.truncate(before + 1);
+    let Some(after) = all.iter().rposition(|one| changes.iter().all(|change| one.shows(change) == Some(true))) else { return Ok(None) };
+    Ok(Some(all.split_off(after)))
 }
 
 /// The snapshots of a system that were not purged, newest first.
@@ -37,8 +64,8 @@ pub fn snapshots(history: &dyn History, system: &SystemName) -> Result<Vec<Snaps
     each_of_kind(history, "definitions_taken", |index, at, event| {
         match event {
             _ if purged.is_some_and(|purged| index <= purged) => return false,
-            Event::DefinitionsTaken { system: of, object, bytes, .. } if of == *system => {
-                found.push(Snapshot { index, at, system: of, object, bytes });
+            Event::DefinitionsTaken { system: of, object, bytes, from, seen } if of == *system => {
+                found.push(Snapshot { index, at, system: of, object, bytes, from, seen });
             }
             _ => {}
         }
@@ -125,6 +152,8 @@ mod tests {
             system: "shop".parse().expect("a name"),
             object: Digest([0; 32]),
             bytes: 1,
+            from: index,
+            seen: None,
         };
         let check = |indexes: &[u64], now: u64, gone: &[u64]| {
             let mut kept: Vec<Snapshot> = indexes.iter().map(|index| snapshot(*index)).collect();

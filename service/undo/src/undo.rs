@@ -245,8 +245,7 @@ impl Undo {
         let concluded = Event::Concluded { intent, agent, outcome, statements: Vec::new() };
         self.gate.audit().append(concluded).await.map_err(unavailable)?;
         if let Some(definitions) = self.options.definitions.get(&newest.system).filter(|_| found.iter().any(definitions::defines)) {
-            // The next change must not be taken for the one that changed these.
-            definitions.want();
+            // So that it can be undone at once.
             drop(definitions.ready().await);
         }
         answer

@@ -10,7 +10,7 @@ use crate::{
 };
 
 /// Catalogs whose rows belong to the whole server, or to what lies outside of it: no snapshot of one database's definitions has them.
-const ELSEWHERE: [&str; 8] = [
+const ELSEWHERE: [&str; 11] = [
     "pg_authid",
     "pg_auth_members",
     "pg_db_role_setting",
@@ -19,6 +19,9 @@ const ELSEWHERE: [&str; 8] = [
     "pg_tablespace",
     "pg_subscription",
     "pg_largeobject_metadata",
+    "pg_shdescription",
+    "pg_shseclabel",
+    "pg_replication_origin",
 ];
 
 /// The way back of definitions for what runs now.

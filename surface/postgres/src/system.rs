@@ -226,7 +226,9 @@ impl System {
         loop {
             self.look_at_bounds(&mut wire).await?;
             let mut signature = self.signature(&mut wire).await?;
-            if let Some(coverage) = self.coverage.as_ref().filter(|_| signature != last || kept_up.is_err()) {
+            // The servers' counters in the signature come late: what agents changed is known to have changed.
+            let is_behind = signature != last || kept_up.is_err() || self.view().is_none();
+            if let Some(coverage) = self.coverage.as_ref().filter(|_| is_behind) {
                 let now = coverage.keep_up().await;
                 if let (Err(reason), true) = (&now, now != kept_up) {
                     tracing::warn!(system = %self.name, %reason, "new tables can't be covered; changes of them are held");
