@@ -14,6 +14,7 @@ mod permit;
 mod reception;
 mod records;
 mod recovery;
+mod simulation;
 mod spending;
 mod upstream;
 
@@ -27,4 +28,5 @@ pub use permit::{Approved, Clearance, OpenIntent, Permit, Release};
 pub use reception::{Answering, Assertion, Counter, Invited, NewPasskey, Proposal, Reception, SignIn, SignedIn, SignedOn, UNSIGNED};
 pub use records::{ChangeView, Changes, EventProof, Looking, RecordQuery, Records, RecordsError, RowView, UndoPreview};
 pub use recovery::{Copies, Expected, Objective, Recovery, RecoveryReport, Spread, SystemRecovery, Unproven};
+pub use simulation::{AnswerChange, Said, Simulated, Verdict};
 pub use upstream::{Done, Ran, Running, Upstream};

@@ -31,6 +31,7 @@ mod serve;
 mod services;
 mod settings;
 mod shown;
+mod simulation;
 mod undo;
 mod vault;
 mod wire;

@@ -15,7 +15,7 @@ use crate::{
 };
 
 /// One channel.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Notify {
     /// What the record calls it.

@@ -2,34 +2,24 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    num::NonZeroUsize,
     path::Path,
 };
 
 use anyhow::Context as _;
 use reprieve_audit::SystemClock;
-use reprieve_gate::Clock as _;
-use reprieve_operation::{AgentName, Decision, Kind, Timestamp};
-use reprieve_policy::{DecisionCache, Policy as Rules, Profile, touched};
+use reprieve_gate::{AnswerChange, Clock as _, Verdict};
+use reprieve_operation::{AgentName, Kind, Timestamp};
+use reprieve_policy::{Policy as Rules, Profile, touched};
 use serde_json::{Value, json};
 
 use crate::{
     args::{Cli, Policy},
     ledger::for_each_event,
     people::{time, visible},
-    replay::{Replay, Replayed, Verdict, schema_of},
+    replay::{Replay, schema_of},
     settings::{Settings, parse_duration},
-    wire,
+    simulation, wire,
 };
-
-/// Changed answers that are listed; more are counted.
-const LISTED: usize = 1_000;
-
-/// Decisions that are remembered: recorded operations repeat each other.
-const CACHED: NonZeroUsize = NonZeroUsize::new(65_536).expect("not zero");
-
-/// Texts are cut to this many characters, and are one operation up to there.
-const SHOWN_CHARACTERS: usize = 300;
 
 /// Tables named one by one in a suggestion; of a schema with more, all are.
 const TABLES: usize = 12;
@@ -70,129 +60,38 @@ fn after(since: Option<&str>) -> anyhow::Result<Timestamp> {
     Ok(Timestamp(SystemClock.now().0.saturating_sub(u64::try_from(back.as_millis()).unwrap_or(u64::MAX))))
 }
 
-/// An answer with its rule.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-struct Said {
-    verdict: Verdict,
-    rule: String,
-    reason: String,
-}
-
-impl Said {
-    fn by(cache: &DecisionCache, policy: &Rules, replayed: &Replayed) -> Self {
-        match cache.decide(policy, &replayed.operation, &replayed.facts) {
-            Decision::Allow(terms) => Self { verdict: Verdict::Allow, rule: terms.because.join(", "), reason: String::new() },
-            Decision::Needs(needs) => Self { verdict: Verdict::Hold, rule: needs.rule, reason: needs.reason },
-            Decision::Refuse(refusal) => Self { verdict: Verdict::Refuse, rule: refusal.rule, reason: refusal.reason },
-        }
-    }
-
-    /// Another word, or the same by another rule; who permits makes no difference to an agent.
-    fn differs(&self, other: &Self) -> bool {
-        self.verdict != other.verdict || (self.verdict != Verdict::Allow && self.rule != other.rule)
-    }
-}
-
-/// One way in which answers change: whose, where, what, from which rule's word to which.
-type Change = (AgentName, String, String, (Verdict, String), (Verdict, String));
-
-/// Operations that change in the same way.
-struct Changed {
-    reasons: (String, String),
-    times: u64,
-    events: (u64, u64),
-    newest: Timestamp,
-}
-
 fn simulate(cli: &Cli, settings: &Settings, current: &Rules, proposed: &Rules, after: Timestamp) -> anyhow::Result<u8> {
-    let cache = DecisionCache::new(CACHED);
-    let mut replay = Replay::new(settings);
-    let mut changes: BTreeMap<Change, Changed> = BTreeMap::new();
-    let (mut asked, mut as_recorded, mut changed, mut unlisted) = (0, 0, 0, 0);
-    for_each_event(settings, |recorded| {
-        for replayed in replay.next(recorded) {
-            if replayed.at < after {
-                continue;
-            }
-            let from = Said::by(&cache, current, &replayed);
-            let to = Said::by(&cache, proposed, &replayed);
-            asked += replayed.times;
-            as_recorded += if from.verdict == replayed.recorded { replayed.times } else { 0 };
-            if !from.differs(&to) {
-                continue;
-            }
-            changed += replayed.times;
-            let operation = &replayed.operation;
-            let place = format!("{} ({})", operation.system, operation.environment);
-            let text = operation.redacted.chars().take(SHOWN_CHARACTERS).collect();
-            let key = (operation.principal.agent.clone(), place, text, (from.verdict, from.rule), (to.verdict, to.rule));
-            if changes.len() >= LISTED && !changes.contains_key(&key) {
-                unlisted += replayed.times;
-                continue;
-            }
-            let entry = changes.entry(key).or_insert(Changed {
-                reasons: (String::new(), String::new()),
-                times: 0,
-                events: (replayed.index, replayed.index),
-                newest: replayed.at,
-            });
-            entry.times += replayed.times;
-            entry.events.1 = replayed.index;
-            entry.newest = entry.newest.max(replayed.at);
-            entry.reasons = (from.reason, to.reason);
-        }
-        Ok(())
-    })?;
-    let mut changes: Vec<(Change, Changed)> = changes.into_iter().collect();
-    // What people care for first: what would pass that does not, then what would not that does; the most frequent first.
-    changes.sort_by_key(|((.., from, to), changed)| (to.0 >= from.0, std::cmp::Reverse(changed.times)));
+    let found = simulation::simulate(settings, current, proposed, after, None)?;
     if cli.json {
-        let said =
-            |(verdict, rule): &(Verdict, String), reason: &str| json!({ "verdict": verdict.as_str(), "rule": rule, "reason": reason });
-        let listed: Vec<Value> = changes
-            .iter()
-            .map(|((agent, place, text, from, to), changed)| {
-                json!({
-                    "agent": agent, "system": place.split(' ').next(), "text": text, "times": changed.times,
-                    "first_event": changed.events.0, "last_event": changed.events.1, "newest": time(changed.newest),
-                    "from": said(from, &changed.reasons.0), "to": said(to, &changed.reasons.1),
-                })
-            })
-            .collect();
-        tell!(
-            "{}",
-            json!({
-                "current": current.digest(), "proposed": proposed.digest(), "profile": proposed.profile().to_string(), "asked": asked,
-                "as_recorded": as_recorded, "changed": changed, "unlisted": unlisted, "left_out": replay.left_out, "changes": listed,
-            })
-        );
+        let mut report = serde_json::to_value(&found)?;
+        let policies = json!({ "current": current.digest(), "proposed": proposed.digest(), "profile": proposed.profile().to_string() });
+        if let (Value::Object(report), Value::Object(policies)) = (&mut report, policies) {
+            report.extend(policies);
+        }
+        tell!("{report}");
         return Ok(0);
     }
-    for ((agent, place, text, from, to), entry) in &changes {
-        tell!(
-            "{} → {}  {agent} on {place}, {} times, last {} (event {})",
-            from.0.as_str(),
-            to.0.as_str(),
-            entry.times,
-            time(entry.newest),
-            entry.events.1
-        );
+    for AnswerChange { agent, system, environment, text, times, last_event, newest, from, to, first_event: _ } in &found.changes {
+        let (was, is) = (from.verdict.as_str(), to.verdict.as_str());
+        tell!("{was} → {is}  {agent} on {system} ({environment}), {times} times, last {} (event {last_event})", time(*newest));
         tell!("    {}", visible(text));
-        match to.0 {
-            Verdict::Allow => tell!("    no longer asked by `{}`: {}", from.1, entry.reasons.0),
-            Verdict::Hold | Verdict::Refuse => tell!("    rule `{}`: {}", to.1, entry.reasons.1),
+        match to.verdict {
+            Verdict::Allow => tell!("    no longer asked by `{}`: {}", from.rule, from.reason),
+            Verdict::Hold | Verdict::Refuse => tell!("    rule `{}`: {}", to.rule, to.reason),
         }
     }
-    if unlisted > 0 {
-        tell!("and {unlisted} more operations in other ways");
+    if found.unlisted > 0 {
+        tell!("and {} more operations in other ways", found.unlisted);
     }
     tell!(
-        "{changed} of {asked} recorded operations would be answered otherwise (profile {}, digest {}).",
+        "{} of {} recorded operations would be answered otherwise (profile {}, digest {}).",
+        found.changed,
+        found.asked,
         proposed.profile(),
         proposed.digest().short()
     );
-    tell!("The rules in force today answer {as_recorded} of them as they were answered then.");
-    for (reason, count) in &replay.left_out {
+    tell!("The rules in force today answer {} of them as they were answered then.", found.as_recorded);
+    for (reason, count) in &found.left_out {
         tell!("Left out: {count}, since {reason}.");
     }
     Ok(0)
@@ -211,10 +110,10 @@ struct Used {
 }
 
 fn suggest(cli: &Cli, settings: &Settings, only: Option<&AgentName>, after: Timestamp) -> anyhow::Result<u8> {
-    let mut replay = Replay::new(settings);
+    let mut replay = Replay::new(settings, after);
     let mut used: BTreeMap<AgentName, Used> = BTreeMap::new();
     for_each_event(settings, |recorded| {
-        for replayed in replay.next(recorded).into_iter().filter(|replayed| replayed.ran && replayed.at >= after) {
+        for replayed in replay.next(recorded).into_iter().filter(|replayed| replayed.ran) {
             let operation = &replayed.operation;
             let used = used.entry(operation.principal.agent.clone()).or_default();
             used.operations += replayed.times;

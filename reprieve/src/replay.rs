@@ -10,6 +10,7 @@ use std::{
 };
 
 use reprieve_effects_sql::analyze;
+use reprieve_gate::Verdict;
 use reprieve_operation::{
     Action, Effect, Event, Facts, HoldId, IntentId, Kind, Operation, Outcome, Principal, Protocol, Reach, Recorded, RefusalKind, Scope,
     SessionId, State, SystemName, Timestamp, TokenId, Undoability,
@@ -19,24 +20,6 @@ use crate::settings::{Settings, SystemKind};
 
 /// Intents without an outcome that are kept at a time; a gateway has far fewer.
 const OPEN: usize = 100_000;
-
-/// An answer in one word.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) enum Verdict {
-    Allow,
-    Hold,
-    Refuse,
-}
-
-impl Verdict {
-    pub(crate) fn as_str(self) -> &'static str {
-        match self {
-            Self::Allow => "allow",
-            Self::Hold => "hold",
-            Self::Refuse => "refuse",
-        }
-    }
-}
 
 /// One recorded operation, or equal reads of one session.
 pub(crate) struct Replayed {
@@ -78,6 +61,8 @@ struct Held {
 /// A fold over the ledger's events.
 pub(crate) struct Replay<'a> {
     settings: &'a Settings,
+    /// What ended before is folded, and not brought back.
+    after: Timestamp,
     state: State,
     open: HashMap<IntentId, Open>,
     held: BTreeMap<HoldId, Held>,
@@ -86,8 +71,8 @@ pub(crate) struct Replay<'a> {
 }
 
 impl<'a> Replay<'a> {
-    pub(crate) fn new(settings: &'a Settings) -> Self {
-        Self { settings, state: State::default(), open: HashMap::new(), held: BTreeMap::new(), left_out: BTreeMap::new() }
+    pub(crate) fn new(settings: &'a Settings, after: Timestamp) -> Self {
+        Self { settings, after, state: State::default(), open: HashMap::new(), held: BTreeMap::new(), left_out: BTreeMap::new() }
     }
 
     /// The state after the events so far.
@@ -117,10 +102,10 @@ impl<'a> Replay<'a> {
                 Vec::new()
             }
             Event::Concluded { intent, agent, outcome, statements } => {
-                let open = self.open.remove(intent);
+                let open = self.open.remove(intent).filter(|_| recorded.at >= self.after);
                 open.and_then(|open| self.end(recorded, agent, open, outcome, statements)).into_iter().collect()
             }
-            Event::Reads { session, agent, system, reads } => {
+            Event::Reads { session, agent, system, reads } if recorded.at >= self.after => {
                 let texts = reads.iter().filter_map(|tally| self.read(recorded, *session, agent, system, &tally.text, tally.count));
                 let (replayed, left_out): (Vec<_>, Vec<_>) = texts.partition(Result::is_ok);
                 for (reason, count) in left_out.into_iter().filter_map(Result::err) {

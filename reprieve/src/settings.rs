@@ -14,7 +14,7 @@ use reprieve_policy::Profile;
 use serde::{Deserialize, Deserializer, de::Error as _};
 
 /// The whole file. Relative paths in it are relative to the file.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Settings {
     #[serde(default)]
@@ -54,7 +54,7 @@ pub(crate) struct Settings {
 }
 
 /// Where to listen.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub(crate) struct Listen {
     pub(crate) postgres: SocketAddr,
@@ -75,7 +75,7 @@ impl Default for Listen {
 }
 
 /// What services' operations mean, beyond what is compiled in.
-#[derive(Debug, Default, Deserialize)]
+#[derive(Debug, Clone, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub(crate) struct CatalogSettings {
     /// Files of providers, in the form of `docs/http.md`.
@@ -83,7 +83,7 @@ pub(crate) struct CatalogSettings {
 }
 
 /// Where the ledger is.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub(crate) struct Ledger {
     /// `sqlite:PATH`.
@@ -99,7 +99,7 @@ impl Default for Ledger {
 }
 
 /// Which rules are in force.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub(crate) struct PolicySettings {
     #[serde(deserialize_with = "profile")]
@@ -114,7 +114,7 @@ impl Default for PolicySettings {
 }
 
 /// How holds wait.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub(crate) struct Hold {
     #[serde(deserialize_with = "duration")]
@@ -138,7 +138,7 @@ impl Default for Hold {
 }
 
 /// How people reach the console.
-#[derive(Debug, Default, Deserialize)]
+#[derive(Debug, Clone, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub(crate) struct ConsoleSettings {
     /// `https://HOST` or `https://HOST:PORT` as browsers see it; `https://localhost:PORT` if missing. Passkeys belong to the host.
@@ -148,7 +148,7 @@ pub(crate) struct ConsoleSettings {
 }
 
 /// How changes can be taken back.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub(crate) struct Undo {
     /// How long a change can be undone.
@@ -187,7 +187,7 @@ impl Default for Undo {
 }
 
 /// Where what undo needs lies besides, outside of the protected databases' reach.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub(crate) struct Vault {
     /// `file:PATH` or `s3://BUCKET/PREFIX`.
@@ -208,7 +208,7 @@ impl Default for Vault {
 }
 
 /// How copies are sealed and tried, wherever they are of.
-#[derive(Debug, Default, Deserialize)]
+#[derive(Debug, Clone, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub(crate) struct Recovery {
     /// A drill has to have passed this lately before anything that needs an approval is destroyed in production, in every system.
@@ -227,7 +227,7 @@ pub(crate) struct Recovery {
 }
 
 /// How copies of one system are made and tried.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Backup {
     /// The connection URL of the role that copies, named as `url` is; the administrator's if missing.
@@ -302,7 +302,7 @@ fn ten_percent() -> u64 {
 }
 
 /// Where keys are.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub(crate) struct Keys {
     pub(crate) directory: PathBuf,
@@ -316,7 +316,7 @@ impl Default for Keys {
 }
 
 /// One protected system.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct System {
     pub(crate) name: SystemName,

@@ -1,6 +1,11 @@
 //! The wiring: which parts there are and how they know each other. A table of contents in code.
 
-use std::{collections::BTreeMap, path::Path, sync::Arc, time::Duration};
+use std::{
+    collections::BTreeMap,
+    path::Path,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use anyhow::Context as _;
 use arc_swap::ArcSwap;
@@ -18,7 +23,7 @@ use reprieve_undo::{
 };
 use reprieve_vault::{Location, VaultOptions};
 
-use crate::{keys::Keys, settings::Settings, shown::ShownChanges, undo::LedgerHistory};
+use crate::{keys::Keys, settings::Settings, shown::ShownChanges, simulation::simulate, undo::LedgerHistory};
 
 /// Everything that runs.
 pub(crate) struct Parts {
@@ -143,6 +148,9 @@ pub(crate) fn open_desk(
     Ok(ApprovalsDesk::new(audit, clock, options)?)
 }
 
+/// The longest that a page waits for the past to be asked.
+const SIMULATE_WITHIN: Duration = Duration::from_secs(20);
+
 /// The operators' pages.
 fn console(
     settings: &Settings,
@@ -154,6 +162,7 @@ fn console(
     recovery: Arc<dyn reprieve_gate::Recovery>,
 ) -> anyhow::Result<Console> {
     let folder = settings.path(&settings.policy.directory);
+    let replayed = settings.clone();
     let host = settings.listen.host.clone().unwrap_or_else(|| settings.listen.postgres.ip().to_string());
     Ok(Console {
         desk: desk.clone(),
@@ -166,6 +175,9 @@ fn console(
         recovery,
         policy,
         policy_files: Arc::new(move || read_sources(&folder).map_err(|error| format!("{error:#}"))),
+        simulate: Arc::new(move |current, proposed, after| {
+            simulate(&replayed, current, proposed, after, Some(Instant::now() + SIMULATE_WITHIN)).map_err(|error| format!("{error:#}"))
+        }),
         origin: settings.console_origin()?.as_str().to_owned(),
         name: settings.console.name.clone().unwrap_or_else(|| "your gateway".to_owned()),
         agents_at: format!("{host}:{}", settings.listen.postgres.port()),

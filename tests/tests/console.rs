@@ -154,7 +154,6 @@ async fn pages_move_by_themselves_and_tokens_are_made_and_revoked() -> Result<()
 }
 
 #[test]
-#[ignore = "TODO(#5): forty looks at pages take minutes, and more than a test may on a busy machine; run it with `--ignored`"]
 fn every_page_is_accessible_and_asks_nobody_else() -> Result<()> {
     let story = Story::play()?;
     let gateway = &story.gateway;

@@ -4,6 +4,7 @@
 //! `door.rs` says who may. `feed.rs` follows the ledger for the pages that move. All it knows of the gateway are the gate's traits, which
 //! check every command; this crate only bounds and translates.
 
+mod answers;
 mod assets;
 mod door;
 mod feed;
@@ -19,7 +20,7 @@ mod words;
 pub use listener::serve;
 pub use pages::PAGES;
 pub use routes::ROUTES;
-pub use site::{Console, PolicyFiles, Shown};
+pub use site::{Console, PolicyFiles, Shown, Simulate};
 
 #[cfg(test)]
 mod tests;

@@ -3,7 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use arc_swap::ArcSwap;
-use reprieve_gate::{Audit, Changes, Clock, Counter, Desk, Reception, Records, Recovery};
+use reprieve_gate::{Audit, Changes, Clock, Counter, Desk, Reception, Records, Recovery, Simulated};
 use reprieve_operation::{AgentName, Environment, SystemName, Timestamp};
 use reprieve_policy::{Policy, Source};
 use tokio::sync::{Semaphore, watch};
@@ -23,6 +23,9 @@ pub struct Shown {
 
 /// Reads the policy files as they are now; says why where that fails.
 pub type PolicyFiles = Arc<dyn Fn() -> Result<Vec<Source>, String> + Send + Sync>;
+
+/// Asks the first policy and the second about every operation on record since a time; says why where that can't be done. Blocks.
+pub type Simulate = Arc<dyn Fn(&Policy, &Policy, Timestamp) -> Result<Simulated, String> + Send + Sync>;
 
 /// What the console shows, and by whom it acts.
 pub struct Console {
@@ -46,6 +49,8 @@ pub struct Console {
     pub policy: Arc<ArcSwap<Policy>>,
     /// Where it is read from.
     pub policy_files: PolicyFiles,
+    /// What other rules would have said.
+    pub simulate: Simulate,
     /// As browsers name it: `https://HOST:PORT`.
     pub origin: String,
     /// Whose gateway it is.
@@ -85,6 +90,8 @@ pub(crate) struct Site {
     pub(crate) console: Arc<Console>,
     pub(crate) feed: Arc<Feed>,
     pub(crate) streams: Arc<Semaphore>,
+    /// Simulations read all of the ledger: one at a time.
+    pub(crate) simulations: Arc<Semaphore>,
     /// Turns true when the listener stops: streams end then.
     pub(crate) closing: watch::Receiver<bool>,
     pub(crate) body_timeout: Duration,
@@ -92,7 +99,14 @@ pub(crate) struct Site {
 
 impl Site {
     pub(crate) fn new(console: Arc<Console>, feed: Arc<Feed>, closing: watch::Receiver<bool>, body_timeout: Duration) -> Self {
-        Self { console, feed, streams: Arc::new(Semaphore::new(MOST_STREAMS)), closing, body_timeout }
+        Self {
+            console,
+            feed,
+            streams: Arc::new(Semaphore::new(MOST_STREAMS)),
+            simulations: Arc::new(Semaphore::new(1)),
+            closing,
+            body_timeout,
+        }
     }
 
     pub(crate) fn now(&self) -> Timestamp {

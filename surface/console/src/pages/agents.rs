@@ -1,6 +1,6 @@
 //! Agents and tokens: who may do what? And the people who decide.
 
-use std::sync::Arc;
+use std::{collections::BTreeMap, sync::Arc};
 
 use axum::{
     extract::{Path, State},
@@ -16,6 +16,7 @@ use super::{
     hold::time_until,
 };
 use crate::{
+    answers::{Answers, by_operator},
     door::{Entered, Form, Posted},
     frame::{Page, Section, form_token, say, thaw_form},
     problem::Problem,
@@ -27,7 +28,8 @@ use crate::{
 const KINDS: [Kind; 4] = [Kind::Read, Kind::Write, Kind::Destroy, Kind::Grant];
 
 pub(crate) async fn page(State(site): State<Arc<Site>>, Entered(who): Entered) -> Response {
-    let body = overview(&site, &who, None);
+    let answers = answers(&site).await;
+    let body = overview(&site, &who, None, &answers);
     Page::new(Section::Agents, body).answer(&site, &who)
 }
 
@@ -36,11 +38,18 @@ pub(crate) async fn one(State(site): State<Arc<Site>>, Entered(who): Entered, Pa
     if !site.console.audit.state().agents.contains_key(&name) {
         return Err(Problem::new(StatusCode::NOT_FOUND, "no-such-agent", format!("there is no agent `{name}`")));
     }
-    let body = overview(&site, &who, Some(&name));
+    let answers = answers(&site).await;
+    let body = overview(&site, &who, Some(&name), &answers);
     Ok(Page::new(Section::Agents, body).below(name.as_str()).answer(&site, &who))
 }
 
-fn overview(site: &Site, who: &SignedIn, shown: Option<&AgentName>) -> Markup {
+/// How people answered; nothing where the log can't be read.
+async fn answers(site: &Site) -> BTreeMap<OperatorName, Answers> {
+    let records = site.console.records.clone();
+    tokio::task::spawn_blocking(move || by_operator(records.as_ref())).await.ok().and_then(Result::ok).unwrap_or_default()
+}
+
+fn overview(site: &Site, who: &SignedIn, shown: Option<&AgentName>, answers: &BTreeMap<OperatorName, Answers>) -> Markup {
     let now = site.now();
     let state = site.console.audit.state();
     let good = |entry: &&AgentState| !entry.revoked && !entry.decoy && entry.expires > now;
@@ -69,7 +78,7 @@ fn overview(site: &Site, who: &SignedIn, shown: Option<&AgentName>) -> Markup {
             } }
             div.stack-l {
                 @if let Some(entry) = shown { (detail(site, &state, entry, who, now)) }
-                (people(&state, who, now))
+                (people(&state, who, answers, now))
             }
         }
     }
@@ -157,16 +166,18 @@ fn changes_of(entry: &AgentState, who: &SignedIn) -> Markup {
     }
 }
 
-fn people(state: &Folded, who: &SignedIn, now: Timestamp) -> Markup {
+fn people(state: &Folded, who: &SignedIn, answers: &BTreeMap<OperatorName, Answers>, now: Timestamp) -> Markup {
+    let answered =
+        |name: &OperatorName| html! { @match answers.get(name) { Some(answers) => (answers.in_words()), None => span.muted { "none" } } };
     html! {
         section aria-labelledby="pp" {
             div.sec-head { h2 id="pp" { "People" } span.push { (count(state.operators.len() as u64, "operator", "operators")) } }
             div.scroll tabindex="0" role="region" aria-label="People and their passkeys" { table.tbl {
-                thead { tr { th scope="col" { "Operator" } th scope="col" { "Role" } th scope="col" { "Terminal" } th scope="col" { "Passkeys" } th scope="col" { span.vh { "Remove" } } } }
+                thead { tr { th scope="col" { "Operator" } th scope="col" { "Role" } th scope="col" { "Answers to holds" } th scope="col" { "Terminal" } th scope="col" { "Passkeys" } th scope="col" { span.vh { "Remove" } } } }
                 tbody { @for (name, operator) in &state.operators {
-                    @if operator.passkeys.is_empty() { tr { td { (person(name)) } td { (roles(name, operator.role, who)) } td { @if operator.has_terminal() { "key and code" } @else { "–" } } td.muted { "none" } td {} } }
+                    @if operator.passkeys.is_empty() { tr { td { (person(name)) } td { (roles(name, operator.role, who)) } td.small { (answered(name)) } td { @if operator.has_terminal() { "key and code" } @else { "–" } } td.muted { "none" } td {} } }
                     @for (at, passkey) in operator.passkeys.iter().enumerate() { tr {
-                        td { @if at == 0 { (person(name)) } } td { @if at == 0 { (roles(name, operator.role, who)) } } td { @if at == 0 { @if operator.has_terminal() { "key and code" } @else { "–" } } }
+                        td { @if at == 0 { (person(name)) } } td { @if at == 0 { (roles(name, operator.role, who)) } } td.small { @if at == 0 { (answered(name)) } } td { @if at == 0 { @if operator.has_terminal() { "key and code" } @else { "–" } } }
                         td { (visible(&passkey.label)) " " span.muted { "since " (time(passkey.added, now)) } }
                         td.num { form method="post" action="/operators/passkey" data-passkey {
                             (form_token(who)) input type="hidden" name="operator" value=(name); input type="hidden" name="credential" value=(passkey.credential);

@@ -48,6 +48,7 @@ pub(super) fn console(clerk: Arc<Clerk>) -> Arc<Console> {
         recovery: house,
         policy: Arc::new(ArcSwap::from_pointee(Policy::build(Profile::Guard, &[]).expect("the built-in rules"))),
         policy_files: Arc::new(|| Ok(Vec::new())),
+        simulate: Arc::new(|_, _, _| Err("nothing is on record".to_owned())),
         origin: ORIGIN.to_owned(),
         name: "the test".to_owned(),
         agents_at: "127.0.0.1:6432".to_owned(),
