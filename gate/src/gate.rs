@@ -264,7 +264,8 @@ impl Gate {
     }
 
     /// Whether the policy allows a measured reach as it is.
-    pub(crate) fn allows_measured(&self, operation: &Operation, reach: &Reach) -> bool {
+    #[must_use]
+    pub fn allows_measured(&self, operation: &Operation, reach: &Reach) -> bool {
         let measured = Operation { reach: Some(reach.clone()), ..operation.clone() };
         matches!(self.decide(&measured, 0, Duration::ZERO), Decision::Allow(_))
     }

@@ -220,6 +220,7 @@ fn operation(analysis: &Analysis, environment: &Environment) -> Operation {
         protocol: Protocol::Http,
         text: analysis.text.as_str().into(),
         redacted: analysis.redacted.as_str().into(),
+        bound: None,
         parameters: None,
         action: Action::SelfContained,
         effects: analysis.effects.clone().into(),

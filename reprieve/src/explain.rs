@@ -59,6 +59,7 @@ fn verdict(settings: &Settings, policy: &Policy, text: &str, system: Option<&str
         protocol: Protocol::Postgres,
         text: text.into(),
         redacted: redact(text).into(),
+        bound: None,
         parameters: None,
         action: Action::SelfContained,
         effects: effects.clone().into(),

@@ -102,6 +102,7 @@ fn delete(number: u64) -> Operation {
         protocol: Protocol::Postgres,
         text: format!("DELETE FROM orders WHERE id = {number}").into(),
         redacted: "DELETE FROM orders WHERE id = $1".into(),
+        bound: None,
         parameters: None,
         action: Action::SelfContained,
         effects: [Effect::Delete { table: ObjectName::bare("orders"), bounded: true }].into(),

@@ -1,5 +1,5 @@
 //! Migration tools do their work through the gateway: what adds passes in silence; what destroys is held, succeeds once people agreed,
-//! and comes back with every row and definition (so far shown for Alembic's batches and node-pg-migrate).
+//! and comes back with every row and definition (so far shown for Alembic's batches, Django's code and node-pg-migrate).
 //!
 //! Their projects are in `migrations/`; the tools themselves are installed on first use (`tests/src/tools.rs`).
 
@@ -11,7 +11,7 @@ use std::{
     process::Command,
 };
 
-use anyhow::Result;
+use anyhow::{Result, ensure};
 use bench::{Yard, program};
 use reprieve_tests::tools;
 
@@ -47,6 +47,14 @@ fn node(name: &str) -> Result<Option<Tool>> {
     })))
 }
 
+const FLEET: &str = "
+INSERT INTO fleet_customer (name, email, phone) SELECT 'c' || n, n || '@example.org', '+49 ' || n FROM generate_series(1, 400) n;
+INSERT INTO fleet_feature (name) SELECT 'f' || n FROM generate_series(1, 20) n;
+INSERT INTO fleet_car (plate, price, notes) SELECT 'P' || n, n + 0.55, '' FROM generate_series(1, 300) n;
+INSERT INTO fleet_car_features (car_id, feature_id) SELECT n, 1 + n % 20 FROM generate_series(1, 300) n;
+INSERT INTO fleet_rental (car_id, customer_id, begins, note, extra) SELECT 1 + n % 300, 1 + n % 400, '2026-01-01'::timestamptz + n * interval '1 hour', 'note ' || n, '{}' FROM generate_series(1, 3000) n;
+INSERT INTO fleet_damage (car_id, text) SELECT 1 + n % 300, 'dent ' || n FROM generate_series(1, 50) n";
+
 #[test]
 fn django_adds_in_silence() -> Result<()> {
     let Some(python) = python("django")? else { return Ok(()) };
@@ -55,9 +63,49 @@ fn django_adds_in_silence() -> Result<()> {
     yard.passes("a fresh database", manage(&["migrate", "fleet", "0001"]))?;
     yard.passes("more columns and tables", manage(&["migrate", "fleet", "0002"]))?;
     yard.passes("nothing to do", manage(&["migrate", "fleet", "0002"]))?;
+    yard.fill(FLEET)?;
     yard.passes("what is planned", manage(&["migrate", "--plan"]))?;
     yard.passes("what would be emptied", manage(&["sqlflush"]))?;
+    yard.passes("a day's work", manage(&["everyday"]))?;
     yard.silence()
+}
+
+/// Each run notes another time in the database, in the transaction that is held at its COMMIT.
+#[test]
+fn django_loses_rows_by_code() -> Result<()> {
+    let Some(python) = python("django")? else { return Ok(()) };
+    let yard = Yard::open("django")?;
+    let manage = |arguments: &'static [&'static str]| {
+        let (python, yard) = (&python, &yard);
+        move || python(yard, "python", &[&["manage.py"], arguments].concat())
+    };
+    yard.passes("what was there", manage(&["migrate", "fleet", "0002"])())?;
+    yard.fill(FLEET)?;
+    let agreed = yard.is_held_and_comes_back("rows lost by code", manage(&["migrate", "fleet", "0003"]))?;
+    ensure!(agreed.runs == 2 && agreed.approved.len() == 1, "one approval is enough: {agreed:?}");
+    ensure!(agreed.approved[0].contains("INSERT INTO \"django_migrations\""), "{agreed:?}");
+    Ok(())
+}
+
+#[test]
+#[ignore = "minutes: many runs of Django's, each approved on its own"]
+fn django_drops_what_there_was() -> Result<()> {
+    let Some(python) = python("django")? else { return Ok(()) };
+    let yard = Yard::open("django")?;
+    let manage = |arguments: &'static [&'static str]| {
+        let (python, yard) = (&python, &yard);
+        move || python(yard, "python", &[&["manage.py"], arguments].concat())
+    };
+    yard.passes("what was there", manage(&["migrate", "fleet", "0002"])())?;
+    yard.fill(FLEET)?;
+    yard.agree("rows lost by code", manage(&["migrate", "fleet", "0003"]))?;
+    for (what, version) in [("two dropped fields", "0004"), ("another type", "0005"), ("dropped models", "0006"), ("other names", "0007")] {
+        let migrate = || python(&yard, "python", &["manage.py", "migrate", "fleet", version]);
+        yard.is_held_and_comes_back(what, migrate)?;
+        yard.agree(what, migrate)?;
+    }
+    yard.is_held_and_comes_back("back to nothing", manage(&["migrate", "fleet", "zero"]))?;
+    Ok(())
 }
 
 #[test]

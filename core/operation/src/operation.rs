@@ -67,6 +67,8 @@ pub struct Operation {
     pub text: Arc<str>,
     /// The text as it is recorded: without its literals.
     pub redacted: Arc<str>,
+    /// What an approval is bound to, where that is less than the whole text: values that steer nothing are left open.
+    pub bound: Option<Arc<str>>,
     /// Bound parameters, where there are some.
     pub parameters: Option<Parameters>,
     /// Whether it stands alone.
@@ -88,7 +90,8 @@ impl Operation {
             Action::SelfContained | Action::InSession => b"statement",
             Action::Commit => b"commit",
         };
-        Digest::of(&[self.principal.agent.as_str().as_bytes(), self.system.as_str().as_bytes(), action, self.text.as_bytes(), &parameters])
+        let (action, text) = self.bound.as_ref().map_or((action, &self.text), |bound| (b"bound", bound));
+        Digest::of(&[self.principal.agent.as_str().as_bytes(), self.system.as_str().as_bytes(), action, text.as_bytes(), &parameters])
     }
 
     /// The kinds of everything it is known to do: by its text, and by its reach where that was measured.

@@ -98,6 +98,7 @@ fn operation(effect: Effect, measured: bool) -> Result<Operation, Box<dyn std::e
         protocol: Protocol::Postgres,
         text: "UPDATE a SET b = 1 WHERE c = 2".into(),
         redacted: "UPDATE a SET b = $1 WHERE c = $2".into(),
+        bound: None,
         parameters: None,
         action: if measured { Action::Commit } else { Action::SelfContained },
         effects: [effect].into(),

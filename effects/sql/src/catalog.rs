@@ -190,6 +190,22 @@ impl Catalog {
         statement.holdable && self.proves_read(&Statement { effects, in_session: false, ..statement.clone() })
     }
 
+    /// Whether `statement` adds rows to one table and can do nothing else by its text: it calls nothing, reads nothing, and names only
+    /// types that run nothing of the users' making. What the table's own rules and triggers do is not looked at.
+    #[must_use]
+    pub fn proves_insert(&self, statement: &Statement) -> bool {
+        statement.class == Class::Dml
+            && !statement.in_session
+            && statement.copy.is_none()
+            && self.unreadable_rows == 0
+            && !self.runs_implicitly
+            && matches!(statement.effects.as_slice(), [Effect::Insert { .. }])
+            && statement.functions.is_empty()
+            && statement.operators.iter().all(|operator| is_or_is_in_pg_catalog(operator, &self.operators))
+            && statement.casts.iter().all(|cast| self.is_known_type(cast))
+            && statement.attributes.iter().all(|name| !self.functions.contains(name) && !self.types.contains(name))
+    }
+
     fn is_quiet(&self, name: &ObjectName) -> bool {
         let mut found = self.matching(name).peekable();
         found.peek().is_some() && found.all(|relation| relation.is_quiet)

@@ -47,6 +47,7 @@ async fn run(surface: &Arc<Surface>, hold: HoldState) -> Result<(), String> {
         protocol: hold.protocol,
         text: hold.text.into(),
         redacted: understood.analysis.redacted.as_str().into(),
+        bound: None,
         parameters: hold.parameters,
         action: hold.action,
         effects: measured.effects.into(),

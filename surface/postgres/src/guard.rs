@@ -434,6 +434,17 @@ impl Snapshot {
         self.relations.iter().find(|(_, relation)| is_it(relation)).map(|(oid, _)| *oid)
     }
 
+    /// What adding rows to one of these tables reaches at most.
+    pub(crate) fn reach_of_insert(&self, table: u32, rows: u64) -> Reach {
+        let mut reach = Reach::default();
+        if let Some(relation) = self.relations.get(&table) {
+            self.add_rows(&mut reach, table, &relation.name, TableReach { inserted: rows, ..TableReach::default() });
+        } else {
+            reach.lasting.push("a table that is not known is changed".to_owned());
+        }
+        reach
+    }
+
     /// Whether rows or a position go with the relation.
     pub(crate) fn holds_rows(&self, name: &str) -> bool {
         self.relations.values().any(|relation| relation.name == name && matches!(relation.kind, 'r' | 'S'))

@@ -11,7 +11,7 @@ use std::{
 
 use lru::LruCache;
 use reprieve_effects_sql::{Analysis, Class, Control, Copy, Statement, analyze, redact, redact_readable, unread};
-use reprieve_operation::Effect;
+use reprieve_operation::{Effect, Kind, ObjectName};
 
 use crate::{guard::Relation, system::View};
 
@@ -201,6 +201,29 @@ impl Known {
         };
         let counted = |only: &Statement| only.class == Class::Dml && only.functions.is_empty() && only.effects.iter().all(is_table);
         !self.distrusted && matches!(self.analysis.statements.as_slice(), [only] if counted(only))
+    }
+
+    /// The table that it adds rows to, where nothing else can come of it whatever its values are: nothing of the users' making runs in
+    /// this database.
+    pub(crate) fn adds_constants_to(&self, view: &View) -> Option<&ObjectName> {
+        let [only] = self.analysis.statements.as_slice() else { return None };
+        let [Effect::Insert { table }] = &*self.effects else { return None };
+        let is_ordinary = || {
+            let tables = view.catalog.find_tables(table);
+            !tables.is_empty() && tables.iter().all(|table| table.kind == 'r')
+        };
+        let runs_nothing = !self.distrusted && !view.snapshot.user_code && !view.snapshot.deferrable_triggers && !self.is_loud(view);
+        (runs_nothing && view.catalog.proves_insert(only) && is_ordinary()).then_some(table)
+    }
+
+    /// Whether all that it does is in its text: it calls nothing that runs a text or code of users' making, and makes none.
+    pub(crate) fn is_open(&self) -> bool {
+        let open = |effect: &Effect| {
+            matches!(effect.kind(), Kind::Read | Kind::Write | Kind::Destroy)
+                && !matches!(effect, Effect::Call { .. } | Effect::Unknown { .. } | Effect::Escape { .. } | Effect::Invoke { .. })
+        };
+        let read = |statement: &Statement| statement.class != Class::Unreadable && statement.effects.iter().all(open);
+        !self.distrusted && self.analysis.statements.iter().all(read)
     }
 
     /// Whether it can't have made a table: one that is temporary hides another one of the same name.

@@ -57,6 +57,7 @@ async fn run(gate: &Arc<Gate>, system: &Arc<System>, texts: &KnownTexts, hold: H
         protocol: hold.protocol,
         text: known.text.clone(),
         redacted: known.redacted(),
+        bound: None,
         parameters: None,
         action: hold.action,
         effects: known.effects.clone(),

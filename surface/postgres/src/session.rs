@@ -370,11 +370,12 @@ impl Session {
             }
         }
         self.note_quiet_cursor(known);
+        let stamp = if was_approved { None } else { self.stamp(known, &operation).await };
         if let Some(transaction) = &mut self.transaction {
             let shown = operation.parameters.as_ref().map(|parameters| serde_json::to_string(parameters).unwrap_or_default());
             // What people agreed to is not decided on again at the COMMIT; what it does beyond that is measured there.
             let undecided: &[Effect] = if was_approved { &[] } else { &operation.effects };
-            transaction.add(known, undecided, shown.as_deref());
+            transaction.add(known, undecided, shown.as_deref(), stamp);
             transaction.plain &= !was_approved;
             transaction.releases.extend(approved);
         }
@@ -388,13 +389,26 @@ impl Session {
         Ok(Ok(()))
     }
 
+    /// What of a statement has to be the same when its transaction is run again, where it adds a few rows that nobody would be asked
+    /// about, and whose values can steer nothing.
+    async fn stamp(&self, known: &Known, operation: &Operation) -> Option<Arc<str>> {
+        let view = self.ends.system.fresh_view().await?;
+        let table = known.adds_constants_to(&view)?;
+        // A row has a pair of brackets at least.
+        let rows = known.text.matches('(').count().max(1) as u64;
+        let allows = |oid| self.ends.gate.allows_measured(operation, &view.snapshot.reach_of_insert(oid, rows));
+        let passes = view.catalog.find_tables(table).iter().all(|table| allows(table.oid));
+        let values = operation.parameters.as_ref().map_or(0, |parameters| parameters.values.len());
+        passes.then(|| format!("{} -- {values} values", known.redacted()).into())
+    }
+
     /// Makes a transaction of what may have run unseen, so that its COMMIT is measured.
     pub(crate) fn suspect_transaction(&mut self) {
         let known = Known::opaque("unseen");
         let operation = self.operation(&known, None, Action::InSession);
         if let Ok(intent) = self.ends.gate.intend(&operation) {
             let mut transaction = Transaction::new(intent);
-            transaction.add(&known, &known.effects, None);
+            transaction.add(&known, &known.effects, None, None);
             self.transaction = Some(transaction);
         }
     }
@@ -465,6 +479,7 @@ impl Session {
         let operation = Operation {
             text: transaction.text(),
             redacted: transaction.redacted(),
+            bound: transaction.bound(),
             effects: transaction.effects(),
             rows_apart,
             ..self.operation(&self.texts.find(""), None, Action::Commit)
@@ -654,6 +669,7 @@ impl Session {
             protocol: Protocol::Postgres,
             text: known.text.clone(),
             redacted: known.redacted(),
+            bound: None,
             parameters,
             action,
             effects,

@@ -144,6 +144,7 @@ impl Asker {
             protocol: Protocol::Postgres,
             text: text.clone(),
             redacted: text,
+            bound: None,
             parameters: None,
             action,
             effects: works.iter().flat_map(|work| work.effects()).collect(),

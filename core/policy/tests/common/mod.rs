@@ -37,6 +37,7 @@ pub fn operation(environment: &str, effects: Vec<Effect>, reach: Option<Reach>) 
         protocol: Protocol::Postgres,
         text: "the text is not looked at".into(),
         redacted: "the text is not looked at".into(),
+        bound: None,
         parameters: None,
         action: Action::SelfContained,
         effects: effects.into(),
