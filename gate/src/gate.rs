@@ -232,7 +232,7 @@ impl Gate {
     }
 
     /// Whether the agent may still do anything at all.
-    pub(crate) fn may_go_on(&self, principal: &Principal) -> Result<(), Refusal> {
+    pub fn may_go_on(&self, principal: &Principal) -> Result<(), Refusal> {
         let state = self.audit.state();
         match state.frozen_because(&principal.agent) {
             Some(reason) => Err(Refusal::frozen(reason)),

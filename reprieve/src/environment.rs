@@ -8,7 +8,12 @@ use anyhow::{Context as _, bail};
 use reprieve_operation::{AgentName, Token};
 use serde_json::json;
 
-use crate::{args::Cli, keys::Keys, ledger::read_state, settings::Settings};
+use crate::{
+    args::Cli,
+    keys::Keys,
+    ledger::read_state,
+    settings::{Listener, Settings, System},
+};
 
 /// The variables that name a file with trusted authorities.
 const AUTHORITY: [&str; 12] = [
@@ -79,6 +84,17 @@ pub(crate) fn environment(cli: &Cli, settings: &Settings, agent: &AgentName) -> 
     for (_, names) in CREDENTIALS.iter().filter(|(provider, _)| provided(provider)) {
         variables.extend(names.iter().map(|name| (*name, PLACEHOLDER.to_owned())));
     }
+    let covered = || settings.services().filter(|system| known.scope.systems.contains(&system.name));
+    let of = |provider: &'static str| covered().filter(move |system| system.provider.as_deref() == Some(provider));
+    // Docker's tools know one place only.
+    if let Some(Listener::Folder(folder)) = of("docker").find_map(|system| system.listen.as_ref()) {
+        let socket = std::path::absolute(settings.path(folder))?.join(format!("{agent}.sock"));
+        variables.push(("DOCKER_HOST", format!("unix://{}", socket.display())));
+    }
+    if of("kubernetes").next().is_some() {
+        let path = kubeconfig(settings, agent, &of("kubernetes").collect::<Vec<_>>(), token.reveal(), &proxy, &bundle)?;
+        variables.push(("KUBECONFIG", path.display().to_string()));
+    }
     if cli.json {
         tell!("{}", json!(variables.into_iter().collect::<std::collections::BTreeMap<_, _>>()));
         return Ok(0);
@@ -87,6 +103,46 @@ pub(crate) fn environment(cli: &Cli, settings: &Settings, agent: &AgentName) -> 
         tell!("export {name}={}", quoted(&value));
     }
     Ok(0)
+}
+
+/// Clusters as `kubectl` and its like find them. The file has the agent's token in it, so it is its owner's only.
+fn kubeconfig(
+    settings: &Settings,
+    agent: &AgentName,
+    systems: &[&System],
+    token: &str,
+    proxy: &str,
+    bundle: &str,
+) -> anyhow::Result<PathBuf> {
+    let named = |name: &str, what: &str, value: serde_json::Value| json!({ "name": name, what: value });
+    let (mut clusters, mut users, mut contexts) = (Vec::new(), Vec::new(), Vec::new());
+    for system in systems {
+        let name = system.name.as_str();
+        let (cluster, token) = match &system.listen {
+            Some(Listener::Address(address)) => {
+                let host = settings.listen.host.clone().unwrap_or_else(|| address.ip().to_string());
+                (json!({ "server": format!("https://{host}:{}", address.port()), "certificate-authority": bundle }), token)
+            }
+            Some(Listener::Folder(_)) | None => {
+                let host = system.hosts.iter().find(|host| !host.starts_with('*'));
+                let server = host.map_or_else(|| system.url.clone(), |host| format!("https://{host}"));
+                (json!({ "server": server, "certificate-authority": bundle, "proxy-url": proxy }), PLACEHOLDER)
+            }
+        };
+        clusters.push(named(name, "cluster", cluster));
+        users.push(named(name, "user", json!({ "token": token })));
+        contexts.push(named(name, "context", json!({ "cluster": name, "user": name })));
+    }
+    let first = systems.first().map(|system| system.name.as_str());
+    // JSON is YAML.
+    let config = json!({ "apiVersion": "v1", "kind": "Config", "clusters": clusters, "users": users, "contexts": contexts, "current-context": first });
+    let path = std::path::absolute(settings.folder.join(format!("kubeconfig-{agent}.json")))?;
+    let new = path.with_extension("new");
+    // Left by one that was cut off.
+    let _none = fs::remove_file(&new);
+    crate::keys::write_new(&new, config.to_string().as_bytes())?;
+    fs::rename(&new, &path).with_context(|| format!("cannot write {}", path.display()))?;
+    Ok(path)
 }
 
 /// The authority's certificate where everybody can read it. It is public; its key is not there.

@@ -32,6 +32,7 @@ async fn run(as_json: bool, settings: Arc<Settings>) -> anyhow::Result<()> {
     let postgres = bind(settings.listen.postgres).await?;
     let http = if settings.services().next().is_some() { Some(bind(settings.listen.http).await?) } else { None };
     let operators = bind(settings.listen.operators).await?;
+    let fronts = crate::services::Fronts::open(&settings).await?;
     let keys = Keys::of(&settings);
     let parts = Arc::new(wire::build(&settings, &keys)?);
     let notifier = Arc::new(crate::notify::notifier(&settings, &keys, &parts)?);
@@ -85,6 +86,7 @@ async fn run(as_json: bool, settings: Arc<Settings>) -> anyhow::Result<()> {
         let until = async move { drop(stopped.wait_for(|stop| *stop).await) };
         reprieve_surface_console::serve(operators, keys.tls()?, parts.console.clone(), until)
     });
+    let fronts = parts.http.as_ref().map_or_else(Vec::new, |surface| fronts.serve(surface, &stopped));
     let callers = parts.http.clone().zip(http).map(|(surface, listener)| {
         tokio::spawn(surface.clone().attend());
         tokio::spawn(surface.listen(listener, stopped.clone()))
@@ -107,6 +109,9 @@ async fn run(as_json: bool, settings: Arc<Settings>) -> anyhow::Result<()> {
     let _console_ended = console.await;
     if let Some(callers) = callers {
         let _accepting_ended = callers.await;
+    }
+    for front in fronts {
+        let _accepting_ended = front.await;
     }
     let calls = || parts.http.as_ref().map_or(0, |surface| surface.running());
     let drained = tokio::time::timeout(DRAIN, async {
@@ -154,7 +159,9 @@ pub(crate) fn check(cli: &Cli, settings: &Settings) -> anyhow::Result<u8> {
     let mut missing = 0;
     for system in settings.services() {
         let found = match crate::services::open(settings, system, &keys) {
-            Ok(_) => json!({ "hosts": system.hosts, "provider": system.provider }),
+            Ok(_) => {
+                json!({ "hosts": system.hosts, "provider": system.provider, "listen": system.listen.as_ref().map(ToString::to_string) })
+            }
             Err(error) => {
                 missing += 1;
                 json!({ "error": format!("{error:#}") })

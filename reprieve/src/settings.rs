@@ -1,7 +1,7 @@
 //! Settings: one TOML file, unknown keys refused with their line, typed at start.
 
 use std::{
-    collections::HashMap,
+    collections::{BTreeMap, HashMap},
     net::SocketAddr,
     path::{Path, PathBuf},
     time::Duration,
@@ -9,7 +9,7 @@ use std::{
 
 use anyhow::{Context as _, bail};
 use reprieve_approvals::ConsoleOrigin;
-use reprieve_operation::{Budget, Environment, SystemName};
+use reprieve_operation::{AgentName, Budget, Environment, SystemName};
 use reprieve_policy::Profile;
 use serde::{Deserialize, Deserializer, de::Error as _};
 
@@ -347,7 +347,7 @@ pub(crate) struct System {
     pub(crate) hosts: Vec<String>,
     /// Of a service: the real credential, as `env:NAME`, `secret:NAME` or `file:PATH`.
     pub(crate) credential: Option<String>,
-    /// How it is presented: `bearer`, `basic`, `header:NAME`, `query:NAME` or `sigv4`.
+    /// How it is presented: `bearer`, `basic`, `header:NAME`, `query:NAME`, `certificate` or `sigv4`.
     #[serde(rename = "as")]
     pub(crate) presented: Option<String>,
     /// Of a service: a PEM file with its own authorities, instead of the public ones.
@@ -358,6 +358,24 @@ pub(crate) struct System {
     /// Of a service: its own `hold.delay`.
     #[serde(default, deserialize_with = "some_duration")]
     pub(crate) delay: Option<Duration>,
+    /// Of a service: a listener of its own, besides the proxy: `127.0.0.1:PORT`, or `unix:FOLDER` for a socket for each agent.
+    #[serde(default, deserialize_with = "some_listener")]
+    pub(crate) listen: Option<Listener>,
+    /// Of a service that listens in a folder: accounts of this machine, by number, that agents' sockets are given to.
+    #[serde(default)]
+    pub(crate) users: BTreeMap<AgentName, u32>,
+    /// Of a service: what a connection may become once that is permitted, `["websocket", "tcp"]`.
+    #[serde(default)]
+    pub(crate) upgrades: Vec<String>,
+}
+
+/// A service's own listener.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Listener {
+    /// At an address.
+    Address(SocketAddr),
+    /// A socket for each agent in this folder.
+    Folder(PathBuf),
 }
 
 /// What sort of system it is.
@@ -366,6 +384,15 @@ pub(crate) struct System {
 pub(crate) enum SystemKind {
     Postgres,
     Http,
+}
+
+impl std::fmt::Display for Listener {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Address(address) => write!(f, "{address}"),
+            Self::Folder(path) => write!(f, "unix:{}", path.display()),
+        }
+    }
 }
 
 impl System {
@@ -377,10 +404,21 @@ impl System {
             || self.presented.is_some()
             || self.ca.is_some()
             || !self.networks.is_empty()
-            || self.delay.is_some();
+            || self.delay.is_some()
+            || self.listen.is_some()
+            || !self.upgrades.is_empty();
         match self.kind {
             SystemKind::Postgres if self.url.is_empty() => bail!("the system `{}` has no `url`", self.name),
             SystemKind::Postgres if of_a_service => bail!("the system `{}` is a database and has settings of a service", self.name),
+            SystemKind::Http if self.listen.is_some() && self.provider.as_deref() == Some("aws") => {
+                bail!("the system `{}` is AWS, whose services are told apart by host: agents reach it by the proxy only", self.name)
+            }
+            SystemKind::Http if self.listen.is_some() && self.url.is_empty() && self.hosts.iter().all(|host| host.starts_with('*')) => {
+                bail!("the system `{}` has a listener of its own, but no host or `url` of its own", self.name)
+            }
+            SystemKind::Http if !self.users.is_empty() && !matches!(self.listen, Some(Listener::Folder(_))) => {
+                bail!("the system `{}` has `users`, but no `listen = \"unix:FOLDER\"`", self.name)
+            }
             SystemKind::Http if self.strict => bail!("the system `{}` is a service and can't be `strict`", self.name),
             SystemKind::Http if self.backup.is_some() => bail!("the system `{}` is a service and has a `backup`", self.name),
             SystemKind::Http if self.admin.is_some() => bail!("the system `{}` is a service and has an `admin`", self.name),
@@ -467,6 +505,16 @@ fn duration<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::E
 
 pub(crate) fn some_duration<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Duration>, D::Error> {
     duration(deserializer).map(Some)
+}
+
+fn some_listener<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Listener>, D::Error> {
+    let text = String::deserialize(deserializer)?;
+    let listener = match text.strip_prefix("unix:") {
+        Some(path) if !path.is_empty() => Some(Listener::Folder(PathBuf::from(path))),
+        Some(_) => None,
+        None => text.parse().ok().map(Listener::Address),
+    };
+    listener.map(Some).ok_or_else(|| D::Error::custom(format!("`{text}` is no listener: write 127.0.0.1:6481 or unix:FOLDER")))
 }
 
 /// Reads `90s`, `15m`, `72h` or `30d`.

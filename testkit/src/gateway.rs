@@ -87,7 +87,7 @@ pub struct GuardedService {
     pub environment: String,
     /// The credential that only the gateway knows.
     pub credential: String,
-    /// How it is presented, such as `bearer`.
+    /// How it is presented, such as `bearer`; empty where there is none.
     pub presented: String,
     /// Everything else, as TOML: `provider`, `hosts`, `url`, `ca`, …
     pub settings: String,
@@ -510,7 +510,10 @@ impl Gateway {
         for (number, service) in services.iter().enumerate() {
             let GuardedService { name, environment, credential: _, presented, settings } = service;
             text += &format!("[[system]]\nname = \"{name}\"\nkind = \"http\"\nenvironment = \"{environment}\"\n");
-            text += &format!("credential = \"env:GUARDED_SERVICE_{number}\"\nas = \"{presented}\"\n{settings}\n");
+            if !presented.is_empty() {
+                text += &format!("credential = \"env:GUARDED_SERVICE_{number}\"\nas = \"{presented}\"\n");
+            }
+            text += &format!("{settings}\n");
         }
         fs::write(self.folder().join("reprieve.toml"), text).context("cannot write the settings")
     }

@@ -4,6 +4,7 @@
 
 pub mod cloud;
 mod curl;
+mod local;
 mod receiver;
 mod site;
 mod state;
@@ -11,6 +12,7 @@ pub mod tools;
 
 pub use cloud::Cloud;
 pub use curl::{Answer, Curl, With};
+pub use local::Local;
 pub use receiver::{Delivery, Receiver};
 pub use site::{Denied, Site, connect, denied};
 pub use state::State;

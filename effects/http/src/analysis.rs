@@ -269,6 +269,21 @@ fn is_safe(method: &str) -> bool {
     matches!(method, "GET" | "HEAD" | "OPTIONS")
 }
 
+/// What stands before an operation's own path: as the request has it, where that is not the same for all.
+fn prefix(provider: &Provider, request: &Request) -> String {
+    let Some(first) = provider.paths.first() else { return String::new() };
+    if !first.contains('*') {
+        return first.trim_end_matches('/').to_owned();
+    }
+    let parts: Vec<&str> = request.path().split('/').filter(|part| !part.is_empty()).collect();
+    let matches = |pattern: &&String| {
+        let pattern: Vec<&str> = pattern.split('/').filter(|part| !part.is_empty()).collect();
+        parts.len() >= pattern.len() && parts.iter().zip(&pattern).all(|(part, pattern)| glob(pattern, part))
+    };
+    let length = provider.paths.iter().find(matches).map_or(0, |pattern| pattern.split('/').filter(|part| !part.is_empty()).count());
+    parts[..length].iter().map(|part| format!("/{part}")).collect()
+}
+
 /// A request that no catalog knows.
 fn by_method(request: &Canonical) -> Invocation {
     let method = &request.request.method;
@@ -442,8 +457,8 @@ pub(crate) fn draft(provider: &Provider, request: &Request, ask: &Ask) -> Result
             draft.host = aws::host_without_bucket(&request.host);
         }
         let prefix = match provider.speaks {
-            Speaks::Rest => provider.paths.first().map_or("", |prefix| prefix.trim_end_matches('/')),
-            Speaks::Graphql | Speaks::Aws | Speaks::Kubernetes => "",
+            Speaks::Rest => prefix(provider, request),
+            Speaks::Graphql | Speaks::Aws | Speaks::Kubernetes => String::new(),
         };
         method.clone_into(&mut draft.method);
         draft.target = format!("{prefix}{target}");

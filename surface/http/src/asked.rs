@@ -6,7 +6,7 @@ use std::{fmt::Write as _, time::Duration};
 
 use bytes::Bytes;
 use http::{
-    HeaderMap, HeaderName, HeaderValue, Method, Uri,
+    HeaderMap, HeaderName, HeaderValue, Method, Uri, Version,
     header::{CONNECTION, CONTENT_LENGTH, EXPECT, HOST, TE, TRAILER, TRANSFER_ENCODING, UPGRADE},
     request::Parts,
 };
@@ -68,13 +68,18 @@ pub(crate) struct Asked {
     pub(crate) target: String,
     pub(crate) headers: HeaderMap,
     pub(crate) body: Bytes,
+    /// What the connection is to become, in lower case.
+    pub(crate) upgrade: Option<String>,
 }
 
 impl Asked {
-    /// Reads a request for `place`, or says why it is not sent on.
-    pub(crate) async fn read(parts: Parts, body: Incoming, place: Place) -> Result<Self, Refusal> {
-        let Parts { method, uri, headers, .. } = parts;
-        let mut headers = check(&method, &uri, headers)?;
+    /// Reads a request for `place`, or says why it is not sent on. `upgrades`: what a connection may become.
+    pub(crate) async fn read(parts: Parts, body: Incoming, place: Place, upgrades: &[String]) -> Result<Self, Refusal> {
+        let Parts { method, uri, headers, version, .. } = parts;
+        let (mut headers, upgrade) = check(&method, &uri, headers, upgrades)?;
+        if upgrade.is_some() && version != Version::HTTP_11 {
+            return Err(unfit("upgrade", "a connection becomes another protocol in HTTP/1.1 only"));
+        }
         let target = uri.path_and_query().map_or_else(|| "/".to_owned(), |target| target.as_str().to_owned());
         if target.len() > TARGET_LIMIT || !target.starts_with('/') && target != "*" {
             return Err(unfit("target", "the request's target is too long, or is no path"));
@@ -97,7 +102,7 @@ impl Asked {
             Ok(Err(error)) => return Err(unfit("broken-body", &format!("the request's body broke off: {error}"))),
             Err(_) => return Err(unfit("slow-body", "the request's body took too long to arrive")),
         };
-        Ok(Self { method, place, target, headers, body })
+        Ok(Self { method, place, target, headers, body, upgrade })
     }
 }
 
@@ -105,11 +110,13 @@ impl Asked {
     /// The exact request as people approve it, and its body where that is no text.
     pub(crate) fn held(&self) -> (String, Option<Parameters>) {
         let mut text = format!("{} {}{}\n", self.method, self.place, self.target);
+        let becomes = self.upgrade.as_ref().map(|upgrade| (UPGRADE.as_str(), upgrade.as_str()));
         let mut lines: Vec<(&str, &str)> = self
             .headers
             .iter()
             .filter(|(name, _)| !SENDERS_OWN.contains(&name.as_str()))
             .filter_map(|(name, value)| Some((name.as_str(), value.to_str().ok()?)))
+            .chain(becomes)
             .collect();
         lines.sort_unstable();
         for (name, value) in lines {
@@ -150,7 +157,8 @@ impl Asked {
             Some(parameters) => Bytes::from(parameters.values.first()?.clone()?),
             None => Bytes::copy_from_slice(body.as_bytes()),
         };
-        Some(Self { method: method.parse().ok()?, place, target: path.to_owned(), headers, body })
+        let upgrade = headers.remove(UPGRADE).and_then(|upgrade| Some(upgrade.to_str().ok()?.to_owned()));
+        Some(Self { method: method.parse().ok()?, place, target: path.to_owned(), headers, body, upgrade })
     }
 }
 
@@ -173,23 +181,19 @@ const SENDERS_OWN: [&str; 14] = [
     "reprieve-token",
 ];
 
-/// Whether a request may be looked at at all. Answers its headers.
-fn check(method: &Method, uri: &Uri, headers: HeaderMap) -> Result<HeaderMap, Refusal> {
+/// Whether a request may be looked at at all. Answers its headers, and what the connection is to become.
+fn check(method: &Method, uri: &Uri, headers: HeaderMap, upgrades: &[String]) -> Result<(HeaderMap, Option<String>), Refusal> {
     if *method == Method::CONNECT || *method == Method::TRACE {
         return Err(unfit("method", &format!("`{method}` is not sent on: it says nothing that could be looked at")));
     }
-    if headers.contains_key(UPGRADE)
-        || headers.get(CONNECTION).is_some_and(|value| value.as_bytes().to_ascii_lowercase().windows(7).any(|window| window == b"upgrade"))
-    {
-        return Err(unfit("upgrade", "a connection that becomes another protocol can't be looked into"));
-    }
+    let upgrade = upgrade(method, &headers, upgrades)?;
     // A header that is taken off on the way would be read here and not there.
     for value in headers.get_all(CONNECTION) {
         let value = value.to_str().unwrap_or("?");
         let other = value
             .split(',')
             .map(str::trim)
-            .find(|name| !["", "close", "keep-alive", "te"].iter().any(|known| name.eq_ignore_ascii_case(known)));
+            .find(|name| !["", "close", "keep-alive", "te", "upgrade"].iter().any(|known| name.eq_ignore_ascii_case(known)));
         if let Some(name) = other {
             return Err(unfit("connection-header", &format!("`Connection` names `{}`, so that it would be lost on the way", shown(name))));
         }
@@ -207,7 +211,29 @@ fn check(method: &Method, uri: &Uri, headers: HeaderMap) -> Result<HeaderMap, Re
     if uri.authority().is_some_and(|authority| authority.as_str().contains('@')) {
         return Err(unfit("target", "the request's target names a user"));
     }
-    Ok(headers)
+    Ok((headers, upgrade))
+}
+
+/// What the connection is to become, if that may be.
+fn upgrade(method: &Method, headers: &HeaderMap, upgrades: &[String]) -> Result<Option<String>, Refusal> {
+    let says = |value: &HeaderValue| value.to_str().is_ok_and(|value| value.to_ascii_lowercase().contains("upgrade"));
+    let (named, said) = (headers.contains_key(UPGRADE), headers.get_all(CONNECTION).iter().any(says));
+    if !named && !said {
+        return Ok(None);
+    }
+    let refuse = |reason: &str| Err(unfit("upgrade", reason));
+    let mut values = headers.get_all(UPGRADE).iter();
+    let (Some(value), None, true) = (values.next(), values.next(), said) else {
+        return refuse("it says in two ways, or half, what the connection is to become");
+    };
+    let protocol = value.to_str().unwrap_or_default().trim().to_ascii_lowercase();
+    if !upgrades.contains(&protocol) {
+        return refuse("a connection that becomes another protocol can't be looked into, and this system has no `upgrades` with it");
+    }
+    if *method != Method::GET && *method != Method::POST {
+        return refuse("a connection becomes another protocol by GET or POST");
+    }
+    Ok(Some(protocol))
 }
 
 /// The place that a request says it is for: by its absolute target, or its one `Host`. Both have to say the same.
@@ -264,11 +290,30 @@ mod tests {
             (appended(&[("content-length", "1"), ("content-length", "2")]), "framing"),
             (appended(&[("content-length", "1"), ("transfer-encoding", "chunked")]), "framing"),
         ] {
-            assert_eq!(check(&Method::GET, &uri, map).expect_err("refused").rule, rule);
+            assert_eq!(check(&Method::GET, &uri, map, &[]).expect_err("refused").rule, rule);
         }
-        assert!(check(&Method::GET, &uri, headers(&[("connection", "keep-alive")])).is_ok());
-        assert!(check(&Method::CONNECT, &uri, HeaderMap::new()).is_err());
-        assert!(check(&Method::TRACE, &uri, HeaderMap::new()).is_err());
+        assert!(check(&Method::GET, &uri, headers(&[("connection", "keep-alive")]), &[]).is_ok());
+        assert!(check(&Method::CONNECT, &uri, HeaderMap::new(), &[]).is_err());
+        assert!(check(&Method::TRACE, &uri, HeaderMap::new(), &[]).is_err());
+    }
+
+    #[test]
+    fn a_connection_becomes_only_what_the_system_has() {
+        let uri: Uri = "/a".parse().expect("a URI");
+        let becomes = |method: Method, pairs: &[(&'static str, &'static str)]| {
+            check(&method, &uri, headers(pairs), &["websocket".to_owned()]).map(|(_, upgrade)| upgrade)
+        };
+        let asks = [("connection", "keep-alive, Upgrade"), ("upgrade", "WebSocket")];
+        assert_eq!(becomes(Method::GET, &asks).expect("taken").as_deref(), Some("websocket"));
+        assert!(becomes(Method::PUT, &asks).is_err());
+        for pairs in [
+            [("connection", "upgrade"), ("upgrade", "h2c")],
+            [("connection", "upgrade"), ("upgrade", "websocket, h2c")],
+            [("connection", "close"), ("upgrade", "websocket")],
+            [("connection", "upgrade"), ("x-a", "b")],
+        ] {
+            assert_eq!(becomes(Method::GET, &pairs).expect_err("refused").rule, "upgrade");
+        }
     }
 
     #[test]
@@ -280,10 +325,12 @@ mod tests {
                 target: target.to_owned(),
                 headers: headers(&[("content-type", "application/json"), ("x-empty", ""), ("user-agent", "curl")]),
                 body: Bytes::from_static(body),
+                upgrade: (method == "POST").then(|| "tcp".to_owned()),
             };
             let (text, parameters) = asked.held();
             let back = Asked::from_held(&text, parameters.as_ref()).expect("a request");
             assert_eq!((&back.method, &back.place, &back.target, &back.body), (&asked.method, &asked.place, &asked.target, &asked.body));
+            assert_eq!(back.upgrade, asked.upgrade);
             assert_eq!((back.headers.len(), back.headers.contains_key("user-agent")), (2, false));
             assert_eq!(back.held(), (text, parameters));
         };

@@ -1,8 +1,10 @@
-//! Connections to services: names resolved here, addresses checked, TLS verified, connections reused per service.
+//! Connections to services: names resolved here, addresses checked, TLS verified, connections reused per service. A service of this
+//! machine may be at a socket's path instead.
 
 use std::{
     future::Future,
     io,
+    path::{Path, PathBuf},
     pin::Pin,
     sync::Arc,
     task::{Context, Poll},
@@ -22,7 +24,10 @@ use hyper_util::{
 };
 use ipnet::IpNet;
 use rustls_pki_types::ServerName;
-use tokio::{net::TcpStream, time::timeout};
+use tokio::{
+    net::{TcpStream, UnixStream},
+    time::timeout,
+};
 use tokio_rustls::{TlsConnector, client::TlsStream};
 
 use crate::address::resolve;
@@ -56,14 +61,23 @@ pub(crate) fn client(connector: Connector) -> Client {
 pub(crate) struct Connector {
     networks: Arc<[IpNet]>,
     tls: TlsConnector,
+    socket: Option<Arc<Path>>,
 }
 
 impl Connector {
     pub(crate) fn new(networks: Vec<IpNet>, tls: rustls::ClientConfig) -> Self {
-        Self { networks: networks.into(), tls: TlsConnector::from(Arc::new(tls)) }
+        Self { networks: networks.into(), tls: TlsConnector::from(Arc::new(tls)), socket: None }
+    }
+
+    /// To a socket of this machine, and nowhere else.
+    pub(crate) fn at(self, socket: Option<PathBuf>) -> Self {
+        Self { socket: socket.map(Arc::from), ..self }
     }
 
     async fn open(self, uri: Uri) -> io::Result<Stream> {
+        if let Some(path) = &self.socket {
+            return Ok(Stream::Local(TokioIo::new(UnixStream::connect(path).await?)));
+        }
         let host = uri.host().unwrap_or_default().trim_matches(['[', ']']).to_owned();
         let encrypted = uri.scheme_str() == Some("https");
         let port = uri.port_u16().unwrap_or(if encrypted { 443 } else { 80 });
@@ -108,6 +122,7 @@ impl tower_service::Service<Uri> for Connector {
 /// A connection to a service.
 pub(crate) enum Stream {
     Plain(TokioIo<TcpStream>),
+    Local(TokioIo<UnixStream>),
     Tls(Box<TokioIo<TlsStream<TcpStream>>>),
 }
 
@@ -116,7 +131,7 @@ impl Connection for Stream {
         let connected = Connected::new();
         match self {
             Self::Tls(stream) if stream.inner().get_ref().1.alpn_protocol() == Some(b"h2") => connected.negotiated_h2(),
-            Self::Plain(_) | Self::Tls(_) => connected,
+            Self::Plain(_) | Self::Local(_) | Self::Tls(_) => connected,
         }
     }
 }
@@ -125,6 +140,7 @@ impl Read for Stream {
     fn poll_read(self: Pin<&mut Self>, context: &mut Context<'_>, buffer: ReadBufCursor<'_>) -> Poll<io::Result<()>> {
         match self.get_mut() {
             Self::Plain(stream) => Pin::new(stream).poll_read(context, buffer),
+            Self::Local(stream) => Pin::new(stream).poll_read(context, buffer),
             Self::Tls(stream) => Pin::new(stream.as_mut()).poll_read(context, buffer),
         }
     }
@@ -134,6 +150,7 @@ impl Write for Stream {
     fn poll_write(self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         match self.get_mut() {
             Self::Plain(stream) => Pin::new(stream).poll_write(context, bytes),
+            Self::Local(stream) => Pin::new(stream).poll_write(context, bytes),
             Self::Tls(stream) => Pin::new(stream.as_mut()).poll_write(context, bytes),
         }
     }
@@ -141,6 +158,7 @@ impl Write for Stream {
     fn poll_flush(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         match self.get_mut() {
             Self::Plain(stream) => Pin::new(stream).poll_flush(context),
+            Self::Local(stream) => Pin::new(stream).poll_flush(context),
             Self::Tls(stream) => Pin::new(stream.as_mut()).poll_flush(context),
         }
     }
@@ -148,6 +166,7 @@ impl Write for Stream {
     fn poll_shutdown(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         match self.get_mut() {
             Self::Plain(stream) => Pin::new(stream).poll_shutdown(context),
+            Self::Local(stream) => Pin::new(stream).poll_shutdown(context),
             Self::Tls(stream) => Pin::new(stream.as_mut()).poll_shutdown(context),
         }
     }

@@ -16,8 +16,10 @@ use crate::{
 };
 
 /// Headers that carry credentials to some service. An agent's own are never sent on: it has no credential of its own here.
-const CREDENTIAL_HEADERS: [&str; 18] = [
+const CREDENTIAL_HEADERS: [&str; 20] = [
     "authorization",
+    "reprieve-authorization",
+    "reprieve-token",
     "proxy-authorization",
     "cookie",
     "api-key",
@@ -51,13 +53,15 @@ enum Form {
     Signature(Signer),
     Header(HeaderName, HeaderValue),
     Query(String, String),
+    /// A certificate and its key, as PEM: shown while a connection is opened.
+    Certificate(Arc<[u8]>),
 }
 
 /// Why a credential can't be used. Never repeats it.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum CredentialError {
     /// `as` is not one of the ways.
-    #[error("`as = \"{0}\"` is not known: bearer, basic, header:NAME, query:NAME or sigv4")]
+    #[error("`as = \"{0}\"` is not known: bearer, basic, header:NAME, query:NAME, certificate or sigv4")]
     Way(String),
     /// The credential has characters that it can't have.
     #[error("the credential can't be sent as it is: it is empty, too short to be told from other text, or has control characters")]
@@ -84,6 +88,29 @@ impl Credential {
         marks.sort();
         marks.dedup();
         Ok(Self { form: Form::Signature(signer), marks })
+    }
+
+    /// A client's certificate with its key, as PEM.
+    pub fn shown(pem: &str) -> Result<Self, CredentialError> {
+        let whole = pem.contains("CERTIFICATE-----") && pem.contains("PRIVATE KEY-----");
+        // Neither is ever sent in a request, so that no answer could repeat it.
+        if whole { Ok(Self { form: Form::Certificate(pem.as_bytes().into()), marks: Vec::new() }) } else { Err(CredentialError::Value) }
+    }
+
+    /// What is shown while a connection is opened.
+    pub(crate) fn certificate(&self) -> Option<&[u8]> {
+        match &self.form {
+            Form::Certificate(pem) => Some(pem),
+            Form::None | Form::Signature(_) | Form::Header(..) | Form::Query(..) => None,
+        }
+    }
+
+    /// The header that it goes into; where an agent puts its token when a service has a listener of its own.
+    pub(crate) fn header(&self) -> Option<&HeaderName> {
+        match &self.form {
+            Form::Header(name, _) => Some(name),
+            Form::None | Form::Signature(_) | Form::Query(..) | Form::Certificate(_) => None,
+        }
     }
 
     /// The credential `value`, presented `way`: `bearer`, `basic` (`USER:PASSWORD`), `header:NAME` or `query:NAME`.
@@ -142,7 +169,7 @@ impl Credential {
             headers.remove(name);
         }
         match &self.form {
-            Form::None => {}
+            Form::None | Form::Certificate(_) => {}
             Form::Signature(_) => {
                 if target.split_once('?').is_some_and(|(_, query)| is_presigned(query)) {
                     let reason = "its address carries a signature: nobody could say which of two counts";
@@ -172,7 +199,7 @@ impl Credential {
         debug_assert!([PROXY_AUTHORIZATION, COOKIE].iter().all(|name| !headers.contains_key(name)));
         match &self.form {
             // A signature covers everything else, and comes last.
-            Form::None | Form::Signature(_) => asked.target.clone(),
+            Form::None | Form::Signature(_) | Form::Certificate(_) => asked.target.clone(),
             Form::Header(name, value) => {
                 headers.insert(name.clone(), value.clone());
                 asked.target.clone()
@@ -190,7 +217,7 @@ impl Credential {
     pub(crate) fn sign(&self, method: &Method, uri: &str, headers: &mut HeaderMap, body: &[u8]) -> Result<(), String> {
         match &self.form {
             Form::Signature(signer) => signer.sign(method, uri, headers, body),
-            Form::None | Form::Header(..) | Form::Query(..) => Ok(()),
+            Form::None | Form::Header(..) | Form::Query(..) | Form::Certificate(_) => Ok(()),
         }
     }
 }

@@ -6,10 +6,11 @@ use http::{
     header::{AUTHORIZATION, PROXY_AUTHORIZATION},
 };
 use reprieve_gate::Gate;
-use reprieve_operation::{AgentName, Digest, Event, Principal, SystemName, Token, TokenId};
+use reprieve_operation::{AgentName, AgentState, Digest, Event, Principal, SystemName, Token, TokenId};
 
-/// The header for a token where `Authorization` is taken.
+/// Headers for a token where `Authorization` is taken.
 pub(crate) const TOKEN: HeaderName = HeaderName::from_static("reprieve-token");
+const TOKEN_TOO: HeaderName = HeaderName::from_static("reprieve-authorization");
 
 /// Who asks.
 #[derive(Debug, Clone)]
@@ -34,8 +35,23 @@ pub(crate) fn enter_by_proxy(gate: &Gate, headers: &HeaderMap, peer: &str) -> Op
 
 /// Lets a client in that calls the gateway itself.
 pub(crate) fn enter_directly(gate: &Gate, headers: &HeaderMap, peer: &str) -> Option<Entered> {
-    let names = [TOKEN, PROXY_AUTHORIZATION, AUTHORIZATION];
+    let names = [TOKEN, TOKEN_TOO, PROXY_AUTHORIZATION, AUTHORIZATION];
     enter(gate, shown(headers, &names), names.iter().any(|name| headers.contains_key(name)), peer)
+}
+
+/// Lets a client in at a service's own listener: its token may also be where the service's credential would be.
+pub(crate) fn enter_for(gate: &Gate, headers: &HeaderMap, credential: Option<&HeaderName>, peer: &str) -> Option<Entered> {
+    let mut names = vec![TOKEN, TOKEN_TOO, PROXY_AUTHORIZATION, AUTHORIZATION];
+    names.extend(credential.filter(|name| !names.contains(name)).cloned());
+    enter(gate, shown(headers, &names), names.iter().any(|name| headers.contains_key(name)), peer)
+}
+
+/// The agent whose socket it is, while its token holds.
+pub(crate) fn enter_as(gate: &Gate, agent: &AgentName) -> Option<Entered> {
+    let now = gate.now();
+    let state = gate.audit().state();
+    let known = state.agents.get(agent).filter(|known| !known.decoy && !known.revoked && known.expires > now)?;
+    Some(Entered { principal: principal(known), system: None })
 }
 
 fn enter(gate: &Gate, shown: Option<Shown>, tried: bool, peer: &str) -> Option<Entered> {
@@ -80,14 +96,13 @@ fn identify(gate: &Gate, agent: Option<&AgentName>, token: &Token) -> Identity {
     };
     match found {
         Some(known) if known.decoy => Identity::Decoy(known.token, agent.unwrap_or(&known.agent).clone()),
-        Some(known) if !known.revoked && known.expires > now => Identity::Agent(Principal {
-            agent: known.agent.clone(),
-            token: known.token,
-            on_behalf_of: known.on_behalf_of.clone(),
-            scope: known.scope.clone(),
-        }),
+        Some(known) if !known.revoked && known.expires > now => Identity::Agent(principal(known)),
         _ => Identity::Nobody,
     }
+}
+
+fn principal(known: &AgentState) -> Principal {
+    Principal { agent: known.agent.clone(), token: known.token, on_behalf_of: known.on_behalf_of.clone(), scope: known.scope.clone() }
 }
 
 /// What the first of these headers holds that has a token.

@@ -9,7 +9,11 @@ use std::{
     time::Duration,
 };
 
-use http::{Request, Response, header::HeaderName, request::Parts};
+use http::{
+    Request, Response,
+    header::{HeaderName, UPGRADE},
+    request::Parts,
+};
 use hyper::body::Incoming;
 use reprieve_gate::{Considered, Ran};
 use reprieve_operation::{Action, Effect, Event, Operation, Protocol, Refusal, SessionId, SystemName};
@@ -23,6 +27,7 @@ use crate::{
     listener::Surface,
     place::Place,
     resolve::measure,
+    reverse::OWN,
     run::{Run, pass, send},
     system::System,
     understand::{Understood, understand},
@@ -37,11 +42,18 @@ pub(crate) struct Caller {
     pub(crate) entered: Entered,
     pub(crate) peer: String,
     sessions: Mutex<HashMap<SystemName, SessionId>>,
+    /// Whether it came to a service's own listener.
+    direct: bool,
 }
 
 impl Caller {
     pub(crate) fn new(surface: Arc<Surface>, entered: Entered, peer: String) -> Self {
-        Self { surface, entered, peer, sessions: Mutex::default() }
+        Self { surface, entered, peer, sessions: Mutex::default(), direct: false }
+    }
+
+    /// One that came to a service's own listener.
+    pub(crate) fn directly(self) -> Self {
+        Self { direct: true, ..self }
     }
 
     /// The service that a place is, to this agent.
@@ -96,8 +108,9 @@ impl Caller {
 /// Carries one request for `place` to its answer.
 pub(crate) async fn exchange(caller: &Arc<Caller>, place: Place, request: Request<Incoming>) -> Response<Body> {
     let gate = &caller.surface.gate;
-    if let Some(reason) = gate.audit().state().frozen_because(&caller.entered.principal.agent) {
-        return problem(gate, &Refusal::frozen(reason), &json!({}));
+    // A connection may outlive its token.
+    if let Err(refusal) = gate.may_go_on(&caller.entered.principal) {
+        return problem(gate, &refusal, &json!({}));
     }
     match ask(caller, place, request).await {
         Ok(response) => response,
@@ -108,12 +121,13 @@ pub(crate) async fn exchange(caller: &Arc<Caller>, place: Place, request: Reques
     }
 }
 
-async fn ask(caller: &Arc<Caller>, place: Place, request: Request<Incoming>) -> Result<Response<Body>, Refusal> {
+async fn ask(caller: &Arc<Caller>, place: Place, mut request: Request<Incoming>) -> Result<Response<Body>, Refusal> {
     let gate = &caller.surface.gate;
     let system = caller.system(&place)?;
+    let becomes = request.headers().contains_key(UPGRADE).then(|| hyper::upgrade::on(&mut request));
     let (parts, body) = request.into_parts();
     let wait = preferred_wait(&parts);
-    let mut asked = Asked::read(parts, body, place).await?;
+    let mut asked = Asked::read(parts, body, place, &system.upgrades).await?;
     system.credential.strip(&mut asked.headers, &mut asked.target)?;
     let session = caller.session(&system).await?;
     let understood = match understand(&caller.surface.catalog, &system, &asked) {
@@ -141,7 +155,9 @@ async fn ask(caller: &Arc<Caller>, place: Place, request: Request<Incoming>) -> 
     }
     // A spent permit is carried to its end even if the agent hangs up.
     let (alive, gone) = oneshot::channel();
-    let run = Run::new(caller.surface.clone(), system.clone(), understood).waiting(wait, gone);
+    let run = Run::new(caller.surface.clone(), system.clone(), understood)
+        .waiting(wait, gone)
+        .becoming(becomes, caller.entered.principal.clone());
     let carried = tokio::spawn(carry(caller.clone(), system.clone(), operation, run)).await;
     drop(alive);
     match carried {
@@ -177,7 +193,11 @@ async fn look(caller: &Caller, system: &System, operation: &Operation, asked: &A
 }
 
 fn refused(caller: &Caller, system: &System, refusal: &Refusal) -> Response<Body> {
-    problem(&caller.surface.gate, refusal, &json!({ "system": system.name, "environment": system.environment }))
+    let mut more = json!({ "system": system.name, "environment": system.environment });
+    if let (true, Some(hold)) = (caller.direct, refusal.hold) {
+        more["state"] = json!(format!("{OWN}/holds/{hold}"));
+    }
+    problem(&caller.surface.gate, refusal, &more)
 }
 
 fn operation(caller: &Caller, system: &System, session: SessionId, understood: &Understood) -> Operation {
@@ -192,7 +212,8 @@ fn operation(caller: &Caller, system: &System, session: SessionId, understood: &
         redacted: understood.analysis.redacted.as_str().into(),
         bound: None,
         parameters,
-        action: Action::SelfContained,
+        // A channel is of no use to anybody but the client that asked for it.
+        action: if understood.asked.upgrade.is_some() { Action::InSession } else { Action::SelfContained },
         effects: understood.analysis.effects.clone().into(),
         reach: None,
         rows_apart: 0,

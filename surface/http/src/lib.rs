@@ -3,12 +3,14 @@
 //! Start with `exchange.rs`: one request, from the agent and back. `listener.rs` accepts clients and opens TLS, `door.rs` lets an
 //! agent in, `asked.rs` reads a request so that what was classified is what is sent, `run.rs` sends it under a permit; what it takes to
 //! take that back is kept first (`way_back.rs`), and done when an operator wants it (`take_back.rs`).
-//! `connect.rs` reaches the service, with a credential that only the gateway has (`credential.rs`).
+//! `reverse.rs` and `sockets.rs` have listeners of one service, for tools that know no proxy; `channel.rs` carries connections that became
+//! something else. `connect.rs` reaches the service, with a credential that only the gateway has (`credential.rs`).
 
 mod address;
 mod answer;
 mod asked;
 mod authority;
+mod channel;
 mod connect;
 mod credential;
 mod door;
@@ -18,9 +20,11 @@ mod mask;
 mod place;
 mod reads;
 mod resolve;
+mod reverse;
 mod run;
 mod runner;
 mod signature;
+mod sockets;
 mod system;
 mod take_back;
 mod turns;
@@ -31,5 +35,6 @@ pub use authority::{Authority, AuthorityError};
 pub use credential::{Credential, CredentialError};
 pub use listener::{Options, Surface};
 pub use place::{HostPattern, Place, PlaceError, Scheme};
+pub use sockets::{SocketError, SocketFolder};
 pub use system::{System, SystemError, SystemOptions};
 pub use take_back::Returns;

@@ -17,12 +17,12 @@ use hyper_util::{
 };
 use reprieve_effects_http::Catalog;
 use reprieve_gate::{Escrow, Gate};
-use reprieve_operation::{Event, HoldId, Refusal};
+use reprieve_operation::{Event, HoldId, Refusal, SystemName};
 use serde_json::json;
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     net::{TcpListener, TcpStream},
-    sync::{Mutex, Semaphore, watch},
+    sync::{Mutex, OwnedSemaphorePermit, Semaphore, watch},
     time::timeout,
 };
 use tokio_rustls::{LazyConfigAcceptor, TlsAcceptor};
@@ -31,24 +31,26 @@ use crate::{
     answer::{Body, hold_answer, json_answer, problem, who_are_you},
     asked::{place_of, unfit},
     authority::Authority,
+    channel::CHANNELS,
     door::{Entered, enter_by_proxy, enter_directly},
     exchange::{Caller, exchange},
     place::{Place, Scheme},
     reads::{EVERY, ReadLog},
+    reverse::HANDSHAKE,
     runner::run_unattended,
     system::System,
     way_back::Ground,
 };
 
 /// How long a client may take for a handshake, or for the head of a request.
-const HEAD: Duration = Duration::from_secs(15);
+pub(crate) const HEAD: Duration = Duration::from_secs(15);
 
 /// Headers of a request, and their bytes.
-const HEADERS: usize = 100;
-const HEAD_BYTES: usize = 64 * 1024;
+pub(crate) const HEADERS: usize = 100;
+pub(crate) const HEAD_BYTES: usize = 64 * 1024;
 
 /// Requests at a time on one connection of HTTP/2.
-const STREAMS: u32 = 64;
+pub(crate) const STREAMS: u32 = 64;
 
 /// How the surface behaves.
 #[derive(Clone)]
@@ -57,6 +59,8 @@ pub struct Options {
     pub tls: Option<Arc<rustls::ServerConfig>>,
     /// Connections at a time.
     pub connections: usize,
+    /// What agents on other machines call this one.
+    pub host: Option<String>,
 }
 
 /// The HTTP surface.
@@ -68,7 +72,9 @@ pub struct Surface {
     /// Changes that are being carried out.
     pub(crate) running: Arc<AtomicUsize>,
     escrow: Arc<dyn Escrow>,
-    authority: Authority,
+    pub(crate) authority: Authority,
+    /// Channels that are open.
+    pub(crate) channels: Arc<Semaphore>,
     options: Options,
     places: Arc<Semaphore>,
 }
@@ -85,13 +91,33 @@ impl Surface {
         options: Options,
     ) -> Arc<Self> {
         let places = Arc::new(Semaphore::new(options.connections));
-        let (reads, running) = (ReadLog::default(), Arc::default());
-        Arc::new(Self { gate, systems, catalog, reads, running, escrow, authority, options, places })
+        let (reads, running, channels) = (ReadLog::default(), Arc::default(), Arc::new(Semaphore::new(CHANNELS)));
+        Arc::new(Self { gate, systems, catalog, reads, running, escrow, authority, channels, options, places })
     }
 
     /// What is known of a service here.
     pub(crate) fn ground<'a>(&'a self, system: &'a System) -> Ground<'a> {
         Ground { catalog: &self.catalog, system, escrow: Some(self.escrow.as_ref()) }
+    }
+
+    /// A place for one more connection.
+    pub(crate) fn place(&self) -> Option<OwnedSemaphorePermit> {
+        let place = self.places.clone().try_acquire_owned().ok();
+        if place.is_none() {
+            tracing::warn!("too many connections");
+        }
+        place
+    }
+
+    /// What agents on other machines call this one.
+    pub(crate) fn host(&self) -> Option<&String> {
+        self.options.host.as_ref()
+    }
+
+    /// A service of this surface.
+    #[must_use]
+    pub fn system(&self, name: &SystemName) -> Option<Arc<System>> {
+        self.systems.iter().find(|system| system.name == *name).cloned()
     }
 
     /// Records reads, and runs what was approved and nobody waits for. Runs for ever.
@@ -115,10 +141,7 @@ impl Surface {
             };
             match accepted {
                 Ok((socket, peer)) => {
-                    let Ok(place) = self.places.clone().try_acquire_owned() else {
-                        tracing::warn!("too many connections");
-                        continue;
-                    };
+                    let Some(place) = self.place() else { continue };
                     let surface = self.clone();
                     tokio::spawn(async move {
                         surface.serve(socket, peer).await;
@@ -151,7 +174,6 @@ impl Surface {
         }
         let mut first = [0u8; 1];
         let Ok(Ok(1)) = timeout(HEAD, socket.peek(&mut first)).await else { return };
-        const HANDSHAKE: u8 = 22; // RFC 8446 section 5.1
         match (&self.options.tls, first[0]) {
             (Some(tls), HANDSHAKE) => {
                 let Ok(Ok(stream)) = timeout(HEAD, TlsAcceptor::from(tls.clone()).accept(socket)).await else { return };
@@ -196,7 +218,7 @@ impl Surface {
             return self.open_tunnel(&mut request, entered, peer);
         }
         if !by_proxy {
-            return self.own(&request, &entered);
+            return self.own(request.method(), request.uri().path(), &entered);
         }
         if request.uri().scheme_str() != Some("http") {
             return problem(&self.gate, &unfit("target", "a proxy is asked for `https` by CONNECT"), &json!({}));
@@ -224,9 +246,9 @@ impl Surface {
     }
 
     /// What the gateway itself answers to agents.
-    fn own(&self, request: &Request<Incoming>, entered: &Entered) -> Response<Body> {
-        let hold = request.uri().path().strip_prefix("/holds/").and_then(|id| id.parse::<HoldId>().ok());
-        if let (&Method::GET, Some(id)) = (request.method(), hold) {
+    pub(crate) fn own(&self, method: &Method, path: &str, entered: &Entered) -> Response<Body> {
+        let hold = path.strip_prefix("/holds/").and_then(|id| id.parse::<HoldId>().ok());
+        if let (&Method::GET, Some(id)) = (method, hold) {
             let state = self.gate.audit().state();
             // An agent sees its own holds, and no trace of others'.
             if let Some(hold) = state.holds.get(&id).filter(|hold| hold.agent == entered.principal.agent) {
@@ -234,7 +256,7 @@ impl Surface {
             }
         }
         let document = json!({ "type": "/problems/not-found", "title": "There is nothing here", "status": 404,
-            "detail": "This is Reprieve's proxy. GET /holds/ID tells an agent how its hold stands." });
+            "detail": "This is Reprieve. GET /holds/ID tells an agent how its hold stands." });
         json_answer(StatusCode::NOT_FOUND, "application/problem+json", &document)
     }
 
@@ -248,9 +270,14 @@ impl Surface {
         if let Err(refusal) = caller.system(&place) {
             return problem(&self.gate, &refusal, &json!({}));
         }
+        // The connection's own place is free as soon as it is a tunnel.
+        let Some(kept) = self.place() else {
+            return problem(&self.gate, &Refusal::unavailable("connections", "too many connections are open"), &json!({}));
+        };
         let upgraded = hyper::upgrade::on(request);
         let surface = self.clone();
         tokio::spawn(async move {
+            let _kept = kept;
             match upgraded.await {
                 Ok(upgraded) => surface.tunnel(TokioIo::new(upgraded), caller, place).await,
                 Err(error) => tracing::debug!(%error, "a tunnel was not opened"),
@@ -284,7 +311,7 @@ impl Surface {
         let mut h2 = builder.http2();
         h2.timer(TokioTimer::new()).max_concurrent_streams(STREAMS).max_header_list_size(HEAD_BYTES as u32);
         h2.keep_alive_interval(Duration::from_secs(30)).keep_alive_timeout(HEAD);
-        if let Err(error) = builder.serve_connection(TokioIo::new(stream), service).await {
+        if let Err(error) = builder.serve_connection_with_upgrades(TokioIo::new(stream), service).await {
             tracing::debug!(%error, "a tunnel's connection broke");
         }
         caller.leave().await;

@@ -139,6 +139,12 @@ pub struct HostPattern {
 }
 
 impl HostPattern {
+    /// The only place that it is, with TLS; `None` where it is many.
+    pub(crate) fn only(&self) -> Option<Place> {
+        let port = self.port.unwrap_or_else(|| Scheme::Https.port());
+        (!self.below).then(|| Place { scheme: Scheme::Https, host: self.host.clone(), port })
+    }
+
     /// Whether the place is one of these.
     #[must_use]
     pub fn claims(&self, place: &Place) -> bool {

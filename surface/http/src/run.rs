@@ -6,12 +6,12 @@ use base64::{Engine as _, engine::general_purpose::STANDARD as BASE64};
 use bytes::Bytes;
 use http::{
     HeaderMap, HeaderValue, Request, Response, StatusCode, Uri,
-    header::{ACCEPT_ENCODING, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, HOST},
+    header::{ACCEPT_ENCODING, CONNECTION, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, HOST, UPGRADE},
 };
 use http_body_util::{BodyExt as _, Full, Limited};
-use hyper::body::Incoming;
+use hyper::{body::Incoming, upgrade::OnUpgrade};
 use reprieve_gate::{Done, Permit, Ran, Running, Upstream};
-use reprieve_operation::{Operation, Reach, Refusal};
+use reprieve_operation::{Operation, Principal, Reach, Refusal};
 use serde::{Deserialize, Serialize};
 use tokio::{
     sync::oneshot,
@@ -21,6 +21,7 @@ use tokio::{
 use crate::{
     answer::{Body, no_answer, passed_on},
     asked::Asked,
+    channel::Channel,
     listener::Surface,
     mask::Mask,
     resolve::{look, reach_of},
@@ -50,16 +51,23 @@ pub(crate) struct Run {
     /// Until when somebody waits for a person.
     until: Option<Instant>,
     gone: Option<oneshot::Receiver<()>>,
+    /// The agent's end of the channel that it asks for, and who it is.
+    becomes: Option<(OnUpgrade, Principal)>,
 }
 
 impl Run {
     pub(crate) fn new(surface: Arc<Surface>, system: Arc<System>, understood: Understood) -> Self {
-        Self { surface, system, understood, response: None, keep: false, until: None, gone: None }
+        Self { surface, system, understood, response: None, keep: false, until: None, gone: None, becomes: None }
     }
 
     /// For an agent that is there until `gone`, and ready to wait.
     pub(crate) fn waiting(self, wait: Option<Duration>, gone: oneshot::Receiver<()>) -> Self {
         Self { until: wait.map(|wait| Instant::now() + wait), gone: Some(gone), ..self }
+    }
+
+    /// For an agent whose connection becomes something else.
+    pub(crate) fn becoming(self, agent: Option<OnUpgrade>, principal: Principal) -> Self {
+        Self { becomes: agent.map(|agent| (agent, principal)), ..self }
     }
 
     /// For nobody: the answer is kept.
@@ -90,10 +98,15 @@ impl Run {
                 }
             },
         };
+        let mut channel = None;
+        if self.understood.asked.upgrade.is_some() {
+            let full = |_| Refusal::unavailable("channels", "too many channels are open");
+            channel = Some(self.surface.channels.clone().try_acquire_owned().map_err(full)?);
+        }
         if permit.clear(&reach).await?.is_none() {
             return Ok(Ran::Beyond(reach));
         }
-        let response = match send(&self.system, &self.understood.asked).await {
+        let mut response = match send(&self.system, &self.understood.asked).await {
             Ok(response) => response,
             Err(failure) => {
                 self.response = Some(no_answer(&failure.reason, failure.sent));
@@ -101,6 +114,17 @@ impl Run {
             }
         };
         let status = response.status();
+        if let (StatusCode::SWITCHING_PROTOCOLS, Some(place), Some((agent, principal))) = (status, channel, self.becomes.take()) {
+            let (gate, mask) = (self.surface.gate.clone(), Mask::new(self.system.credential.marks()));
+            let Some(answer) = switched(&self.understood.asked, &mask, &response) else {
+                self.response = Some(no_answer("the service made something else of the connection than it was asked for", true));
+                return Ok(Ran::Unknown);
+            };
+            self.response = Some(answer);
+            let service = hyper::upgrade::on(&mut response);
+            tokio::spawn(Channel { gate, principal, mask, agent, service, place }.carry());
+            return Ok(Ran::Final(Done { tag: "HTTP 101".to_owned(), reach, xid: None, kept: None }));
+        }
         let is_json = response.headers().get(CONTENT_TYPE).is_some_and(|media| media.to_str().is_ok_and(|media| media.contains("json")));
         let (mut kept, mut says_no, mut answer_left) = (None, false, serde_json::Value::Null);
         if self.keep || is_json || way_back.is_some() {
@@ -203,12 +227,18 @@ pub(crate) async fn send(system: &System, asked: &Asked) -> Result<Response<Inco
     let text = format!("{at}{target}");
     let uri: Uri = text.parse().map_err(|_| unsent("the request's target can't be sent".to_owned()))?;
     headers.insert(HOST, HeaderValue::from_str(&at.authority()).map_err(|_| unsent("the host's name can't be sent".to_owned()))?);
+    let mut client = &system.client;
+    if let Some(upgrade) = &asked.upgrade {
+        headers.insert(CONNECTION, HeaderValue::from_static("Upgrade"));
+        headers.insert(UPGRADE, HeaderValue::from_str(upgrade).map_err(|_| unsent("the upgrade can't be sent".to_owned()))?);
+        client = &system.upgrading;
+    }
     system.credential.sign(&asked.method, &text, &mut headers, &asked.body).map_err(unsent)?;
     let mut request = Request::new(Full::new(asked.body.clone()));
     *request.method_mut() = asked.method.clone();
     *request.uri_mut() = uri;
     *request.headers_mut() = headers;
-    match timeout(ANSWER, system.client.request(request)).await {
+    match timeout(ANSWER, client.request(request)).await {
         Ok(Ok(response)) => Ok(response),
         Ok(Err(error)) => {
             let sent = !error.is_connect();
@@ -223,6 +253,21 @@ pub(crate) async fn send(system: &System, asked: &Asked) -> Result<Response<Inco
         }
         Err(_) => Err(Failure { reason: format!("`{}` did not answer within {} s", at.host, ANSWER.as_secs()), sent: true }),
     }
+}
+
+/// The answer after which a connection is a channel. `None`: it became something else than was asked for.
+fn switched(asked: &Asked, mask: &Mask, answer: &Response<Incoming>) -> Option<Response<Body>> {
+    let upgrade = asked.upgrade.as_ref()?;
+    let said = answer.headers().get(UPGRADE)?.to_str().ok()?;
+    if !said.eq_ignore_ascii_case(upgrade) {
+        return None;
+    }
+    let mut switched = Response::new(Body::Whole(None));
+    *switched.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
+    *switched.headers_mut() = passed_on(answer.headers(), mask);
+    switched.headers_mut().insert(CONNECTION, HeaderValue::from_static("Upgrade"));
+    switched.headers_mut().insert(UPGRADE, HeaderValue::from_str(said).ok()?);
+    Some(switched)
 }
 
 /// A service's answer as the agent gets it.

@@ -1,10 +1,10 @@
 //! A protected service: which hosts it is, where it really is, and what reaches it.
 
-use std::sync::Arc;
+use std::{path::PathBuf, sync::Arc};
 
 use ipnet::IpNet;
 use reprieve_operation::{Environment, SystemName};
-use rustls_pki_types::{CertificateDer, pem::PemObject as _};
+use rustls_pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject as _};
 
 use crate::{
     connect::{Client, Connector, client},
@@ -25,12 +25,16 @@ pub struct SystemOptions {
     pub hosts: Vec<HostPattern>,
     /// Where it really is, if that isn't what agents call it.
     pub url: Option<Place>,
+    /// The socket of this machine that it really is at. `url` then only names it.
+    pub socket: Option<PathBuf>,
     /// The credential.
     pub credential: Credential,
     /// Certificates of its authorities as PEM, instead of the public ones.
     pub authorities: Option<String>,
     /// Addresses that are not public and may be reached all the same.
     pub networks: Vec<IpNet>,
+    /// What a connection to it may become, once that is permitted: `websocket`, `tcp`, …
+    pub upgrades: Vec<String>,
 }
 
 /// A protected service.
@@ -41,6 +45,9 @@ pub struct System {
     pub(crate) url: Option<Place>,
     pub(crate) credential: Credential,
     pub(crate) client: Client,
+    /// For requests after which a connection becomes something else.
+    pub(crate) upgrading: Client,
+    pub(crate) upgrades: Vec<String>,
     /// Who changes what of it.
     pub(crate) turns: Turns,
     hosts: Vec<HostPattern>,
@@ -66,21 +73,24 @@ pub enum SystemError {
 impl System {
     /// A service as described.
     pub fn new(options: SystemOptions) -> Result<Self, SystemError> {
-        let SystemOptions { name, environment, provider, hosts, url, credential, authorities, mut networks } = options;
+        let SystemOptions { name, environment, provider, hosts, url, socket, credential, authorities, mut networks, upgrades } = options;
         if hosts.is_empty() && url.is_none() {
             return Err(SystemError::Nowhere(name));
         }
         if let Some(place) = &url {
             let here = place.host == "localhost" || place.address().is_some_and(|address| address.is_loopback());
-            if place.scheme == Scheme::Http && !here && !credential.marks().is_empty() {
+            if place.scheme == Scheme::Http && !here && socket.is_none() && !credential.marks().is_empty() {
                 return Err(SystemError::Open(name));
             }
             // An address that was written into the settings was meant.
             networks.extend(place.address().map(IpNet::from));
         }
-        let tls = tls(authorities.as_deref())?;
-        let client = client(Connector::new(networks, tls));
-        Ok(Self { name, environment, provider, url, credential, client, turns: Turns::default(), hosts })
+        let mut tls = tls(authorities.as_deref(), &credential)?;
+        let client_to = |tls: &rustls::ClientConfig| client(Connector::new(networks.clone(), tls.clone()).at(socket.clone()));
+        let client = client_to(&tls);
+        tls.alpn_protocols = vec![b"http/1.1".to_vec()];
+        let upgrading = client_to(&tls);
+        Ok(Self { name, environment, provider, url, credential, client, upgrading, upgrades, turns: Turns::default(), hosts })
     }
 
     /// Whether agents mean this service by that place.
@@ -89,13 +99,25 @@ impl System {
         self.hosts.iter().any(|pattern| pattern.claims(place)) || self.url.as_ref() == Some(place)
     }
 
+    /// The one place that agents mean where they need not say it. `None`: it has only patterns of hosts.
+    #[must_use]
+    pub fn home(&self) -> Option<Place> {
+        self.hosts.iter().find_map(HostPattern::only).or_else(|| self.url.clone())
+    }
+
+    /// Its name.
+    #[must_use]
+    pub fn name(&self) -> &SystemName {
+        &self.name
+    }
+
     /// Where a request for that place is sent.
     pub(crate) fn reached_at<'a>(&'a self, place: &'a Place) -> &'a Place {
         self.url.as_ref().unwrap_or(place)
     }
 }
 
-fn tls(authorities: Option<&str>) -> Result<rustls::ClientConfig, SystemError> {
+fn tls(authorities: Option<&str>, credential: &Credential) -> Result<rustls::ClientConfig, SystemError> {
     let mut roots = rustls::RootCertStore::empty();
     match authorities {
         None => roots.extend(webpki_roots::TLS_SERVER_ROOTS.iter().cloned()),
@@ -107,7 +129,14 @@ fn tls(authorities: Option<&str>) -> Result<rustls::ClientConfig, SystemError> {
     }
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let builder = rustls::ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions()?;
-    let mut config = builder.with_root_certificates(roots).with_no_client_auth();
+    let builder = builder.with_root_certificates(roots);
+    let mut config = match credential.certificate() {
+        None => builder.with_no_client_auth(),
+        Some(pem) => {
+            let chain = CertificateDer::pem_slice_iter(pem).collect::<Result<Vec<_>, _>>()?;
+            builder.with_client_auth_cert(chain, PrivateKeyDer::from_pem_slice(pem)?)?
+        }
+    };
     config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
     Ok(config)
 }

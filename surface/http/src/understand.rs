@@ -5,7 +5,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue};
 use reprieve_effects_http::{Analysis, Body, Catalog, Request, analyze};
-use reprieve_operation::Refusal;
+use reprieve_operation::{Effect, Hazard, Kind, Refusal};
 
 use crate::{asked::Asked, place::Place, system::System};
 
@@ -21,10 +21,20 @@ pub(crate) fn understand(catalog: &Catalog, system: &System, asked: &Asked) -> R
     let mut request = asked.request();
     // Services are classified by the place agents call them by, wherever they really are.
     request.host = asked.place.authority();
-    let analysis = analyze(catalog, system.provider.as_deref().unwrap_or_default(), &request);
+    let mut analysis = analyze(catalog, system.provider.as_deref().unwrap_or_default(), &request);
     let sent = analysis.send.as_ref().and_then(|send| Asked::of(send, &asked.place));
     match sent {
-        Some(asked) => Ok(Understood { asked, analysis: Arc::new(analysis) }),
+        Some(mut sent) => {
+            sent.upgrade.clone_from(&asked.upgrade);
+            // What is said once the connection has become something else is seen by nobody.
+            analysis.effects.extend(sent.upgrade.as_ref().map(|protocol| Effect::Invoke {
+                operation: format!("{}:becomes {protocol}", if analysis.provider.is_empty() { "any" } else { &analysis.provider }),
+                kind: Kind::Unknown,
+                resource: None,
+                hazards: [Hazard::Code].into(),
+            }));
+            Ok(Understood { asked: sent, analysis: Arc::new(analysis) })
+        }
         None => {
             let problem = analysis.problem.clone().unwrap_or_else(|| "it can't be sent in one way only".to_owned());
             let reason = format!("the request could not be understood: {problem}");
@@ -60,6 +70,7 @@ impl Asked {
             Body::Bytes(bytes) => Bytes::copy_from_slice(bytes),
             Body::Unread(_) => return None,
         };
-        Some(Self { method: request.method.parse().ok()?, place: place.clone(), target: request.target.clone(), headers, body })
+        let target = request.target.clone();
+        Some(Self { method: request.method.parse().ok()?, place: place.clone(), target, headers, body, upgrade: None })
     }
 }

@@ -82,6 +82,10 @@ pub(crate) struct Secured {
 
 /// Looks at what a request is about to change.
 pub(crate) async fn look_before(ground: Ground<'_>, understood: &Understood, making: Making) -> Secured {
+    if let Some(upgrade) = &understood.asked.upgrade {
+        let reason = format!("the connection becomes `{upgrade}`, and what is done in there is seen by nobody");
+        return Secured { way_back: None, lasting: vec![reason] };
+    }
     let changing: Vec<&Call> = understood.analysis.calls.iter().filter(|call| !only_reads(call)).collect();
     let call = match changing.as_slice() {
         [] => return Secured::default(),
