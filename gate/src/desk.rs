@@ -39,6 +39,9 @@ pub enum Command {
         #[serde(default)]
         role: Role,
     },
+    /// New recovery codes for whoever asks: each lets its owner enrol one passkey, and nothing else. Those before are void.
+    /// Answers `{"operator": …, "codes": […]}`, once.
+    MakeRecoveryCodes {},
     /// Makes a passkey worthless.
     RemovePasskey {
         /// Whose.
@@ -138,7 +141,7 @@ impl Command {
     #[must_use]
     pub fn needs(&self, by: &OperatorName) -> Role {
         match self {
-            Self::Freeze { .. } => Role::Viewer,
+            Self::Freeze { .. } | Self::MakeRecoveryCodes {} => Role::Viewer,
             Self::Invite { operator, .. } | Self::RemovePasskey { operator, .. } if operator == by => Role::Viewer,
             Self::Answer { .. } | Self::Undo { .. } | Self::Thaw { .. } | Self::Narrow { .. } | Self::Revoke { .. } => Role::Approver,
             Self::AddOperator { .. }

@@ -243,6 +243,12 @@ pub(crate) enum Operator {
         #[command(flatten)]
         by: As,
     },
+    /// Codes to print and lock away: each lets you enrol one passkey when you have lost yours. Those before are void.
+    #[command(after_help = "Example: reprieve operator recovery-codes --as ana")]
+    RecoveryCodes {
+        #[command(flatten)]
+        by: As,
+    },
     /// Operators and their roles.
     List,
 }

@@ -147,6 +147,15 @@ pub(crate) fn operator(cli: &Cli, settings: &Settings, operator: &Operator) -> a
             let command = Command::GiveRole { operator: name.clone(), role: *role };
             done(cli, &send(settings, by, &command)?, &format!("{name} is {role} now."))?;
         }
+        Operator::RecoveryCodes { by } => {
+            let answer = send(settings, by, &Command::MakeRecoveryCodes {})?;
+            let codes: Vec<&str> = answer["codes"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
+            let text = format!(
+                "Shown once; print them, and lock them away. Each enrols one passkey at the console's /enrol:\n  {}",
+                codes.join("\n  ")
+            );
+            say(cli, &answer, &text);
+        }
         Operator::List => {
             let state = read_state(settings)?;
             let names: Vec<&str> = state.operators.keys().map(|name| name.as_str()).collect();

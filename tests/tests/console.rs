@@ -211,6 +211,44 @@ fn event(gateway: &Gateway, kind: &str) -> Result<Value> {
     found.with_context(|| format!("no event `{kind}`"))
 }
 
+/// A passkey is lost with its device: a code from paper gives its owner another one, once. And the rules of tomorrow are tried on today.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_lost_passkey_is_replaced_by_a_recovery_code_and_rules_are_tried_on_the_past() -> Result<()> {
+    let site = site("1s")?;
+    site.table("orders", 300)?;
+    let client = connect(&site.agent("quick")?).await?;
+    client.batch_execute("INSERT INTO orders VALUES (1000)").await?;
+    let mut browser = enter(&site.gateway)?;
+    browser.open(&format!("{}/policies", site.gateway.console()))?;
+    let rule = r#"@id("nothing-is-added") @reason("a quiet day") @remedy("wait") forbid (principal, action == Action::"write", resource);"#;
+    browser.fill("#cedar", rule)?;
+    browser.click("input[name=replay][value='7']")?;
+    browser.click("form[action='/policies/check'] button")?;
+    browser.wait_for("document.body.innerText.includes('recorded operations would be answered otherwise')")?;
+    let text = browser.text()?;
+    ensure!(text.contains("INSERT INTO orders") && text.contains("nothing-is-added") && text.contains("Refused"), "{text}");
+
+    browser.open(&format!("{}/agents", site.gateway.console()))?;
+    browser.click("form[action='/operators/recovery'] button")?;
+    browser.wait_for("document.querySelectorAll('[data-shown] li').length === 8")?;
+    let code = browser.evaluate("document.querySelector('[data-shown] li').textContent")?;
+    let code = code.as_str().context("a code")?.to_uppercase();
+    drop(browser);
+    let mut browser = Browser::start()?;
+    browser.open(&format!("{}/enrol", site.gateway.console()))?;
+    browser.fill("#recovery", &format!(" {code} "))?;
+    browser.click("form[data-recover] button")?;
+    browser.wait_for("document.querySelector('[data-who]').textContent === 'ana'")?;
+    browser.fill("#label", "the next laptop")?;
+    browser.fill("#code", &site.gateway.code("ana")?)?;
+    browser.click("form[data-enrol] button")?;
+    browser.wait_for("location.pathname === '/signin'")?;
+    sign_in(&mut browser)?;
+    let alarm = event(&site.gateway, "alarm")?;
+    ensure!(alarm["what"].as_str().is_some_and(|what| what.contains("recovery code of ana")), "{alarm}");
+    Ok(())
+}
+
 /// Writes every page in both themes on desktop and phone to the folder named by `REPRIEVE_SCREENSHOTS`; `make screenshots` does.
 #[test]
 #[ignore = "writes pictures; run by `make screenshots`"]

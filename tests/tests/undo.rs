@@ -570,7 +570,7 @@ async fn definitions_of_others_stay_however_close_they_came() -> Result<()> {
         site.direct(&format!("ALTER TABLE orders ADD COLUMN person{round} int"))?;
         two.batch_execute(&format!("ALTER TABLE orders ADD COLUMN two{round} int")).await.with_context(|| site.gateway.log())?;
         one.batch_execute(&format!("ALTER TABLE orders ADD COLUMN one{round} int")).await.with_context(|| site.gateway.log())?;
-        undo_when_kept(&site, &newest(&site)?).await?;
+        undo_when_kept(&site, &change_of(&site, &format!("ADD COLUMN one{round}")).await?).await?;
     }
     assert_eq!(site.direct(columns)?, "person0 person1 person2 two0 two1 two2");
     // Open at the same time, final in either order: each comes back alone, or only together with the other.
@@ -578,7 +578,7 @@ async fn definitions_of_others_stay_however_close_they_came() -> Result<()> {
     two.batch_execute("BEGIN; ALTER TABLE customers ADD COLUMN two int").await?;
     let (first, second) = tokio::join!(one.batch_execute("COMMIT"), two.batch_execute("COMMIT"));
     first.and(second).with_context(|| site.gateway.log())?;
-    let both: Vec<String> = changes(&site)?.iter().take(2).filter_map(|change| change["id"].as_str().map(str::to_owned)).collect();
+    let both = [change_of(&site, "ADD COLUMN two int").await?, change_of(&site, "ADD COLUMN one int").await?];
     let there = "SELECT count(*) FILTER (WHERE attname = 'one') || ' ' || count(*) FILTER (WHERE attname = 'two') FROM pg_attribute WHERE attrelid IN ('orders'::regclass, 'customers'::regclass)";
     match undo_when_kept(&site, &both[0]).await {
         Ok(()) => {
@@ -594,6 +594,22 @@ async fn definitions_of_others_stay_however_close_they_came() -> Result<()> {
     }
     assert_eq!(site.direct(there)?, "0 0");
     Ok(())
+}
+
+/// The change with such a text: it is on record a moment after its client heard of it.
+async fn change_of(site: &Site, text: &str) -> Result<String> {
+    for _ in 0..100 {
+        let all = changes(site)?;
+        if let Some(id) = all
+            .iter()
+            .find(|change| change["text"].as_str().is_some_and(|said| said.contains(text)))
+            .and_then(|change| change["id"].as_str())
+        {
+            return Ok(id.to_owned());
+        }
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    anyhow::bail!("no change by {text}: {:?}", changes(site)?)
 }
 
 /// The definitions after a change are kept a moment later.

@@ -115,6 +115,8 @@ pub enum Event {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         by: Option<OperatorName>,
     },
+    /// Codes with which an operator may enrol a passkey, as their digests. Those before are void.
+    RecoveryCodesMade { operator: OperatorName, digests: Vec<Digest> },
     /// An operator may sign in and approve with a passkey from now on.
     PasskeyEnrolled {
         operator: OperatorName,
@@ -447,6 +449,7 @@ impl Event {
             Self::OperatorAdded { .. } => "operator_added",
             Self::RoleGiven { .. } => "role_given",
             Self::Invited { .. } => "invited",
+            Self::RecoveryCodesMade { .. } => "recovery_codes_made",
             Self::PasskeyEnrolled { .. } => "passkey_enrolled",
             Self::PasskeyRemoved { .. } => "passkey_removed",
             Self::SignedIn { .. } => "signed_in",
@@ -521,6 +524,7 @@ impl Event {
             | Self::PolicyRejected { .. }
             | Self::RoleGiven { .. }
             | Self::Invited { .. }
+            | Self::RecoveryCodesMade { .. }
             | Self::PasskeyRemoved { .. }
             | Self::SignedIn { .. }
             | Self::TokenNarrowed { .. }
@@ -573,6 +577,7 @@ impl Event {
             | Self::OperatorAdded { .. }
             | Self::RoleGiven { .. }
             | Self::Invited { .. }
+            | Self::RecoveryCodesMade { .. }
             | Self::PasskeyEnrolled { .. }
             | Self::PasskeyRemoved { .. }
             | Self::SignedIn { .. }

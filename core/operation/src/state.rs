@@ -51,6 +51,9 @@ pub struct OperatorState {
     /// Passkeys for the console.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub passkeys: Vec<PasskeyState>,
+    /// The digests of recovery codes that were not used.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub recovery_codes: Vec<Digest>,
 }
 
 impl OperatorState {
@@ -314,7 +317,10 @@ impl State {
             Event::TokenRevoked { token, by: _ } => self.revoke(*token),
             Event::OperatorAdded { operator, public_key, sealed_totp, role, by: _ } => {
                 let (public_key, sealed_totp) = (public_key.clone(), sealed_totp.clone());
-                self.operators.insert(operator.clone(), OperatorState { public_key, sealed_totp, role: *role, passkeys: Vec::new() });
+                self.operators.insert(
+                    operator.clone(),
+                    OperatorState { public_key, sealed_totp, role: *role, passkeys: Vec::new(), recovery_codes: Vec::new() },
+                );
             }
             Event::RoleGiven { operator, role, by: _ } => {
                 if let Some(state) = self.operators.get_mut(operator) {
@@ -325,9 +331,15 @@ impl State {
                 let invitation = InvitationState { digest: *digest, expires: *expires, role: *role, by: by.clone() };
                 self.invitations.insert(operator.clone(), invitation);
             }
-            Event::PasskeyEnrolled { operator, credential, public_key, label, invitation: _ } => {
+            Event::RecoveryCodesMade { operator, digests } => {
+                if let Some(state) = self.operators.get_mut(operator) {
+                    state.recovery_codes.clone_from(digests);
+                }
+            }
+            Event::PasskeyEnrolled { operator, credential, public_key, label, invitation } => {
                 self.invitations.remove(operator);
                 if let Some(state) = self.operators.get_mut(operator) {
+                    state.recovery_codes.retain(|code| code != invitation);
                     let (credential, public_key, label) = (credential.clone(), public_key.clone(), label.clone());
                     state.passkeys.push(PasskeyState { credential, public_key, label, added: at });
                 }

@@ -94,8 +94,13 @@ impl ApprovalsDesk {
         if unseal(&sealed_totp).as_deref() != Some(nobody.bytes()) {
             return Err(OptionsError::Sealing);
         }
-        let stand_in =
-            OperatorState { public_key: OperatorKey::generate().public_key(), sealed_totp, role: Role::Viewer, passkeys: Vec::new() };
+        let stand_in = OperatorState {
+            public_key: OperatorKey::generate().public_key(),
+            sealed_totp,
+            role: Role::Viewer,
+            passkeys: Vec::new(),
+            recovery_codes: Vec::new(),
+        };
         Ok(Self {
             audit,
             clock,
@@ -141,6 +146,7 @@ impl ApprovalsDesk {
             }
             Command::GiveRole { operator, role } => self.give_role(operator, role, by).await,
             Command::Invite { operator, role } => self.invite(operator, role, by).await,
+            Command::MakeRecoveryCodes {} => self.make_recovery_codes(by).await,
             Command::RemovePasskey { operator, credential } => self.remove_passkey(operator, credential, by).await,
             Command::IssueToken { agent, systems, allow, resources, rows_per_hour, on_behalf_of, expires_in_s, parent } => {
                 let lifetime = Duration::from_secs(expires_in_s);
@@ -280,6 +286,7 @@ fn name_of(command: &Command) -> &'static str {
         Command::AddOperator { .. } => "add_operator",
         Command::GiveRole { .. } => "give_role",
         Command::Invite { .. } => "invite",
+        Command::MakeRecoveryCodes {} => "make recovery codes",
         Command::RemovePasskey { .. } => "remove_passkey",
         Command::IssueToken { .. } => "issue_token",
         Command::IssueDecoy { .. } => "issue_decoy",

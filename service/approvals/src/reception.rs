@@ -19,8 +19,11 @@ use crate::{
     desk::refused,
     operators::check_name,
     passkey::{check, check_new},
-    sessions::random_text,
+    sessions::{random_code, random_text},
 };
+
+/// How many recovery codes an operator has.
+const RECOVERY_CODES: usize = 8;
 
 /// How long an invitation that an operator gave lasts, and how long the first one.
 const INVITATION_LASTS: Duration = Duration::from_secs(24 * 3_600);
@@ -140,6 +143,16 @@ impl ApprovalsDesk {
         Ok(secret)
     }
 
+    /// Codes to print and lock away: who has lost every passkey enrols another with one of them. Each is worth an invitation to that
+    /// operator alone, so it takes the second factor of the terminal as well, where they have one, and approves nothing.
+    pub(crate) async fn make_recovery_codes(&self, by: OperatorName) -> Result<Value, DeskError> {
+        let codes: Vec<String> = (0..RECOVERY_CODES).map(|_| random_code()).collect();
+        let digests = codes.iter().map(|code| invitation_digest(code)).collect();
+        let event = Event::RecoveryCodesMade { operator: by.clone(), digests };
+        self.append(event).await.map_err(|error| refused(error, ""))?;
+        Ok(json!({ "operator": by, "codes": codes }))
+    }
+
     pub(crate) async fn remove_passkey(&self, operator: OperatorName, credential: String, by: OperatorName) -> Result<Value, DeskError> {
         {
             let state = self.audit.state();
@@ -157,6 +170,10 @@ impl ApprovalsDesk {
     fn find_invitation(&self, secret: &str) -> Result<(OperatorName, InvitationState, Option<OperatorState>), DeskError> {
         let digest = invitation_digest(secret);
         let state = self.audit.state();
+        if let Some((operator, known)) = state.operators.iter().find(|(_, entry)| entry.recovery_codes.contains(&digest)) {
+            let (expires, by) = (Timestamp(u64::MAX), Some(operator.clone()));
+            return Ok((operator.clone(), InvitationState { digest, expires, role: known.role, by }, Some(known.clone())));
+        }
         let found = state.invitations.iter().find(|(_, entry)| entry.digest == digest && self.clock.now() < entry.expires);
         let Some((operator, entry)) = found else {
             return Err(DeskError::Invalid("the invitation was used, replaced, or is over: ask for another".to_owned()));
@@ -182,9 +199,13 @@ impl ApprovalsDesk {
                 self.append(event).await.map_err(|error| refused(error, "an operator's name is never given twice"))?;
             }
         }
-        let (credential, public_key, invitation) = (passkey.credential, BASE64.encode(key), invitation.digest);
-        let event = Event::PasskeyEnrolled { operator: operator.clone(), credential, public_key, label, invitation };
+        let (credential, public_key, digest) = (passkey.credential, BASE64.encode(key), invitation.digest);
+        let event = Event::PasskeyEnrolled { operator: operator.clone(), credential, public_key, label, invitation: digest };
         self.append(event).await.map_err(|error| refused(error, "the invitation was used already"))?;
+        if known.is_some_and(|known| known.recovery_codes.contains(&digest)) {
+            let what = format!("a recovery code of {operator} was used to enrol a passkey");
+            self.append(Event::Alarm { what, agent: None }).await.map_err(|error| refused(error, ""))?;
+        }
         tracing::info!(%operator, "a passkey was enrolled");
         Ok(operator)
     }

@@ -131,6 +131,15 @@ fn browser_digest(browser: &str) -> Digest {
 }
 
 /// 32 bytes of the operating system's randomness, base64url.
+/// 125 random bits as people can copy them from paper: five groups of letters and digits that nobody mistakes for each other.
+pub(crate) fn random_code() -> String {
+    const LETTERS: &[u8; 32] = b"abcdefghjkmnpqrstuvwxyz023456789";
+    let mut bytes = [0u8; 25];
+    OsRng.fill_bytes(&mut bytes);
+    let letters: Vec<char> = bytes.iter().map(|byte| char::from(LETTERS[usize::from(byte % 32)])).collect();
+    letters.chunks(5).map(|group| group.iter().collect::<String>()).collect::<Vec<_>>().join("-")
+}
+
 pub(crate) fn random_text() -> String {
     let mut bytes = [0u8; 32];
     OsRng.fill_bytes(&mut bytes);

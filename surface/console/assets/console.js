@@ -99,8 +99,11 @@
   // enrolling: the secret is in the fragment, which no server and no log sees before this asks
   const enrol = document.querySelector('form[data-enrol]');
   if (enrol) {
-    const secret = location.hash.slice(1); let invited;
-    ask('/enrol/begin', JSON.stringify({ secret })).then(answer => {
+    const secret = location.hash.slice(1), recover = document.querySelector('form[data-recover]'); let invited;
+    // without an invitation: a code from paper takes its place, however it is written
+    recover.hidden = !!secret; enrol.hidden = !secret;
+    recover.addEventListener('submit', event => { event.preventDefault(); location.hash = recover.elements.recovery.value.trim().toLowerCase().replace(/\s+/g, ''); location.reload() });
+    if (secret) ask('/enrol/begin', JSON.stringify({ secret })).then(answer => {
       invited = answer; enrol.querySelector('[data-who]').textContent = answer.operator;
       enrol.querySelector('[data-code]').hidden = !answer.needs_code; enrol.querySelector('button').disabled = false;
     }).catch(e => tell(enrol, reason(e)));

@@ -74,7 +74,7 @@ mod tests {
     use super::*;
 
     fn answered(hold: u64, operator: &str, answer: &str, at: u64) -> Recorded {
-        let event = json!({ "event": "hold_answered", "hold": format!("H-{hold}"), "operator": operator, "answer": answer,
+        let event = json!({ "event": "hold_answered", "hold": hold, "operator": operator, "answer": answer,
             "reason": "", "signed": Digest([0; 32]), "signature": "", "confirm": null });
         Recorded { index: at, at: Timestamp(at), event: serde_json::from_value(event).expect("an event") }
     }

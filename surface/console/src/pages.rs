@@ -30,7 +30,7 @@ use crate::{
 };
 
 /// Every page's method and path; a test compares the router with it. All but the first eleven take a session.
-pub const PAGES: [(&str, &str); 44] = [
+pub const PAGES: [(&str, &str); 45] = [
     ("GET", "/"),
     ("GET", "/assets/{name}"),
     ("GET", "/signin"),
@@ -67,6 +67,7 @@ pub const PAGES: [(&str, &str); 44] = [
     ("POST", "/operators/invite"),
     ("POST", "/operators/passkey"),
     ("POST", "/operators/role"),
+    ("POST", "/operators/recovery"),
     ("GET", "/systems"),
     ("GET", "/policies"),
     ("POST", "/policies/check"),
@@ -111,6 +112,7 @@ pub(crate) fn router(site: Arc<Site>) -> Router {
         .route("/operators/invite", post(agents::invite))
         .route("/operators/passkey", post(agents::remove_passkey))
         .route("/operators/role", post(agents::give_role))
+        .route("/operators/recovery", post(agents::recovery_codes))
         .route("/systems", get(systems::page))
         .route("/policies", get(policies::page))
         .route("/policies/check", post(policies::check))

@@ -21,7 +21,11 @@ use tokio::time::timeout;
 use crate::{door::POLICY, problem::Problem};
 
 /// Every route of the command line: method and path. A test compares the router with it.
-pub const ROUTES: [(&str, &str); 4] = [("GET", "/v1/health"), ("POST", "/v1/commands"), ("POST", "/v1/freeze"), ("POST", "/v1/recovery")];
+pub const ROUTES: [(&str, &str); 5] =
+    [("GET", "/v1/health"), ("GET", "/v1/openapi.json"), ("POST", "/v1/commands"), ("POST", "/v1/freeze"), ("POST", "/v1/recovery")];
+
+/// The routes and their bodies, as `OpenAPI` 3.1 tells them.
+pub(crate) const DESCRIPTION: &str = include_str!("../assets/openapi.json");
 
 const LARGEST_BODY: usize = 64 * 1024;
 const FREEZE_KEY: HeaderName = HeaderName::from_static("reprieve-freeze-key");
@@ -61,6 +65,7 @@ pub(crate) fn router(desk: SharedDesk, recovery: Arc<dyn Recovery>, body_timeout
     });
     Router::new()
         .route("/v1/health", get(async || Json(json!({ "ok": { "listener": "operators" } }))))
+        .route("/v1/openapi.json", get(async || ([(header::CONTENT_TYPE, "application/json")], DESCRIPTION)))
         .route("/v1/commands", commands)
         .route("/v1/freeze", freeze)
         .route("/v1/recovery", notes)

@@ -168,7 +168,8 @@ async fn answers_and_their_statuses() {
 
 #[tokio::test]
 async fn the_routes_are_these_and_no_others() {
-    assert_eq!(ROUTES, [("GET", "/v1/health"), ("POST", "/v1/commands"), ("POST", "/v1/freeze"), ("POST", "/v1/recovery")]);
+    let paths: Vec<&str> = ROUTES.iter().map(|(_, path)| *path).collect();
+    assert_eq!(paths, ["/v1/health", "/v1/openapi.json", "/v1/commands", "/v1/freeze", "/v1/recovery"]);
     let world = World::new().await;
     let paths = ["/v1/health", "/v1/commands", "/v1/freeze", "/v1", "/v1/holds", "/v1/holds/1/approve", "/v1/commands/", "/.git/config"];
     for method in ["GET", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "HEAD", "TRACE", "CONNECT"] {
@@ -181,6 +182,25 @@ async fn the_routes_are_these_and_no_others() {
         }
     }
     assert_eq!(world.ask("GET", "/v1/health", "", "").await.body, r#"{"ok":{"listener":"operators"}}"#);
+}
+
+#[tokio::test]
+async fn the_description_names_every_route_and_every_command() {
+    let world = World::new().await;
+    let described: Value = serde_json::from_str(&world.ask("GET", "/v1/openapi.json", "", "").await.body).expect("JSON");
+    let mut told: Vec<(String, String)> = Vec::new();
+    for (path, methods) in described["paths"].as_object().expect("paths") {
+        told.extend(methods.as_object().expect("methods").keys().map(|method| (method.to_uppercase(), path.clone())));
+    }
+    let mut served: Vec<(String, String)> = ROUTES.iter().map(|(method, path)| ((*method).to_owned(), (*path).to_owned())).collect();
+    (told.sort(), served.sort());
+    assert_eq!(told, served);
+    // serde knows the commands: it names them to whoever asks for another one.
+    let error = serde_json::from_str::<reprieve_gate::Command>(r#"{"command":"no such"}"#).expect_err("no command").to_string();
+    let known: Vec<&str> = error.split('`').skip(3).step_by(2).collect();
+    let commands = described["components"]["schemas"]["Command"]["oneOf"].as_array().expect("commands");
+    let told: Vec<&str> = commands.iter().filter_map(|command| command["properties"]["command"]["const"].as_str()).collect();
+    assert_eq!(told, known);
 }
 
 impl World {

@@ -177,6 +177,34 @@ async fn nobody_enrols_a_passkey_as_somebody_else() {
 }
 
 #[tokio::test]
+async fn a_recovery_code_enrols_one_passkey_and_nothing_else() {
+    let (world, ..) = world().await;
+    let codes = async |operator: &crate::world::Person| -> Vec<String> {
+        let made = world.perform(operator, &Command::MakeRecoveryCodes {}).await.expect("made");
+        made["codes"].as_array().expect("codes").iter().map(|code| code.as_str().expect("text").to_owned()).collect()
+    };
+    let old = codes(&world.ana).await;
+    let new = codes(&world.ana).await;
+    assert_eq!((old.len(), new.len()), (8, 8));
+    assert!(world.desk.invited(&old[0]).is_err(), "those before are void");
+    // No challenge, no session and no answer comes of it: only a passkey of ana's, and not without her second factor.
+    let invited = world.desk.invited(&new[0]).expect("a code");
+    assert_eq!(invited.operator, world.ana.name);
+    let lost = Passkey::new("after the loss");
+    assert_eq!(world.desk.enrol(&new[0], None, lost.made(&invited.challenge)).await, Err(DeskError::NotAuthenticated));
+    world.clock.forward(Duration::from_secs(60));
+    let code = world.ana.totp.code_at(world.clock.now());
+    let alarms = world.count("alarm");
+    world.desk.enrol(&new[0], Some(&code), lost.made(&invited.challenge)).await.expect("enrolled");
+    enter(&world, &lost).await;
+    assert!(world.desk.invited(&new[0]).is_err(), "used");
+    assert!(world.desk.invited(&new[1]).is_ok(), "the others stay");
+    assert_eq!(world.count("alarm"), alarms + 1);
+    // A lesser role may make its own.
+    assert_eq!(codes(&world.ben).await.len(), 8);
+}
+
+#[tokio::test]
 async fn signing_in_takes_the_passkey_on_this_site_and_a_challenge_works_once() {
     let (world, ana, _) = world().await;
     let challenge = world.desk.challenge();

@@ -193,6 +193,12 @@ fn people(state: &Folded, who: &SignedIn, answers: &BTreeMap<OperatorName, Answe
                 button.btn type="submit" { (icon("key")) "Invite a person" } (say())
             }
             p.small.soft { "To add a passkey of your own, invite yourself: " (who.operator) "." }
+            form.row method="post" action="/operators/recovery" data-passkey {
+                (form_token(who))
+                button.btn type="submit" { (icon("key")) "New recovery codes" }
+                span.small.soft { (count(state.operators.get(&who.operator).map_or(0, |own| own.recovery_codes.len()) as u64, "code of yours is", "codes of yours are")) " good." }
+                (say())
+            }
         }
     }
 }
@@ -325,4 +331,9 @@ fn resources(form: &Form) -> Result<Vec<Pattern>, Problem> {
 
 fn some<T: std::str::FromStr<Err: std::fmt::Display>>(text: &str) -> Result<Option<T>, Problem> {
     if text.is_empty() { Ok(None) } else { parsed(text).map(Some) }
+}
+
+/// Proposes new recovery codes for whoever asks.
+pub(crate) async fn recovery_codes(State(site): State<Arc<Site>>, Posted { who, form: _ }: Posted) -> Result<Response, Problem> {
+    propose(&site, &who, Command::MakeRecoveryCodes {}, "/agents")
 }

@@ -119,6 +119,7 @@ fn actor(site: &Site, event: &Event) -> Markup {
         Event::HoldAnswered { operator, .. }
         | Event::SignedIn { operator, .. }
         | Event::PasskeyEnrolled { operator, .. }
+        | Event::RecoveryCodesMade { operator, .. }
         | Event::CodeSpent { operator, .. }
         | Event::UndoStarted { operator, .. } => person(operator),
         Event::Thawed { by, .. }
@@ -154,6 +155,7 @@ pub(crate) fn what(event: &Event) -> Markup {
             Event::SessionRefused { claimed, reason, .. } => { "Turned away: " (visible(claimed)) ", " (visible(reason)) },
             Event::SignedIn { peer, .. } => { "Signed in from " (visible(peer)) },
             Event::RoleGiven { operator, role, .. } => { (operator) " is " (role) " now" },
+            Event::RecoveryCodesMade { digests, .. } => { "Made " (number(digests.len() as u64)) " recovery codes" },
             Event::PasskeyEnrolled { label, .. } => { "Enrolled a passkey: " (visible(label)) },
             Event::Notified { hold, channel, delivered, attempts, detail } => { @if *delivered { "Told " } @else { "Could not tell " } b { (visible(channel)) } " of " a href={ "/holds/" (hold) } { (hold) } @if *attempts > 1 { ", " (attempts) " attempts" } @if !detail.is_empty() { ": " (visible(detail)) } },
             Event::Alarm { what, .. } => b { (visible(what)) },

@@ -91,6 +91,19 @@ fn shown_once(site: &Site, done: &Value) -> Option<String> {
             .into_string(),
         );
     }
+    if let (Some(codes), Some(operator)) = (done.get("codes").and_then(Value::as_array), text("operator")) {
+        return Some(
+            html! {
+                section.card tabindex="-1" data-shown { div.body.stack {
+                    h2 { "Recovery codes of " (operator) }
+                    p { "Shown once. Print them, and lock them away: each lets you enrol one passkey when you have lost yours. Those before are void." }
+                    ul.plain { @for code in codes { li.mono { (code.as_str().unwrap_or_default()) } } }
+                    a.btn href="/agents" { (icon("check")) "Done" }
+                } }
+            }
+            .into_string(),
+        );
+    }
     let (secret, operator) = (text("secret")?, text("operator")?);
     let link = format!("{}/enrol#{secret}", site.console.origin);
     Some(

@@ -70,6 +70,7 @@ pub(crate) async fn page(State(site): State<Arc<Site>>, Query(asked): Query<Aske
             button.btn.main.block type="submit" { (icon("key")) "Continue with passkey" }
             (crate::frame::say())
         }
+        p.small.door-p { a href="/enrol" { "Lost your passkey? Use a recovery code" } }
         p.small.muted.door-p { "No passwords, so none can be found on a disk. Agents cannot sign in here; they hold tokens." }
     };
     door(&site, "Sign in", &body).into_response()
@@ -78,6 +79,10 @@ pub(crate) async fn page(State(site): State<Arc<Site>>, Query(asked): Query<Aske
 pub(crate) async fn enrol_page(State(site): State<Arc<Site>>) -> Response {
     let body = html! {
         h1.door-h { "Give yourself a passkey" }
+        form.stack data-recover hidden {
+            div { label.lab for="recovery" { "Recovery code" } input.mono id="recovery" name="recovery" type="text" required maxlength="60" autocapitalize="none" autocomplete="off" spellcheck="false"; }
+            button.btn.main.block type="submit" { "Go on" }
+        }
         form.stack data-enrol {
             p { "For operator " b data-who { "…" } "." }
             div { label.lab for="label" { "Name of this passkey" } input id="label" name="label" type="text" required maxlength="60" placeholder="This laptop, or a phone"; }
