@@ -1,4 +1,4 @@
-//! How long it takes to understand a request: `cargo run --release -p reprieve-effects-http --example speed`.
+//! How long it takes to understand a request: `cargo run --release -p reprieve-effects-http --example classify`.
 
 // A measurement has to be printed.
 #![allow(clippy::print_stdout)]
