@@ -13,8 +13,8 @@ use std::{
 };
 
 use reprieve_operation::{
-    Action, Answer, Decision, Effect, Event, HeldReason, HoldId, HoldState, HoldStatus, Needs, Operation, Reach, Refusal, RefusalKind,
-    TableReach, Terms,
+    Action, Answer, Decision, Effect, Event, HeldReason, HoldId, HoldState, HoldStatus, Kind, Needs, Operation, Reach, Refusal,
+    RefusalKind, TableReach, Terms,
 };
 use tokio::{sync::watch, time::Instant};
 
@@ -381,6 +381,10 @@ fn denied(hold: &HoldState) -> Refusal {
 fn confirm_name(operation: &Operation) -> String {
     let reads = |effect: &&Effect| !matches!(effect, Effect::Read { .. } | Effect::Session { .. });
     let by_text = operation.effects.iter().filter(reads).find_map(Effect::relation).map(|name| name.name.clone());
+    let by_call = operation.effects.iter().find_map(|effect| match effect {
+        Effect::Invoke { resource: Some(resource), kind, .. } if *kind != Kind::Read => Some(id_of(resource)),
+        _ => None,
+    });
     let reach = operation.reach.as_ref();
     let gone = reach.and_then(|reach| reach.dropped.first().or(reach.rewritten.first()).cloned());
     let largest = reach.and_then(|reach| {
@@ -389,8 +393,16 @@ fn confirm_name(operation: &Operation) -> String {
     });
     if let Some(found) = reach.and_then(|reach| reach.found.first()) {
         // The name as the provider knows it, else the id: the whole of it, dots and all.
-        return found.name.clone().unwrap_or_else(|| found.resource.split_once('/').map_or(&*found.resource, |(_, id)| id).to_owned());
+        return found.name.clone().unwrap_or_else(|| id_of(&found.resource));
+    }
+    if let Some(id) = by_call {
+        return id;
     }
     let name = by_text.or(gone).or(largest).unwrap_or_else(|| operation.system.to_string());
     name.rsplit('.').next().unwrap_or(&name).to_owned()
+}
+
+/// The id in `type/id`, whatever is in it.
+fn id_of(resource: &str) -> String {
+    resource.split_once('/').map_or(resource, |(_, id)| id).to_owned()
 }

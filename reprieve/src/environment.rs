@@ -2,7 +2,7 @@
 //!
 //! Which tool obeys which variable was measured; docs/http.md has the table. Nothing here gives an agent more than its token does.
 
-use std::{fs, os::unix::fs::OpenOptionsExt as _, path::PathBuf};
+use std::{fs, net::SocketAddr, os::unix::fs::OpenOptionsExt as _, path::PathBuf};
 
 use anyhow::{Context as _, bail};
 use reprieve_operation::{AgentName, Token};
@@ -73,8 +73,13 @@ pub(crate) fn environment(cli: &Cli, settings: &Settings, agent: &AgentName) -> 
     let proxy = format!("{scheme}://{agent}:{}@{host}:{}", token.reveal(), listen.http.port());
     let bundle = bundle(settings)?.display().to_string();
     let mut variables: Vec<(&str, String)> = PROXY.iter().map(|name| (*name, proxy.clone())).collect();
-    // What was excepted before would go past the gateway.
-    variables.extend(["NO_PROXY", "no_proxy"].map(|name| (name, String::new())));
+    // What was excepted before would go past the gateway; its own listeners are no proxy's matter.
+    let own = settings.services().filter_map(|system| match &system.listen {
+        Some(Listener::Address(address)) => Some(format!("{}:{}", own_host(settings, address), address.port())),
+        Some(Listener::Folder(_)) | None => None,
+    });
+    let own = own.collect::<Vec<_>>().join(",");
+    variables.extend(["NO_PROXY", "no_proxy"].map(|name| (name, own.clone())));
     variables.extend(AUTHORITY.map(|name| (name, bundle.clone())));
     variables.push(("NODE_USE_ENV_PROXY", "1".to_owned()));
     let provided = |provider: &str| {
@@ -105,6 +110,11 @@ pub(crate) fn environment(cli: &Cli, settings: &Settings, agent: &AgentName) -> 
     Ok(0)
 }
 
+/// What agents call a listener of this gateway.
+fn own_host(settings: &Settings, address: &SocketAddr) -> String {
+    settings.listen.host.clone().unwrap_or_else(|| if address.is_ipv6() { format!("[{}]", address.ip()) } else { address.ip().to_string() })
+}
+
 /// Clusters as `kubectl` and its like find them. The file has the agent's token in it, so it is its owner's only.
 fn kubeconfig(
     settings: &Settings,
@@ -120,7 +130,7 @@ fn kubeconfig(
         let name = system.name.as_str();
         let (cluster, token) = match &system.listen {
             Some(Listener::Address(address)) => {
-                let host = settings.listen.host.clone().unwrap_or_else(|| address.ip().to_string());
+                let host = own_host(settings, address);
                 (json!({ "server": format!("https://{host}:{}", address.port()), "certificate-authority": bundle }), token)
             }
             Some(Listener::Folder(_)) | None => {

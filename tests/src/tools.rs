@@ -38,7 +38,45 @@ pub fn said(output: &Output) -> String {
 /// The Python with the packages, installed in `folder`; `None` where they can't be installed, with the reason on the screen.
 pub fn python(folder: &Path) -> Result<Option<PathBuf>> {
     static FOUND: OnceLock<Result<Option<PathBuf>, String>> = OnceLock::new();
-    FOUND.get_or_init(|| make_python(&folder.join("clients")).map_err(|error| format!("{error:#}"))).clone().map_err(anyhow::Error::msg)
+    FOUND
+        .get_or_init(|| make_python(&folder.join("clients"), &PYTHON).map_err(|error| format!("{error:#}")))
+        .clone()
+        .map_err(anyhow::Error::msg)
+}
+
+/// A Python with other packages than the usual ones, in a folder of its own; `None` as with [`python`].
+pub fn python_with(folder: &Path, name: &str, packages: &[&str]) -> Result<Option<PathBuf>> {
+    make_python(&folder.join(name), packages)
+}
+
+/// A program of Debian's: the one that is installed, or one out of these packages, unpacked in a folder of its own, so that nothing of
+/// the machine changes. Answers the program and the folder that the packages are unpacked in.
+pub fn debian(folder: &Path, program: &str, packages: &[&str]) -> Result<Option<(PathBuf, PathBuf)>> {
+    let folder = folder.join(format!("debian-{program}"));
+    let root = folder.join("root");
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    if let Some(found) = std::env::split_paths(&path).map(|place| place.join(program)).find(|place| place.exists()) {
+        return Ok(Some((found, root)));
+    }
+    let unpacked = root.join("usr/bin").join(program);
+    let installed = Installed::look(&folder, &packages.join("\n"))?;
+    if installed.is_complete {
+        return Ok(Some((unpacked, root)));
+    }
+    fs::create_dir_all(&root).context("cannot make the folder of the packages")?;
+    let output = Command::new("apt-get").arg("download").args(packages).current_dir(&folder).output();
+    if !output.as_ref().is_ok_and(|output| output.status.success()) {
+        return skip("apt-get download", &output.map_or_else(|error| error.to_string(), |output| said(&output))).map(|_| None);
+    }
+    for file in fs::read_dir(&folder)? {
+        let file = file?.path();
+        if file.extension().is_some_and(|extension| extension == "deb") {
+            let output = Command::new("dpkg").arg("-x").arg(&file).arg(&root).output()?;
+            ensure!(output.status.success(), "{}", said(&output));
+        }
+    }
+    installed.complete()?;
+    Ok(Some((unpacked, root)))
 }
 
 /// The folder with `node_modules`; `None` where they can't be installed, with the reason on the screen.
@@ -47,9 +85,9 @@ pub fn node(folder: &Path) -> Result<Option<PathBuf>> {
     FOUND.get_or_init(|| make_node(&folder.join("node")).map_err(|error| format!("{error:#}"))).clone().map_err(anyhow::Error::msg)
 }
 
-fn make_python(folder: &Path) -> Result<Option<PathBuf>> {
+fn make_python(folder: &Path, packages: &[&str]) -> Result<Option<PathBuf>> {
     let python = folder.join("bin/python");
-    let installed = Installed::look(folder, &PYTHON.join("\n"))?;
+    let installed = Installed::look(folder, &packages.join("\n"))?;
     if installed.is_complete {
         return Ok(Some(python));
     }
@@ -57,7 +95,7 @@ fn make_python(folder: &Path) -> Result<Option<PathBuf>> {
     if !made.as_ref().is_ok_and(|made| made.status.success()) {
         return skip("python3 -m venv", &made.map_or_else(|error| error.to_string(), |made| said(&made)));
     }
-    let output = Command::new(&python).args(["-m", "pip", "install", "--quiet", "--disable-pip-version-check"]).args(PYTHON).output()?;
+    let output = Command::new(&python).args(["-m", "pip", "install", "--quiet", "--disable-pip-version-check"]).args(packages).output()?;
     if !output.status.success() {
         return skip("pip", &said(&output));
     }

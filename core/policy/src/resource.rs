@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 
-use reprieve_operation::{Effect, ObjectName};
+use reprieve_operation::{Effect, ObjectName, Protocol};
 
 /// Objects that live in no schema (PostgreSQL 15, chapter 5.9): their name stands alone.
 const WITHOUT_SCHEMA: [&str; 22] = [
@@ -67,9 +67,11 @@ fn of_name(name: &ObjectName) -> Cow<'_, str> {
     Cow::Owned(format!("{}.{}", name.schema.as_deref().unwrap_or("public"), name.name))
 }
 
-/// The schema and the name in `schema.name`, as a reach or [`of_effect`] spells it.
-pub(crate) fn parts(resource: &str) -> (&str, &str) {
-    resource.split_once('.').unwrap_or(("", resource))
+/// The schema and the name in `schema.name`, or the type and the id in a service's `type/id`, as a reach or [`of_effect`] spells it.
+pub(crate) fn parts(resource: &str, protocol: Protocol) -> (&str, &str) {
+    // A service's ids may have dots, a database's schemas slashes.
+    let between = if protocol == Protocol::Http { '/' } else { '.' };
+    resource.split_once(between).unwrap_or(("", resource))
 }
 
 #[cfg(test)]
@@ -77,6 +79,20 @@ mod tests {
     use reprieve_operation::ObjectKind;
 
     use super::*;
+
+    #[test]
+    fn a_name_has_two_parts() {
+        for (resource, protocol, expected) in [
+            ("public.orders", Protocol::Postgres, ("public", "orders")),
+            ("a/b.c.d", Protocol::Postgres, ("a/b", "c.d")),
+            ("orders", Protocol::Postgres, ("", "orders")),
+            ("dns_record/www.pocket.example", Protocol::Http, ("dns_record", "www.pocket.example")),
+            ("configmaps/shop/settings", Protocol::Http, ("configmaps", "shop/settings")),
+            ("*", Protocol::Http, ("", "*")),
+        ] {
+            assert_eq!(parts(resource, protocol), expected, "{resource}");
+        }
+    }
 
     #[test]
     fn objects_are_spelled_where_they_live() {

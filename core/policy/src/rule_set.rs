@@ -197,7 +197,7 @@ impl RuleSet {
         ];
         for name in tables {
             let uid = entity(&self.names.table, &format!("{}/{name}", operation.system));
-            let (schema, bare) = resource::parts(name);
+            let (schema, bare) = resource::parts(name, operation.protocol);
             let words = |text: &str| RestrictedExpression::new_string(text.to_owned());
             let attributes = HashMap::from([("schema".to_owned(), words(schema)), ("name".to_owned(), words(bare))]);
             all.push(Entity::new(uid, attributes, HashSet::from([system.clone()])).map_err(|error| error.to_string())?);

@@ -288,6 +288,10 @@ fn unescape(text: &str) -> Result<String, String> {
 
 /// The parameters of a query or a form.
 fn pairs(text: &str) -> Result<Vec<(String, String)>, String> {
+    // Some services end a parameter at `;` too, and others drop what has one.
+    if text.split(';').skip(1).any(|rest| rest.split('&').next().is_some_and(|rest| rest.contains('='))) {
+        return Err("its parameters have `;` between them, which some services read as `&`".to_owned());
+    }
     let parts: Vec<&str> = text.split('&').filter(|part| !part.is_empty()).collect();
     if parts.len() > 16 * MOST {
         return Err("it has too many parameters".to_owned());

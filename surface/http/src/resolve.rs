@@ -82,7 +82,7 @@ pub(crate) fn reach_of(effects: &[Effect]) -> Reach {
     for effect in effects {
         let named = match effect {
             Effect::Invoke { resource, .. } => resource.clone().unwrap_or_else(|| "*".to_owned()),
-            _ => "*".to_owned(),
+            other => other.relation().map_or_else(|| "*".to_owned(), ToString::to_string),
         };
         match effect.kind() {
             Kind::Read => {}

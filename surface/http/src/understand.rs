@@ -9,6 +9,9 @@ use reprieve_operation::{Effect, Hazard, Kind, Refusal};
 
 use crate::{asked::Asked, place::Place, system::System};
 
+/// Effects of SQL that are shown.
+const MOST_EFFECTS: usize = 256;
+
 /// A request that was understood, or can at least be sent in one way only.
 #[derive(Debug, Clone)]
 pub(crate) struct Understood {
@@ -22,6 +25,11 @@ pub(crate) fn understand(catalog: &Catalog, system: &System, asked: &Asked) -> R
     // Services are classified by the place agents call them by, wherever they really are.
     request.host = asked.place.authority();
     let mut analysis = analyze(catalog, system.provider.as_deref().unwrap_or_default(), &request);
+    // What a service's database would do is seen by no guard: what the text says is said to whoever decides, and less is never made of it.
+    let texts: Vec<&String> = analysis.calls.iter().flat_map(|call| &call.sql).collect();
+    let said = texts.iter().flat_map(|text| reprieve_effects_sql::analyze(text).statements).flat_map(|statement| statement.effects);
+    let said: Vec<Effect> = said.take(MOST_EFFECTS).collect();
+    analysis.effects.extend(said);
     let sent = analysis.send.as_ref().and_then(|send| Asked::of(send, &asked.place));
     match sent {
         Some(mut sent) => {
