@@ -8,3 +8,6 @@ CREATE ROLE agent_migrations LOGIN IN ROLE appowner;
 
 -- Fixes bugs in staging. It has no business in production, and no right to connect there.
 CREATE ROLE agent_cursor_staging LOGIN;
+
+-- Copies the whole cluster, and reads all of it to count. It changes nothing.
+CREATE ROLE copies LOGIN REPLICATION IN ROLE pg_read_all_data;

@@ -126,7 +126,7 @@ DO $$
 BEGIN
     -- By default everybody may connect everywhere; that is how a staging credential meets production.
     EXECUTE format('REVOKE CONNECT, TEMPORARY ON DATABASE %I FROM PUBLIC', current_database());
-    EXECUTE format('GRANT CONNECT, TEMPORARY ON DATABASE %I TO agent_migrations', current_database());
+    EXECUTE format('GRANT CONNECT, TEMPORARY ON DATABASE %I TO agent_migrations, copies', current_database());
     IF current_setting('pocket.environment', true) = 'staging' THEN
         EXECUTE format('GRANT CONNECT, TEMPORARY ON DATABASE %I TO agent_cursor_staging', current_database());
         GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA public TO agent_cursor_staging;

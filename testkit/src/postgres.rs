@@ -203,6 +203,24 @@ impl Postgres {
         self.halt(Files::Keep)
     }
 
+    /// Kills the server without notice and removes its data directory, as a lost disk would.
+    pub fn lose_data(&mut self) -> Result<()> {
+        let data = self.bench.folder().join("data");
+        let text = fs::read_to_string(data.join("postmaster.pid")).context("the server does not run")?;
+        let id = text.lines().next().context("the server's process has no id")?.to_owned();
+        let status = Command::new("kill").args(["-KILL", &id]).status().context("cannot run `kill`")?;
+        ensure!(status.success(), "process {id} could not be killed");
+        // Its children take a moment to notice, and may write meanwhile.
+        let deadline = Instant::now() + START_WITHIN;
+        while data.exists() {
+            ensure!(Instant::now() < deadline, "`{}` can't be removed", data.display());
+            if fs::remove_dir_all(&data).is_err() {
+                thread::sleep(Duration::from_millis(10));
+            }
+        }
+        self.halt(Files::Keep)
+    }
+
     /// Starts it again after [`Postgres::stop`] or [`Postgres::kill_now`], on the same port.
     pub fn resume(&mut self) -> Result<()> {
         ensure!(self.watchdog.is_none(), "the server runs already");

@@ -318,9 +318,7 @@ fn the_data_directory_is_gone_and_comes_back() -> Result<()> {
         })
     });
     std::thread::sleep(Duration::from_secs(4));
-    let data = stage.server.socket_folder().join("data");
-    stage.server.kill_now()?;
-    fs::remove_dir_all(&data)?;
+    stage.server.lose_data()?;
     let acknowledged = writer.join().map_err(|_| anyhow::anyhow!("the writer died"))??;
     assert!(acknowledged > 100, "{acknowledged}");
     // What was received last is stored within a second or so.
@@ -344,6 +342,35 @@ fn the_data_directory_is_gone_and_comes_back() -> Result<()> {
     fs::remove_dir_all(&place)?;
     let events = stage.events("restore_finished")?;
     assert_eq!(events.iter().map(|event| event["succeeded"].as_bool()).collect::<Vec<_>>(), [Some(true), Some(false)]);
+    Ok(())
+}
+
+#[test]
+fn what_was_received_comes_back_though_the_vault_was_away() -> Result<()> {
+    let mut stage = Stage::open("wal = \"stream\"\n", "")?;
+    stage.copy()?;
+    stage.wait("the log is kept", || Ok(stage.index().exists()))?;
+    let (vault, away) = (stage.gateway.folder().join("vault"), stage.gateway.folder().join("away"));
+    fs::rename(&vault, &away)?;
+    // In the vault's place is a file: nothing can be put there, and no empty vault be made.
+    fs::write(&vault, "")?;
+    let before = fs::read_to_string(stage.index())?.lines().count();
+    for round in 0..6 {
+        stage.server.psql("shop", &format!("INSERT INTO commits VALUES ({round}); SELECT pg_switch_wal()"))?;
+    }
+    stage.server.psql("shop", "INSERT INTO commits VALUES (100)")?;
+    let sent = "SELECT count(*) FROM pg_stat_replication WHERE application_name = 'reprieve_shop' AND write_lsn >= pg_current_wal_lsn()";
+    stage.wait("all of it was received", || Ok(stage.server.psql("postgres", sent)? == "1"))?;
+    stage.server.lose_data()?;
+    assert_eq!(fs::read_to_string(stage.index())?.lines().count(), before, "nothing of it is in the vault");
+    fs::remove_file(&vault)?;
+    fs::rename(&away, &vault)?;
+    let place = new_place(&stage, "away")?;
+    stage.gateway.operate(&["restore", "shop", "--to", &place.display().to_string(), "--reason", "the disk is gone"])?;
+    let restored = Restored::start(&place)?;
+    assert_eq!(restored.psql("SELECT count(*) FROM commits")?, "7");
+    drop(restored);
+    fs::remove_dir_all(&place)?;
     Ok(())
 }
 

@@ -57,7 +57,7 @@ impl Company {
     pub(crate) async fn seed(&self) -> anyhow::Result<()> {
         let root = self.superuser("postgres").await?;
         root.batch_execute(ROLES).await.context("cannot make the roles")?;
-        for role in ["agent_migrations", "agent_cursor_staging"] {
+        for role in ["agent_migrations", "agent_cursor_staging", "copies"] {
             root.batch_execute(&format!("ALTER ROLE {role} PASSWORD '{}'", self.password)).await?;
         }
         for database in [PRODUCTION, STAGING] {
@@ -86,6 +86,21 @@ impl Company {
     /// A session of the superuser, past the gateway.
     pub(crate) async fn superuser(&self, database: &str) -> anyhow::Result<Client> {
         connect(&self.superuser_url(database)).await.map_err(anyhow::Error::from)
+    }
+
+    /// The server is killed and its data directory removed, as by somebody with rights on the machine.
+    pub(crate) fn lose_everything(&mut self) -> anyhow::Result<()> {
+        self.server.lose_data()
+    }
+
+    /// Where its data is.
+    pub(crate) fn data(&self) -> std::path::PathBuf {
+        self.server.socket_folder().join("data")
+    }
+
+    /// Starts the server again, over whatever its data directory has now.
+    pub(crate) fn resume(&mut self) -> anyhow::Result<()> {
+        self.server.resume()
     }
 
     /// Runs statements in production as superuser, looks, and rolls back.

@@ -19,6 +19,7 @@ use tempfile::TempDir;
 use tokio::{
     io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader},
     process::{Child, Command},
+    task::JoinHandle,
 };
 
 use super::{
@@ -65,6 +66,16 @@ pub(crate) struct Held {
     pub(crate) status: String,
 }
 
+/// A copy, and what a drill made of it.
+pub(crate) struct Trial {
+    pub(crate) plain_bytes: u64,
+    pub(crate) stored_bytes: u64,
+    pub(crate) copied_in: Duration,
+    pub(crate) passed: bool,
+    pub(crate) checks: usize,
+    pub(crate) back_after: Duration,
+}
+
 impl Gateway {
     /// Settings, keys, the first operator, and the databases' URLs in the secrets store.
     pub(crate) async fn init(company: &Company, railway: &Railway, first: &'static str) -> anyhow::Result<(Self, Person)> {
@@ -81,6 +92,7 @@ impl Gateway {
         {
             gateway.json(&["secret", "set", system], &[], &company.upstream_url(role, database)).await?;
             gateway.json(&["secret", "set", &format!("{system}-admin")], &[], &company.superuser_url(database)).await?;
+            gateway.json(&["secret", "set", &format!("{system}-copies")], &[], &company.upstream_url("copies", database)).await?;
             gateway.json(&["protect", system, "--apply"], &[], "").await?;
         }
         Ok((gateway, person))
@@ -92,7 +104,9 @@ impl Gateway {
         let text = format!(
             "[listen]\npostgres = \"127.0.0.1:{postgres}\"\noperators = \"127.0.0.1:{operators}\"\nhttp = \"127.0.0.1:{http}\"\n\n\
              [hold]\nwait = \"1s\"    # the story has no time for more\n\n\
-             [[system]]\nname = \"pocket-prod\"\nkind = \"postgres\"\nenvironment = \"production\"\nurl = \"secret:pocket-prod\"\nadmin = \"secret:pocket-prod-admin\"\n\n\
+             [[system]]\nname = \"pocket-prod\"\nkind = \"postgres\"\nenvironment = \"production\"\nurl = \"secret:pocket-prod\"\nadmin = \"secret:pocket-prod-admin\"\n\
+             [system.backup]\nurl = \"secret:pocket-prod-copies\"\nwal = \"stream\"\nheartbeat = \"1s\"\n\
+             assertions = [\"SELECT count(*) > 100000 FROM public.reservations\"]\n\n\
              [[system]]\nname = \"pocket-staging\"\nkind = \"postgres\"\nenvironment = \"staging\"\nurl = \"secret:pocket-staging\"\nadmin = \"secret:pocket-staging-admin\"\n"
         );
         fs::write(self.settings(), text + &self.services).context("cannot write the settings")
@@ -190,7 +204,26 @@ impl Gateway {
         Ok((verified, report))
     }
 
-    /// Runs a command that has to succeed.
+    /// Makes a copy and tries it, while the story goes on.
+    pub(crate) fn copy_and_try(&self, system: &'static str) -> JoinHandle<anyhow::Result<Trial>> {
+        let (program, settings) = (self.program.clone(), self.settings());
+        tokio::spawn(async move {
+            let read = |(_, output): (bool, String)| serde_json::from_str(&output).with_context(|| format!("it said {output:?}"));
+            let copy: Value = read(run(&program, &settings, &["backup", "now", system], &[], "").await?)?;
+            let drill: Value = read(run(&program, &settings, &["drill", "run", system], &[], "").await?)?;
+            let number = |value: &Value| value.as_u64().with_context(|| format!("a number is missing: {copy} {drill}"));
+            let (report, checks) = (&drill["report"], drill["report"]["checks"].as_array().context("a drill without checks")?);
+            Ok(Trial {
+                plain_bytes: number(&copy["plain_bytes"])?,
+                stored_bytes: number(&copy["stored_bytes"])?,
+                copied_in: Duration::from_millis(number(&copy["ms"])?),
+                passed: report["passed"] == true && !drill["recorded"]["index"].is_null(),
+                checks: checks.len(),
+                back_after: Duration::from_millis(number(&report["rto_ms"])?),
+            })
+        })
+    }
+
     /// The time between the newest event of one kind and the newest of another, as the ledger has it.
     pub(crate) async fn ledger_time(&self, from: &str, to: &str) -> anyhow::Result<std::time::Duration> {
         let mut times = [0; 2];
@@ -202,6 +235,7 @@ impl Gateway {
         Ok(std::time::Duration::from_millis(times[1].saturating_sub(times[0])))
     }
 
+    /// Runs a command that has to succeed.
     pub(crate) async fn json(&self, arguments: &[&str], variables: &[(&str, &str)], input: &str) -> anyhow::Result<Value> {
         let (succeeded, output) = self.run(&self.settings(), arguments, variables, input).await?;
         ensure!(succeeded, "`reprieve {}` failed: {output}", arguments.join(" "));
@@ -209,19 +243,7 @@ impl Gateway {
     }
 
     async fn run(&self, settings: &Path, arguments: &[&str], variables: &[(&str, &str)], input: &str) -> anyhow::Result<(bool, String)> {
-        let mut command = Command::new(&self.program);
-        command.arg("--config").arg(settings).arg("--json").args(arguments);
-        without_own_variables(&mut command);
-        command.envs(variables.iter().copied()).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true);
-        let mut child = command.spawn().context("cannot run this program")?;
-        let mut stdin = child.stdin.take().context("the command has no input")?;
-        // A command that needs no input may have closed it.
-        let _ = stdin.write_all(input.as_bytes()).await;
-        drop(stdin);
-        let output = child.wait_with_output().await.context("cannot wait for the command")?;
-        let said = String::from_utf8_lossy(&output.stdout).trim().to_owned();
-        let complained = String::from_utf8_lossy(&output.stderr).trim().to_owned();
-        Ok((output.status.success(), if said.is_empty() { complained } else { said }))
+        run(&self.program, settings, arguments, variables, input).await
     }
 }
 
@@ -271,6 +293,29 @@ impl Person {
     pub(crate) fn secret(&self) -> String {
         self.factor.base32().to_string()
     }
+}
+
+/// Runs a command of this program: whether it succeeded, and what it said.
+async fn run(
+    program: &Path,
+    settings: &Path,
+    arguments: &[&str],
+    variables: &[(&str, &str)],
+    input: &str,
+) -> anyhow::Result<(bool, String)> {
+    let mut command = Command::new(program);
+    command.arg("--config").arg(settings).arg("--json").args(arguments);
+    without_own_variables(&mut command);
+    command.envs(variables.iter().copied()).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true);
+    let mut child = command.spawn().context("cannot run this program")?;
+    let mut stdin = child.stdin.take().context("the command has no input")?;
+    // A command that needs no input may have closed it.
+    let _ = stdin.write_all(input.as_bytes()).await;
+    drop(stdin);
+    let output = child.wait_with_output().await.context("cannot wait for the command")?;
+    let said = String::from_utf8_lossy(&output.stdout).trim().to_owned();
+    let complained = String::from_utf8_lossy(&output.stderr).trim().to_owned();
+    Ok((output.status.success(), if said.is_empty() { complained } else { said }))
 }
 
 fn without_own_variables(command: &mut Command) {

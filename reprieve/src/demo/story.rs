@@ -1,4 +1,6 @@
-//! The story: eight scenes between two agents, two operators and one production database.
+//! The story: nine scenes between two agents, two operators and one production database. The last is in `story/worst.rs`.
+
+mod worst;
 
 use std::{
     collections::BTreeMap,
@@ -13,11 +15,12 @@ use anyhow::{Context as _, ensure};
 use reprieve_operation::{HoldId, Reach, TableReach};
 use reprieve_store::SqliteStore;
 use reprieve_testkit::Railway;
+use tokio::task::JoinHandle;
 use tokio_postgres::{Client, SimpleQueryMessage};
 
 use super::{
     company::{Company, PRODUCTION, Tables, connect, rows},
-    gateway::{Gateway, Person},
+    gateway::{Gateway, Person, Trial},
     page::{Ink, Page, thousands},
     provider::{DELETE_VOLUME, LOOK, curl},
 };
@@ -90,11 +93,12 @@ pub(crate) async fn tell(railway: Arc<Railway>, keep: bool) -> anyhow::Result<bo
     let started = Instant::now();
     page.line(Ink::Bold, "Reprieve: an agent, a production database, and a DELETE that reaches further than it believes");
     page.space();
-    let mut story = Story::set_up(page, railway).await?;
+    let (mut story, trial) = Story::set_up(page, railway).await?;
     story.page.doing("rehearsing what may change, as superuser, rolled back");
     let rehearsal = story.company.rehearse(&[NARROW, LOAD_TEST]).await?;
 
     story.wrong_environment().await?;
+    story.proven(trial).await?;
     story.wrong_belief().await?;
     story.other_routes().await?;
     story.approval().await?;
@@ -105,6 +109,7 @@ pub(crate) async fn tell(railway: Arc<Railway>, keep: bool) -> anyhow::Result<bo
 
     story.page.doing("comparing every row with what was approved");
     let after = story.company.tables().await?;
+    story.worst_case(&after).await?;
     let approved = approved_part(&rehearsal.touched);
     story.summary(&rehearsal.before, &rehearsal.after, &after, &approved, started.elapsed());
     let failed = !story.faults.is_empty();
@@ -116,7 +121,7 @@ pub(crate) async fn tell(railway: Arc<Railway>, keep: bool) -> anyhow::Result<bo
 }
 
 impl Story {
-    async fn set_up(page: Page, railway: Arc<Railway>) -> anyhow::Result<Self> {
+    async fn set_up(page: Page, railway: Arc<Railway>) -> anyhow::Result<(Self, JoinHandle<anyhow::Result<Trial>>)> {
         page.doing("starting PostgreSQL");
         let company = Company::start()?;
         page.doing("filling production and staging, 1.3 million rows");
@@ -125,6 +130,8 @@ impl Story {
         let (mut gateway, mut ana) = Gateway::init(&company, &railway, "ana").await?;
         page.doing("starting the gateway");
         gateway.serve().await?;
+        // It takes a while, and is needed before anything that destroys can be approved.
+        let trial = gateway.copy_and_try("pocket-prod");
         page.doing("adding a second operator and two agents");
         let jonas = gateway.add_operator(&mut ana, "jonas").await?;
         let bugs = ["cursor-staging", "--system", "pocket-staging", "--system", "railway-staging", "--allow", "read,write,destroy"];
@@ -139,7 +146,8 @@ impl Story {
         page.says("migrations", Ink::Plain, "an agent of ana's that runs migrations; its database role may drop every table");
         page.says("ana, jonas", Ink::Plain, "operators. The demo plays them, passphrases and second factors included;");
         page.says("", Ink::Plain, "elsewhere these are people, and the second factor is on their phones");
-        Ok(Self { page, company, railway, gateway, ana, jonas, cursor, migrations, outcomes: Vec::new(), faults: Vec::new() })
+        let (outcomes, faults) = (Vec::new(), Vec::new());
+        Ok((Self { page, company, railway, gateway, ana, jonas, cursor, migrations, outcomes, faults }, trial))
     }
 
     async fn wrong_environment(&mut self) -> anyhow::Result<()> {

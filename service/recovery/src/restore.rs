@@ -4,7 +4,7 @@
 //! files are handed over. A drill does the same and keeps the server running, to look at what came back.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     fs,
     io::{self, Read},
     path::{Path, PathBuf},
@@ -200,8 +200,10 @@ pub(crate) fn bring_back(
 ) -> Result<Back, RecoveryError> {
     let parent = data.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let wal = if *until == Until::Copy { Vec::new() } else { phases.time("find the log", || log_after(ground, manifest))? };
+    let here = if to_keep && *until != Until::Copy { still_here(ground, manifest, &wal)? } else { Vec::new() };
+    let segments = (wal.len() + here.len()) as u64;
     let (free, needed) =
-        (free_bytes(parent)?, manifest.plain_bytes.saturating_add(wal.len() as u64 * manifest.segment_bytes).saturating_add(ROOM));
+        (free_bytes(parent)?, manifest.plain_bytes.saturating_add(segments.saturating_mul(manifest.segment_bytes)).saturating_add(ROOM));
     if free < needed {
         return Err(RecoveryError::Refused(format!("no room in `{}`: {needed} bytes are needed, {free} are free", parent.display())));
     }
@@ -213,11 +215,10 @@ pub(crate) fn bring_back(
         command.arg("--quiet").arg(data);
         run(command, STEP).map(drop)
     })?;
-    let wal_files = wal.len();
     let fetched = data.join(FETCHED);
-    phases.time("fetch the log", || {
+    let files = phases.time("fetch the log", || {
         tools.own_folder(&fetched)?;
-        fetch_log(ground, manifest, &wal, &fetched, to_keep)
+        fetch_log(ground, manifest, &wal, &here, &fetched)
     })?;
     let auto = data.join("postgresql.auto.conf");
     if auto.exists() {
@@ -232,7 +233,7 @@ pub(crate) fn bring_back(
     settings.push(("fsync", if to_keep { "on" } else { "off" }.to_owned()));
     let server = phases.time("start and replay", || Server::start(tools, scratch.path(), data, &manifest.superuser, &settings, STEP))?;
     // PostgreSQL takes a file of the log that it can't have for the log's end.
-    let newest = wal.iter().filter_map(|part| Some((wal::numbered(&part.file, manifest.segment_bytes)?, &part.file))).max();
+    let newest = files.iter().filter_map(|file| Some((wal::numbered(file, manifest.segment_bytes)?, file))).max();
     if let (Until::Newest, Some((_, file))) = (until, newest)
         && !server.log().contains(&format!("restored log file \"{file}\""))
     {
@@ -245,7 +246,7 @@ pub(crate) fn bring_back(
         Duration::from_secs(60),
     )?;
     let heartbeat = heartbeat::last(&source, tools)?.map(Timestamp);
-    Ok(Back { server, scratch, wal_files, last_commit: last.parse().ok().map(Timestamp), heartbeat })
+    Ok(Back { server, scratch, wal_files: files.len(), last_commit: last.parse().ok().map(Timestamp), heartbeat })
 }
 
 /// The files as their owner gets them: with the copy's own settings, without what we needed.
@@ -361,26 +362,63 @@ fn choose(known: Vec<StoredWal>, manifest: &Manifest) -> Result<Vec<StoredWal>, 
     Ok(chosen)
 }
 
-fn fetch_log(ground: Ground<'_>, manifest: &Manifest, wal: &[StoredWal], into: &Path, from_here_too: bool) -> Result<(), RecoveryError> {
+/// What was received on this machine and is newer than what is in the vault, without a gap: the vault is slower than the server.
+/// The names of the files, and where they lie.
+fn still_here(ground: Ground<'_>, manifest: &Manifest, wal: &[StoredWal]) -> Result<Vec<(String, PathBuf)>, RecoveryError> {
+    let (Some(folder), Some((timeline, _, end))) = (ground.received, manifest.wal) else { return Ok(Vec::new()) };
+    if wal::received_cluster(folder)?.as_deref() != Some(manifest.cluster.as_str()) {
+        return Ok(Vec::new());
+    }
+    let stored = wal.iter().filter_map(|part| wal::numbered(&part.file, manifest.segment_bytes)).max();
+    // The copy has the whole segment in which it ends.
+    let (mut reached, on) = stored.unwrap_or((end.0.saturating_sub(1) / manifest.segment_bytes, timeline));
+    let mut found = Vec::new();
+    for (file, partial) in wal::received(folder)? {
+        let Some((number, timeline)) = wal::numbered(&file, manifest.segment_bytes) else { continue };
+        // The newest in the vault may have been stored while it was filled.
+        if timeline == on && (number == reached + 1 || (stored.is_some() && number == reached)) {
+            reached = number;
+            found.push((file.clone(), folder.join(if partial { format!("{file}.partial") } else { file })));
+        }
+    }
+    Ok(found)
+}
+
+/// Brings the log to where the server looks for it, and answers the files' names.
+fn fetch_log(
+    ground: Ground<'_>,
+    manifest: &Manifest,
+    wal: &[StoredWal],
+    here: &[(String, PathBuf)],
+    into: &Path,
+) -> Result<BTreeSet<String>, RecoveryError> {
     let writing = |file: &str| RecoveryError::file(format!("write `{file}` of the write-ahead log"));
+    let mut written = BTreeSet::new();
     for part in wal {
         let bytes = fetch_newest(ground, manifest, part)?;
         fs::write(into.join(&part.file), bytes).map_err(writing(&part.file))?;
+        written.insert(part.file.clone());
     }
-    // The receiver's own file is a moment newer than what is in the vault.
-    let newest = wal.iter().filter_map(|part| wal::numbered(&part.file, manifest.segment_bytes)).max();
-    if let (true, Some(received), Some(newest)) = (from_here_too, ground.received, newest) {
-        for (file, partial) in wal::received(received)? {
-            let number = wal::numbered(&file, manifest.segment_bytes);
-            if number.is_some_and(|number| number == newest || (number.1 == newest.1 && number.0 == newest.0 + 1)) {
-                let path = received.join(if partial { format!("{file}.partial") } else { file.clone() });
-                // Not a copy of its permissions: another account replays it.
-                let bytes = fs::read(&path).map_err(writing(&file))?;
-                fs::write(into.join(&file), bytes).map_err(writing(&file))?;
+    for (file, path) in here {
+        // Not a copy of its permissions: another account replays it.
+        let read = match fs::read(path) {
+            // It was closed since we looked.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => fs::read(path.with_extension("")),
+            read => read,
+        };
+        let bytes = match read {
+            Ok(bytes) => bytes,
+            // Or it has come to the vault, and is not needed here any more.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                let stored = log_after(ground, manifest)?.into_iter().find(|stored| stored.file == *file);
+                fetch_newest(ground, manifest, &stored.ok_or_else(|| writing(file)(error))?)?
             }
-        }
+            Err(error) => return Err(writing(file)(error)),
+        };
+        fs::write(into.join(file), bytes).map_err(writing(file))?;
+        written.insert(file.clone());
     }
-    Ok(())
+    Ok(written)
 }
 
 /// A part of the log. One that was being filled may have been stored anew, and taken away, since it was looked for.

@@ -4,10 +4,12 @@
 //! committed. Each is one object: a signed note that says what it is, and the sealed bytes. An index beside the received files
 //! says which object is which; it can be lost, and is then read from the vault.
 
+mod index;
+
 use std::{
-    collections::{BTreeMap, VecDeque},
+    collections::BTreeMap,
     fs,
-    io::{Read as _, Write as _},
+    io::Read as _,
     path::{Path, PathBuf},
     process::{Child, Stdio},
     sync::{
@@ -15,7 +17,7 @@ use std::{
         atomic::{AtomicBool, Ordering},
     },
     thread,
-    time::{Duration, Instant, SystemTime},
+    time::{Duration, Instant},
 };
 
 use bytes::Bytes;
@@ -30,8 +32,11 @@ use crate::{
     DrillKey, Recipients, RecoveryError, Source, Tools,
     note::{sign, statement},
     seal::{open_bytes, seal_bytes},
-    tools::{collect, name, run, tail},
+    tools::{collect, free_bytes, name, run, tail},
 };
+
+pub use self::index::read_index;
+use self::index::{Stored, append};
 
 const MAGIC: &str = "reprieve wal 1\n";
 /// The digits of the note's length.
@@ -46,6 +51,10 @@ const PARTIAL_EVERY: Duration = Duration::from_millis(800);
 const KEEP_REPLACED: Duration = Duration::from_secs(60);
 /// How long nothing may be received before people are told.
 const ALARM_AFTER: Duration = Duration::from_secs(60);
+/// Room that is left alone where the log is received.
+const ROOM: u64 = 1 << 30;
+/// Lines of the index about what was replaced, after which it is written anew.
+const INDEX_LINES: usize = 2_000;
 /// A program's longest.
 const ASK: Duration = Duration::from_secs(30);
 
@@ -120,27 +129,38 @@ impl WalKeeper {
 
     /// Keeps until it is stopped. Blocks: a thread of its own.
     pub fn run(&self, vault: &Vault, handle: &Handle) {
-        let (mut failing_since, mut told): (Option<Instant>, bool) = (None, false);
+        let mut outage = Outage::default();
         while !self.stop.load(Ordering::Relaxed) {
-            let began = Instant::now();
-            let Err(error) = self.receive(vault, handle) else { return };
-            // It worked for a while before: that is another outage.
-            if began.elapsed() > ALARM_AFTER {
-                (failing_since, told) = (None, false);
-            }
-            let what = error.in_words();
-            tracing::warn!(system = %self.options.system, error = %what, "the write-ahead log does not reach the vault");
-            *self.trouble.lock().unwrap_or_else(PoisonError::into_inner) = Some(what.clone());
-            if !told && failing_since.get_or_insert_with(Instant::now).elapsed() > ALARM_AFTER {
-                let what = format!("what is committed in `{}` does not reach the vault: {what}", self.options.system);
-                drop(self.audit.append(Event::Alarm { what, agent: None }));
-                told = true;
-            }
+            let Err(error) = self.receive(vault, handle, &mut outage) else { return };
+            self.troubled(&mut outage, &error);
             thread::sleep(Duration::from_secs(1));
         }
     }
 
-    fn receive(&self, vault: &Vault, handle: &Handle) -> Result<(), RecoveryError> {
+    fn troubled(&self, outage: &mut Outage, error: &RecoveryError) {
+        let what = error.in_words();
+        let since = *outage.since.get_or_insert_with(Instant::now);
+        outage.well_since = None;
+        let before = self.trouble.lock().unwrap_or_else(PoisonError::into_inner).replace(what.clone());
+        if before.as_ref() != Some(&what) {
+            tracing::warn!(system = %self.options.system, error = %what, "the write-ahead log does not reach the vault");
+        }
+        if !outage.told && since.elapsed() > ALARM_AFTER {
+            let what = format!("what is committed in `{}` does not reach the vault: {what}", self.options.system);
+            drop(self.audit.append(Event::Alarm { what, agent: None }));
+            outage.told = true;
+        }
+    }
+
+    fn well(&self, outage: &mut Outage) {
+        *self.trouble.lock().unwrap_or_else(PoisonError::into_inner) = None;
+        // What fails again and again, with a good moment in between, is one outage.
+        if outage.well_since.get_or_insert_with(Instant::now).elapsed() > ALARM_AFTER {
+            (outage.since, outage.told) = (None, false);
+        }
+    }
+
+    fn receive(&self, vault: &Vault, handle: &Handle, outage: &mut Outage) -> Result<(), RecoveryError> {
         let tools = Tools::find(None)?;
         let folder = &self.options.folder;
         fs::create_dir_all(folder).map_err(RecoveryError::file(format!("make `{}`", folder.display())))?;
@@ -152,11 +172,18 @@ impl WalKeeper {
         self.source.tell(&mut make).args(["--create-slot", "--if-not-exists", "--no-password", "--slot", &slot]).env_remove("PGDATABASE");
         run(make, ASK)?;
         let mut receiver = Receiver::start(&self.source, &tools, folder, &slot, self.options.synchronous)?;
-        let mut stored = Stored { index: read_index(folder)?, ..Stored::default() };
+        let mut stored = Stored::open(folder)?;
         while !self.stop.load(Ordering::Relaxed) {
             receiver.check()?;
-            self.store(vault, handle, &cluster, &mut stored)?;
-            *self.trouble.lock().unwrap_or_else(PoisonError::into_inner) = None;
+            // A vault that is away is no reason to receive nothing: what is here can be restored here.
+            match self.store(vault, handle, &cluster, &mut stored) {
+                Ok(()) => self.well(outage),
+                Err(error) if free_bytes(folder)? > ROOM => self.troubled(outage, &error),
+                Err(error) => {
+                    let what = format!("{}; and there is no room to receive more: the server keeps its log meanwhile", error.in_words());
+                    return Err(RecoveryError::Refused(what));
+                }
+            }
             thread::sleep(LOOK_EVERY);
         }
         self.store(vault, handle, &cluster, &mut stored)
@@ -210,15 +237,20 @@ impl WalKeeper {
             };
             let put = self.put(vault, handle, cluster, &file, partial, &bytes)?;
             append(folder, &put)?;
-            if let Some(before) = stored.index.insert(file, put).and_then(|before| before.object) {
-                stored.replaced.push_back((Instant::now(), before.digest));
+            stored.lines += 1;
+            if let Some(before) = stored.index.insert(file, put) {
+                stored.replaced.push_back((Instant::now(), before));
             }
         }
-        while let Some((_, digest)) = stored.replaced.pop_front_if(|(since, _)| since.elapsed() > KEEP_REPLACED) {
+        while let Some((_, part)) = stored.replaced.pop_front_if(|(since, _)| since.elapsed() > KEEP_REPLACED) {
+            let Some(object) = part.object else { continue };
             // Where objects are locked it stays until the lock ends.
-            if let Err(error) = handle.block_on(vault.delete(digest)) {
+            if let Err(error) = handle.block_on(vault.delete(object.digest)) {
                 tracing::debug!(%error, "an older part of the log stays in the vault");
             }
+        }
+        if stored.lines > INDEX_LINES + stored.index.len() {
+            stored.write_anew(folder)?;
         }
         Ok(())
     }
@@ -250,14 +282,12 @@ impl WalKeeper {
     }
 }
 
-/// What is known to be in the vault.
+/// A time in which nothing came to the vault.
 #[derive(Default)]
-struct Stored {
-    index: BTreeMap<String, StoredWal>,
-    /// What newer objects hold too, and since when.
-    replaced: VecDeque<(Instant, Digest)>,
-    partial: Option<(String, Option<SystemTime>)>,
-    partial_at: Option<Instant>,
+struct Outage {
+    since: Option<Instant>,
+    well_since: Option<Instant>,
+    told: bool,
 }
 
 /// `pg_receivewal`, stopped when dropped.
@@ -313,6 +343,15 @@ pub(crate) fn received(folder: &Path) -> Result<Vec<(String, bool)>, RecoveryErr
     Ok(found)
 }
 
+/// Of which cluster the files in a folder are.
+pub(crate) fn received_cluster(folder: &Path) -> Result<Option<String>, RecoveryError> {
+    match fs::read_to_string(folder.join("cluster")) {
+        Ok(text) => Ok(Some(text.trim().to_owned())),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(RecoveryError::file(format!("look into `{}`", folder.display()))(error)),
+    }
+}
+
 fn is_hex(text: &str) -> bool {
     text.bytes().all(|byte| byte.is_ascii_digit() || (b'A'..=b'F').contains(&byte))
 }
@@ -333,30 +372,6 @@ pub(crate) fn numbered(name: &str, segment_bytes: u64) -> Option<(u64, u32)> {
     let part = |range: std::ops::Range<usize>| u32::from_str_radix(name.get(range)?, 16).ok();
     let (timeline, log, segment) = (part(0..8)?, part(8..16)?, part(16..24)?);
     Some((u64::from(log) * ((1 << 32) / segment_bytes) + u64::from(segment), timeline))
-}
-
-fn index_file(folder: &Path) -> PathBuf {
-    folder.join("index")
-}
-
-fn append(folder: &Path, wal: &StoredWal) -> Result<(), RecoveryError> {
-    let line = serde_json::to_string(wal).map_err(|error| RecoveryError::Damaged(error.to_string()))?;
-    let path = index_file(folder);
-    let write =
-        || fs::OpenOptions::new().create(true).append(true).open(&path).and_then(|mut file| file.write_all(format!("{line}\n").as_bytes()));
-    write().map_err(RecoveryError::file(format!("write `{}`", path.display())))
-}
-
-/// What the index beside the received files says: by file, what was stored last. None where there is no index.
-pub fn read_index(folder: &Path) -> Result<BTreeMap<String, StoredWal>, RecoveryError> {
-    let path = index_file(folder);
-    let text = match fs::read_to_string(&path) {
-        Ok(text) => text,
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(BTreeMap::new()),
-        Err(error) => return Err(RecoveryError::file(format!("read `{}`", path.display()))(error)),
-    };
-    // A line that was cut off by a crash was not relied on by anybody.
-    Ok(text.lines().filter_map(|line| serde_json::from_str::<StoredWal>(line).ok()).map(|wal| (wal.file.clone(), wal)).collect())
 }
 
 /// The same from the vault itself: every object with a part of this cluster's log.
