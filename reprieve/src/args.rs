@@ -422,6 +422,11 @@ pub(crate) enum Ledger {
         #[arg(long)]
         since: Option<PathBuf>,
     },
+    /// Go on with a ledger that has lost events: after the gateway came back from a copy. Everything is frozen then.
+    Resume {
+        #[arg(long)]
+        reason: String,
+    },
     /// The newest events.
     Tail {
         #[arg(long, default_value_t = 20)]
@@ -533,6 +538,10 @@ pub(crate) enum Backup {
     /// Make a copy now.
     #[command(after_help = "Example: reprieve backup now pocket-prod")]
     Now { system: SystemName },
+    /// Copy the gateway's own ledger, keys and settings now. Each copy of a database does that too.
+    Gateway,
+    /// Remove the copies whose time (`keep`) is over. Each copy of a database does that too.
+    Purge { system: SystemName },
     /// Recovery points, newest first.
     List {
         system: Option<SystemName>,
@@ -584,6 +593,20 @@ pub(crate) struct Restore {
 pub(crate) enum Recovery {
     /// Objectives, and what the drills of 90 days measured. Exit 1 if anything is unproven.
     Status,
+    /// Print what brings the gateway back when its machine is lost. Keep it elsewhere.
+    Kit,
+    /// Bring the gateway itself back from the vault, into a new folder. It serves after `ledger resume`.
+    #[command(after_help = "Example: reprieve recovery gateway --kit kit.toml --to /srv/reprieve")]
+    Gateway {
+        /// What `reprieve recovery kit` printed.
+        #[arg(long)]
+        kit: PathBuf,
+        /// The identity that opens copies, where the kit does not have it.
+        #[arg(long)]
+        identity: Option<PathBuf>,
+        #[arg(long)]
+        to: PathBuf,
+    },
 }
 
 #[derive(Debug, Args)]

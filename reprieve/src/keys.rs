@@ -118,6 +118,12 @@ impl Keys {
         Ok(VaultKey::from_bytes(&bytes.context("vault.key is not 32 bytes in base64")?))
     }
 
+    /// The same as text, for the kit that is kept elsewhere.
+    pub(crate) fn vault_text(&self) -> anyhow::Result<String> {
+        self.vault()?;
+        self.text("vault.key")
+    }
+
     /// A signing key of ours, made where it is missing; its public half lies beside it.
     fn signing(&self, name: &str, path: &Path) -> anyhow::Result<Signer> {
         if !path.exists() {

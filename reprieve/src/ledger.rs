@@ -57,6 +57,7 @@ fn for_each(reader: &dyn Reader, mut each: impl FnMut(Recorded) -> anyhow::Resul
 
 pub(crate) fn ledger(cli: &Cli, settings: &Settings, command: &Ledger) -> anyhow::Result<u8> {
     match command {
+        Ledger::Resume { reason } => crate::recovery::own::resume(cli, settings, reason),
         Ledger::Verify { since } => check(cli, settings, since.as_deref()),
         Ledger::Tail { limit, follow } => {
             // Each read sees what has come by then.

@@ -76,6 +76,10 @@ fn run(cli: &Cli) -> anyhow::Result<u8> {
     match &cli.command {
         Command::Init(init) => return init::init(cli, init),
         Command::Demo(demo) => return demo::demo(demo),
+        // There are no settings yet: they come back with it.
+        Command::Recovery(args::Recovery::Gateway { kit, identity, to }) => {
+            return recovery::own::restore(cli, kit, identity.as_deref(), to);
+        }
         // What is compiled in can be read without settings.
         Command::Catalog(command) if !cli.config.exists() => return calls::catalog_show(cli, None, command),
         _ => {}
@@ -107,6 +111,8 @@ fn run(cli: &Cli) -> anyhow::Result<u8> {
         Command::Restore(restore) => recovery::restore::restore(cli, &settings, restore),
         Command::Checklist => checklist::checklist(cli, &settings),
         Command::Incident(incident) => incident::incident(cli, &settings, incident),
+        Command::Recovery(args::Recovery::Gateway { .. }) => Ok(0),
         Command::Recovery(args::Recovery::Status) => recovery::status(cli, &settings),
+        Command::Recovery(args::Recovery::Kit) => recovery::own::kit(&settings),
     }
 }

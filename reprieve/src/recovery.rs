@@ -3,10 +3,11 @@
 //! Each runs in its own process. The one that copies has the role that copies and public keys; the one that tries copies has the
 //! identity that opens them and a key of its own to sign results with. Both tell the gateway by signed notes.
 
+pub(crate) mod own;
 pub(crate) mod restore;
 pub(crate) mod runs;
 
-use std::{path::PathBuf, sync::Arc, time::Duration};
+use std::{collections::HashSet, path::PathBuf, sync::Arc, time::Duration};
 
 use anyhow::{Context as _, bail};
 use reprieve_audit::{SystemClock, decode};
@@ -14,8 +15,8 @@ use reprieve_gate::{Clock as _, Copies, Expected, Objective, RecoveryReport};
 use reprieve_ledger::Signer;
 use reprieve_operation::{Digest, Event, Recorded, State, SystemName, Timestamp};
 use reprieve_recovery::{
-    BackupOptions, Configured, DrillOptions, DrillReport, Encryption, Ground, KINDS, Manifest, Notice, Say, Source, find_points, place_of,
-    read_point, sign, told,
+    BackupOptions, Configured, DrillOptions, DrillReport, Encryption, Ground, KINDS, Manifest, Notice, Say, Source, carry_out, find_points,
+    known_points, place_of, plan_purge, read_point, sign, told,
 };
 use reprieve_secrets::resolve;
 use reprieve_store::{Query, Reader, SqliteStore};
@@ -93,6 +94,7 @@ pub(crate) fn configured(settings: &Settings, keys: &Keys) -> anyhow::Result<Vec
             copied: system.backup.is_some(),
             window: system.backup.as_ref().map(|backup| backup.window).or(settings.recovery.require_drill),
             objective: Objective { rpo: objective.rpo, rto: objective.rto },
+            keep: system.backup.as_ref().and_then(|backup| backup.keep),
             place: place_of(&location, &host),
         }
     };
@@ -117,6 +119,8 @@ fn tell_gateway(settings: &Settings, keys: &Keys, signer: &Signer, say: Say) -> 
 
 pub(crate) fn backup(cli: &Cli, settings: &Settings, command: &Backup) -> anyhow::Result<u8> {
     match command {
+        Backup::Gateway => own::copy_now(cli, settings),
+        Backup::Purge { system } => purge_now(cli, settings, settings.system(system.as_str())?),
         Backup::Now { system } => now(cli, settings, settings.system(system.as_str())?),
         Backup::List { system, vault } => list(cli, settings, system.as_ref(), *vault),
     }
@@ -145,10 +149,15 @@ fn now(cli: &Cli, settings: &Settings, system: &System) -> anyhow::Result<u8> {
     };
     tell_gateway(settings, &keys, &signer, told(&manifest, object))
         .with_context(|| format!("{} is in the vault, and could not be recorded", manifest.point))?;
+    let point = &manifest.point;
+    let purged = purge(settings, system, &keys, &signer, &runtime)
+        .with_context(|| format!("{point} is in the vault; older copies could not be purged"))?;
+    own::copy(settings, &keys, &signer, &runtime)
+        .with_context(|| format!("{point} is in the vault; the gateway's own state could not be copied"))?;
     if cli.json {
         tell!(
             "{}",
-            json!({ "point": manifest.point, "manifest": object, "engine": manifest.engine, "plain_bytes": manifest.plain_bytes,
+            json!({ "point": manifest.point, "manifest": object, "purged": purged, "engine": manifest.engine, "plain_bytes": manifest.plain_bytes,
                              "stored_bytes": manifest.stored_bytes, "ms": manifest.ended.since(manifest.began).as_millis() })
         );
     } else {
@@ -164,6 +173,45 @@ fn now(cli: &Cli, settings: &Settings, system: &System) -> anyhow::Result<u8> {
         );
     }
     Ok(0)
+}
+
+fn purge_now(cli: &Cli, settings: &Settings, system: &System) -> anyhow::Result<u8> {
+    let keys = Keys::of(settings);
+    let purged = purge(settings, system, &keys, &keys.copyist()?, &runtime()?)?;
+    if cli.json {
+        tell!("{}", json!({ "purged": purged }));
+    } else {
+        tell!("{} copies were purged.", purged.len());
+    }
+    Ok(0)
+}
+
+/// Removes what is over: recorded first, and only what the gateway's ledger agrees with. Answers the points.
+fn purge(
+    settings: &Settings,
+    system: &System,
+    keys: &Keys,
+    signer: &Signer,
+    runtime: &tokio::runtime::Runtime,
+) -> anyhow::Result<Vec<String>> {
+    let Some(keep) = system.backup.as_ref().and_then(|backup| backup.keep) else { return Ok(Vec::new()) };
+    let access = wire::vault(settings, keys)?;
+    let vault = runtime.block_on(access.vault())?;
+    let points = known_points(&events(settings, &KINDS)?, &system.name);
+    let (key, received) = (keys.public("copies")?, received(settings, &system.name));
+    let purge = plan_purge(vault, runtime.handle(), &key, &received, &points, keep, SystemClock.now())?;
+    if !purge.points.is_empty() {
+        let say = Say::CopiesPurged {
+            system: system.name.clone(),
+            points: purge.points.clone(),
+            objects: purge.objects(),
+            stored_bytes: purge.stored_bytes,
+            log_files: purge.log_files,
+        };
+        tell_gateway(settings, keys, signer, say)?;
+    }
+    carry_out(vault, runtime.handle(), &purge)?;
+    Ok(purge.points)
 }
 
 fn copy(
@@ -241,7 +289,18 @@ fn points(
         }
         _ => None,
     };
-    Ok(events(settings, &["backup_made"])?.into_iter().filter_map(shown).collect())
+    let events = events(settings, &["backup_made", "copies_purged"])?;
+    let gone: HashSet<String> = events.iter().filter_map(purged).flatten().cloned().collect();
+    let mut points: Vec<Value> = events.into_iter().filter_map(shown).collect();
+    points.retain(|shown| shown["point"].as_str().is_none_or(|point| !gone.contains(point)));
+    Ok(points)
+}
+
+fn purged(recorded: &Recorded) -> Option<&Vec<String>> {
+    match &recorded.event {
+        Event::CopiesPurged { points, .. } => Some(points),
+        _ => None,
+    }
 }
 
 fn list(cli: &Cli, settings: &Settings, system: Option<&SystemName>, from_vault: bool) -> anyhow::Result<u8> {

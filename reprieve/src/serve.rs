@@ -33,8 +33,14 @@ async fn run(as_json: bool, settings: Arc<Settings>) -> anyhow::Result<()> {
     let http = if settings.services().next().is_some() { Some(bind(settings.listen.http).await?) } else { None };
     let operators = bind(settings.listen.operators).await?;
     let fronts = crate::services::Fronts::open(&settings).await?;
-    let keys = Keys::of(&settings);
+    let keys = Arc::new(Keys::of(&settings));
+    tokio::task::spawn_blocking({
+        let (settings, keys, handle) = (settings.clone(), keys.clone(), tokio::runtime::Handle::current());
+        move || crate::recovery::own::may_serve(&settings, &keys, &handle)
+    })
+    .await??;
     let parts = Arc::new(wire::build(&settings, &keys)?);
+    let anchors = crate::recovery::own::Anchors::new(&settings, &keys, parts.audit.clone())?;
     let notifier = Arc::new(crate::notify::notifier(&settings, &keys, &parts)?);
     let policy = parts.policy.load();
     drop(parts.audit.append(Event::Started { version: env!("CARGO_PKG_VERSION").to_owned() }));
@@ -60,6 +66,7 @@ async fn run(as_json: bool, settings: Arc<Settings>) -> anyhow::Result<()> {
     for runs in &parts.recovery {
         runs.start(&settings, &keys, &parts.audit)?;
     }
+    let anchoring = tokio::spawn(anchors.clone().run());
     // A moment, so that the first changes are not held only because nobody has looked yet.
     let looked = async {
         for keeper in &parts.keepers {
@@ -127,6 +134,8 @@ async fn run(as_json: bool, settings: Arc<Settings>) -> anyhow::Result<()> {
     }
     let _recorded = parts.audit.append(Event::Stopped).await;
     parts.recovery.iter().for_each(|runs| runs.stop());
+    anchoring.abort();
+    let _known_elsewhere = tokio::time::timeout(Duration::from_secs(3), anchors.put()).await;
     let audit = parts.audit.clone();
     tokio::task::spawn_blocking(move || audit.close()).await?;
     Ok(())

@@ -465,6 +465,59 @@ fn without_room_or_without_the_vault_nothing_is_green() -> Result<()> {
 }
 
 #[test]
+fn copies_whose_time_is_over_go_and_never_the_last_good_one() -> Result<()> {
+    let mut stage = Stage::open("wal = \"stream\"\nkeep = \"30d\"\n", "")?;
+    let points = |stage: &Stage| -> Result<Vec<String>> {
+        let list = stage.gateway.json(&["backup", "list", "--json"])?;
+        let found = stage.gateway.json(&["backup", "list", "--vault", "--json"])?;
+        let names = |list: &Value| -> Vec<String> {
+            list["points"].as_array().into_iter().flatten().map(|point| point["point"].as_str().unwrap_or_default().to_owned()).collect()
+        };
+        ensure!(names(&list) == names(&found), "ledger and vault have other points: {list} {found}");
+        Ok(names(&list))
+    };
+    let first = stage.copy()?["point"].clone();
+    for round in 0..3 {
+        stage.server.psql("shop", &format!("INSERT INTO commits VALUES ({round}); SELECT pg_switch_wal()"))?;
+        std::thread::sleep(Duration::from_millis(300));
+    }
+    stage.wait("the log is in the vault", || Ok(fs::read_to_string(stage.index())?.matches("\"partial\":false").count() >= 3))?;
+    let second = stage.copy()?["point"].clone();
+    let settings = stage.gateway.folder().join("reprieve.toml");
+    let text = fs::read_to_string(&settings)?;
+    let soon = text.replace("keep = \"30d\"", "keep = \"1s\"");
+    fs::write(stage.gateway.folder().join("soon.toml"), &soon)?;
+    let purge = ["--config", "soon.toml", "backup", "purge", "shop", "--json"];
+    std::thread::sleep(Duration::from_millis(1_100));
+    // Nothing is proved: nothing goes.
+    assert_eq!(stage.gateway.json(&purge)?["purged"], serde_json::json!([]));
+    assert!(stage.drill()?.1);
+    let third = stage.copy()?["point"].clone();
+    // Whoever copies may think that the time is over; the gateway does not.
+    let output = stage.gateway.cli(&purge)?;
+    assert!(!output.status.success() && answer(&output)?["error"].as_str().is_some_and(|said| said.contains("stays")), "{output:?}");
+    assert_eq!(points(&stage)?.len(), 3);
+    // Now it is over for the gateway, too: the first goes, not the second, which a drill proved, nor the third, the newest.
+    fs::write(&settings, &soon)?;
+    stage.gateway.restart()?;
+    std::thread::sleep(Duration::from_millis(1_100));
+    let before = stage.objects()?.len();
+    assert_eq!(stage.gateway.json(&purge)?["purged"], serde_json::json!([first]));
+    assert_eq!(points(&stage)?, [third.as_str().unwrap_or_default(), second.as_str().unwrap_or_default()]);
+    let purged = stage.events("copies_purged")?;
+    assert!(purged.len() == 1 && purged[0]["log_files"].as_u64().is_some_and(|files| files > 0), "{purged:?}");
+    assert!(stage.objects()?.len() < before, "the objects are gone");
+    // What is left comes back, and is whole; a fourth makes the second superfluous only once it is proved.
+    assert!(stage.drill()?.1, "the third");
+    assert_eq!(stage.gateway.json(&["vault", "verify", "--json"])?["ok"], true);
+    stage.copy()?;
+    assert_eq!(points(&stage)?.len(), 2, "the copy purged the second by itself");
+    assert_eq!(stage.gateway.json(&purge)?["purged"], serde_json::json!([]));
+    stage.gateway.verify()?;
+    Ok(())
+}
+
+#[test]
 fn nobody_else_can_say_that_a_drill_passed() -> Result<()> {
     let stage = Stage::open("", "")?;
     stage.copy()?;

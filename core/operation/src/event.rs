@@ -399,6 +399,8 @@ pub enum Event {
     },
     /// A copy could not be made.
     BackupFailed { system: SystemName, reason: String },
+    /// Recovery points whose time is over are removed from the vault, and the log that only they needed.
+    CopiesPurged { system: SystemName, points: Vec<String>, objects: u64, stored_bytes: u64, log_files: u64 },
     /// The verifier began to restore a recovery point into a server of its own.
     DrillStarted { system: SystemName, drill: String, point: String },
     /// It came back and stood every check.
@@ -428,6 +430,16 @@ pub enum Event {
     RestoreStarted { system: SystemName, restore: String, to: String, until: String, operator: OperatorName, reason: String },
     /// What became of it.
     RestoreFinished { system: SystemName, restore: String, succeeded: bool, what: String },
+
+    /// The ledger goes on after events of it were lost, or may have been: the gateway came back from a copy. `known` is how many events
+    /// there had been by the newest checkpoint that was found elsewhere, kept here as evidence; `stored` is how many came back.
+    LedgerResumed {
+        known: u64,
+        stored: u64,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        checkpoint: Option<String>,
+        reason: String,
+    },
 
     /// A person must look.
     Alarm {
@@ -488,6 +500,8 @@ impl Event {
             Self::AsidePurged { .. } => "aside_purged",
             Self::BackupMade { .. } => "backup_made",
             Self::BackupFailed { .. } => "backup_failed",
+            Self::CopiesPurged { .. } => "copies_purged",
+            Self::LedgerResumed { .. } => "ledger_resumed",
             Self::DrillStarted { .. } => "drill_started",
             Self::DrillPassed { .. } => "drill_passed",
             Self::DrillFailed { .. } => "drill_failed",
@@ -550,6 +564,8 @@ impl Event {
             | Self::Measured { .. }
             | Self::AsidePurged { .. }
             | Self::BackupFailed { .. }
+            | Self::CopiesPurged { .. }
+            | Self::LedgerResumed { .. }
             | Self::Alarm { .. } => None,
         }
     }
@@ -603,6 +619,8 @@ impl Event {
             | Self::AsidePurged { .. }
             | Self::BackupMade { .. }
             | Self::BackupFailed { .. }
+            | Self::CopiesPurged { .. }
+            | Self::LedgerResumed { .. }
             | Self::DrillStarted { .. }
             | Self::DrillPassed { .. }
             | Self::DrillFailed { .. }

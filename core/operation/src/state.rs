@@ -408,6 +408,8 @@ impl State {
             | Event::Measured { .. }
             | Event::AsidePurged { .. }
             | Event::DrillStarted { .. }
+            | Event::CopiesPurged { .. }
+            | Event::LedgerResumed { .. }
             | Event::RestoreStarted { .. }
             | Event::RestoreFinished { .. }
             | Event::Alarm { .. } => {}

@@ -160,6 +160,12 @@ pub async fn find_points(vault: &Vault, key: &Verifier) -> Result<Vec<(Digest, M
     Ok(found)
 }
 
+/// The first segment of the log that a copy does not have itself: it has the whole one in which it ends.
+pub(crate) fn first_segment(manifest: &Manifest) -> Option<u64> {
+    let (_, _, end) = manifest.wal?;
+    Some(end.0.saturating_sub(1).checked_div(manifest.segment_bytes)? + 1)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

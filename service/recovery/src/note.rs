@@ -49,6 +49,19 @@ pub enum Say {
         /// Why.
         reason: String,
     },
+    /// Signed by whoever copies, before anything is removed.
+    CopiesPurged {
+        /// The system.
+        system: SystemName,
+        /// The recovery points.
+        points: Vec<String>,
+        /// How many objects go, and their size.
+        objects: u64,
+        /// See `objects`.
+        stored_bytes: u64,
+        /// Parts of the log that go.
+        log_files: u64,
+    },
     /// Signed by whoever copies, for whoever restored.
     Restored {
         /// The system.

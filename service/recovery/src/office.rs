@@ -14,6 +14,7 @@ use serde_json::{Value, json};
 use crate::{
     Configured, KINDS, Manifest, NOTE_AGE, Notice,
     note::{Say, sign, statement},
+    purge::{known_points, over},
     report::report,
 };
 
@@ -106,6 +107,11 @@ impl Office {
                 let alarm = format!("no copy of `{system}` could be made: {reason}");
                 (Event::BackupFailed { system, reason }, Some(alarm))
             }
+            Say::CopiesPurged { system, points, objects, stored_bytes, log_files } => {
+                check(&system, false)?;
+                self.agree(&system, &points)?;
+                (Event::CopiesPurged { system, points, objects, stored_bytes, log_files }, None)
+            }
             Say::Restored { system, restore, succeeded, what } => {
                 check(&system, false)?;
                 (Event::RestoreFinished { system, restore, succeeded, what: short(what) }, None)
@@ -132,6 +138,23 @@ impl Office {
                 }
             }
         })
+    }
+
+    /// Whoever copies does not decide alone what goes: the ledger has to agree that its time is over.
+    fn agree(&self, system: &SystemName, points: &[String]) -> Result<(), DeskError> {
+        let keep = self.systems.iter().find(|configured| configured.system == *system).and_then(|configured| configured.keep);
+        let keep = keep.ok_or_else(|| DeskError::Forbidden(format!("copies of `{system}` are kept for good")))?;
+        let known = known_points(&self.events(), system);
+        let over = over(&known, keep, self.clock.now());
+        match points.iter().find(|point| !over.iter().any(|over| over.point == **point)) {
+            Some(point) => {
+                tracing::error!(point, "a copy was to be purged that has to stay");
+                Err(DeskError::Forbidden(format!(
+                    "{point} stays: its time is not over, or it is the newest, or the newest that a drill proved"
+                )))
+            }
+            None => Ok(()),
+        }
     }
 
     /// Events that the report is made of.

@@ -9,7 +9,7 @@ use reprieve_operation::{Environment, Event, RECOVERABLE, Recorded, RecoveryStat
 use crate::Place;
 
 /// The kinds of events that the report is made of.
-pub const KINDS: [&str; 4] = ["backup_made", "backup_failed", "drill_passed", "drill_failed"];
+pub const KINDS: [&str; 5] = ["backup_made", "backup_failed", "drill_passed", "drill_failed", "copies_purged"];
 
 /// How far back it looks.
 const DAYS_90: Duration = Duration::from_secs(90 * 86_400);
@@ -27,6 +27,8 @@ pub struct Configured {
     pub window: Option<Duration>,
     /// What was promised.
     pub objective: Objective,
+    /// How long copies are kept; none: for good.
+    pub keep: Option<Duration>,
     /// Where copies go.
     pub place: Place,
 }
@@ -140,6 +142,7 @@ mod tests {
             copied: true,
             window: Some(Duration::from_secs(3_600)),
             objective: Objective::default(),
+            keep: None,
             place,
         };
         let hour = 3_600_000;

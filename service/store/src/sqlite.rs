@@ -90,6 +90,16 @@ impl SqliteStore {
         Ok(Box::new(Self { path: path.to_owned(), connection, lock: None }))
     }
 
+    /// Writes a copy of a ledger, as it is now, into a new file, also while its gateway runs.
+    pub fn copy(path: &Path, to: &Path) -> Result<(), StoreError> {
+        make_private(to)?;
+        let connection = Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX)?;
+        connection.busy_timeout(BUSY)?;
+        check_schema(&connection, path)?;
+        connection.execute("VACUUM INTO ?", params![to.display().to_string()])?;
+        Ok(())
+    }
+
     /// SQLite's journal mode and `synchronous` level as in force: `wal` and 2 (full).
     pub fn durability(&self) -> Result<(String, i64), StoreError> {
         let mode = self.connection.pragma_query_value(None, "journal_mode", |row| row.get(0))?;

@@ -1,0 +1,156 @@
+//! The gateway's own state: copies of its ledger, keys and settings, and its ledger's signed heads, in the vault.
+//!
+//! A copy is sealed as those of databases are. A head, put there every minute, is what a gateway that came back is held against: one
+//! that knows less than its vault has lost events, and must not go on as if they had never been. What is done about that is not
+//! decided here.
+
+use std::{
+    io,
+    path::Path,
+    process::{Command, Stdio},
+};
+
+use bytes::Bytes;
+use reprieve_ledger::{Checkpoint, Signer, Verifier};
+use reprieve_operation::{Digest, Timestamp};
+use reprieve_vault::{ObjectRef, Vault, VaultError};
+use serde::{Deserialize, Serialize};
+use tokio::runtime::Handle;
+
+use crate::{
+    DrillKey, Recipients, RecoveryError,
+    note::{sign, statement},
+    seal::{seal, unseal},
+    tools::{collect, name, tail},
+};
+
+/// What a head's object begins with.
+const HEAD: &str = "reprieve ledger head 1\n";
+/// What the object of a copy's manifest begins with.
+const COPY: &str = "reprieve gateway copy 1\n";
+/// The largest object that is looked at for either.
+const SMALL_BYTES: u64 = 256 << 10;
+
+/// A copy of the gateway's own state.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct OwnCopy {
+    /// When it was made.
+    pub at: Timestamp,
+    /// How many events its ledger has.
+    pub size: u64,
+    /// The sealed archive, in order.
+    pub objects: Vec<ObjectRef>,
+    /// Its size.
+    pub plain_bytes: u64,
+}
+
+/// Seals a folder and puts it into the vault. Blocks.
+pub fn copy_own(
+    vault: &Vault,
+    handle: &Handle,
+    recipients: &Recipients,
+    signer: &Signer,
+    folder: &Path,
+    size: u64,
+    at: Timestamp,
+) -> Result<(OwnCopy, Digest), RecoveryError> {
+    let mut command = tar();
+    command.args(["--create", "--file=-", "--directory"]).arg(folder).arg(".");
+    let program = name(&command);
+    let spawned = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn();
+    let mut child = spawned.map_err(|source| RecoveryError::Spawn { program: program.clone(), source })?;
+    let said = collect(child.stderr.take());
+    let output = child.stdout.take().ok_or_else(|| RecoveryError::Damaged("a program has no output".to_owned()))?;
+    let sealed = seal(vault, handle, recipients, output);
+    let status = child.wait().map_err(|source| RecoveryError::Spawn { program: program.clone(), source })?;
+    let said = said.join().unwrap_or_default();
+    let sealed = sealed?;
+    if !status.success() {
+        return Err(RecoveryError::Tool { program, said: tail(&said) });
+    }
+    let copy = OwnCopy { at, size, objects: sealed.objects, plain_bytes: sealed.plain_bytes };
+    let note = sign(&copy, signer)?;
+    let object = handle.block_on(vault.put_bytes(Bytes::from(format!("{COPY}{note}"))))?;
+    Ok((copy, object.digest))
+}
+
+/// The newest copy in the vault that this key signed.
+pub async fn newest_own(vault: &Vault, key: &Verifier) -> Result<Option<OwnCopy>, RecoveryError> {
+    let mut newest: Option<OwnCopy> = None;
+    small_objects(vault, Timestamp(0), |_, text| {
+        let copy = text.strip_prefix(COPY).and_then(|note| statement::<OwnCopy>(note, key).ok());
+        if let Some(copy) = copy.filter(|copy| newest.as_ref().is_none_or(|newest| (copy.size, copy.at) > (newest.size, newest.at))) {
+            newest = Some(copy);
+        }
+    })
+    .await?;
+    Ok(newest)
+}
+
+/// Brings a copy into an empty folder. Blocks.
+pub fn restore_own(vault: &Vault, handle: &Handle, copy: &OwnCopy, identity: &DrillKey, to: &Path) -> Result<(), RecoveryError> {
+    unseal(vault, handle, identity, &copy.objects, |stream| {
+        let mut command = tar();
+        command.args(["--extract", "--no-same-owner", "--file=-", "--directory"]).arg(to);
+        let program = name(&command);
+        let spawned = command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::piped()).spawn();
+        let mut child = spawned.map_err(|source| RecoveryError::Spawn { program: program.clone(), source })?;
+        let said = collect(child.stderr.take());
+        let copied = child.stdin.take().map_or(Ok(0), |mut input| io::copy(stream, &mut input));
+        let status = child.wait().map_err(|source| RecoveryError::Spawn { program: program.clone(), source })?;
+        let said = said.join().unwrap_or_default();
+        match (status.success(), copied) {
+            (true, Ok(_)) => Ok(()),
+            (false, Ok(_)) => Err(RecoveryError::Tool { program, said: tail(&said) }),
+            (_, Err(error)) => Err(RecoveryError::Damaged(format!("the copy could not be read to its end: {error}"))),
+        }
+    })
+}
+
+fn tar() -> Command {
+    let mut command = Command::new("tar");
+    command.env("LC_ALL", "C");
+    command
+}
+
+/// Puts a head of the ledger into the vault.
+pub async fn anchor(vault: &Vault, checkpoint: &str) -> Result<Digest, RecoveryError> {
+    Ok(vault.put_bytes(Bytes::from(format!("{HEAD}{checkpoint}"))).await?.digest)
+}
+
+/// The heads that were put into the vault after a time and that this key signed, the smallest first.
+pub async fn find_anchors(vault: &Vault, key: &Verifier, since: Timestamp) -> Result<Vec<(Checkpoint, String, Digest)>, RecoveryError> {
+    let mut found = Vec::new();
+    small_objects(vault, since, |digest, text| {
+        let Some(note) = text.strip_prefix(HEAD) else { return };
+        match Checkpoint::open(note, key) {
+            Ok(checkpoint) => found.push((checkpoint, note.to_owned(), digest)),
+            Err(error) => tracing::warn!(object = %digest, %error, "a head in the vault is not of this ledger"),
+        }
+    })
+    .await?;
+    found.sort_by_key(|(checkpoint, ..)| checkpoint.size);
+    Ok(found)
+}
+
+async fn small_objects(vault: &Vault, since: Timestamp, mut each: impl FnMut(Digest, &str)) -> Result<(), RecoveryError> {
+    let mut listing = vault.list().await?;
+    while let Some(stored) = listing.next().await {
+        let stored = stored?;
+        if stored.stored_bytes > SMALL_BYTES || stored.stored_at < since {
+            continue;
+        }
+        let read = async {
+            let object = vault.describe(stored.digest).await?;
+            vault.get_bytes(&object, SMALL_BYTES).await
+        };
+        match read.await {
+            Ok(bytes) => drop(std::str::from_utf8(&bytes).map(|text| each(stored.digest, text))),
+            // Removed meanwhile, or something else.
+            Err(VaultError::Missing(_) | VaultError::Corrupt { .. } | VaultError::TooLarge { .. }) => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Ok(())
+}
