@@ -421,6 +421,7 @@ fn try_newest(
         objective: Objective { rpo: objective.rpo, rto: objective.rto },
         band_percent: backup.map_or(10, |backup| backup.band),
         assertions: backup.map(|backup| backup.assertions.clone()).unwrap_or_default(),
+        may_be_empty: backup.map(|backup| backup.may_be_empty.clone()).unwrap_or_default(),
         scratch: settings.recovery.scratch.as_ref().map_or_else(std::env::temp_dir, |path| settings.path(path)),
     };
     let ground = Ground { vault, handle: runtime.handle(), key: &key, identity: &identity, received: None };

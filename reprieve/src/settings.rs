@@ -259,6 +259,9 @@ pub(crate) struct Backup {
     /// Percent of its rows that a restored table may have more or less than when it was copied.
     #[serde(default = "ten_percent")]
     pub(crate) band: u64,
+    /// Tables that may come back empty: unlogged ones are in no physical copy. `schema.table`.
+    #[serde(default)]
+    pub(crate) may_be_empty: Vec<String>,
     /// How long copies are kept, and the log with them; for good if missing. The newest stays, and the newest that a drill proved.
     #[serde(default, deserialize_with = "some_duration")]
     pub(crate) keep: Option<Duration>,

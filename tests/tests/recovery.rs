@@ -1,5 +1,8 @@
 //! Copies that come back, and everything that must not look like one. Real program, real PostgreSQL, real damage.
 
+#[path = "recovery/lies.rs"]
+mod lies;
+
 use std::{
     fs,
     path::{Path, PathBuf},

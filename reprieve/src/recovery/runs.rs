@@ -25,6 +25,8 @@ use crate::{
 
 /// How often the clock is looked at.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
+/// How long no heartbeat may be written before people are told.
+const ALARM_AFTER: Duration = Duration::from_secs(120);
 /// After a failure the next try comes sooner than by the clock, but not at once.
 const AGAIN_AFTER: Duration = Duration::from_secs(300);
 
@@ -74,7 +76,7 @@ impl Runs {
                 Err(error) => tracing::error!(%error, "the write-ahead log is not kept: the vault can't be opened"),
             })?;
         }
-        tokio::spawn(self.clone().heartbeats(backup.heartbeat));
+        tokio::spawn(self.clone().heartbeats(backup.heartbeat, audit.clone()));
         let config = settings.file.clone();
         for (every, what) in [(backup.every, What::Copy), (backup.drill, What::Drill)] {
             if let Some(every) = every {
@@ -95,16 +97,27 @@ impl Runs {
         !self.stopped.load(Ordering::Relaxed)
     }
 
-    async fn heartbeats(self: Arc<Self>, every: Duration) {
-        let mut warned = false;
+    async fn heartbeats(self: Arc<Self>, every: Duration, audit: Arc<AuditLog>) {
+        let (mut since, mut told): (Option<Timestamp>, bool) = (None, false);
         while self.goes_on() {
             let source = self.source.clone();
             match tokio::task::spawn_blocking(move || beat(&source)).await {
-                Ok(Ok(())) => warned = false,
-                Ok(Err(error)) if !std::mem::replace(&mut warned, true) => {
-                    tracing::warn!(system = %self.system, error = %error.in_words(), "no heartbeat could be written");
+                Ok(Ok(())) => (since, told) = (None, false),
+                Ok(Err(error)) => {
+                    let (now, why) = (SystemClock.now(), error.in_words());
+                    if since.is_none() {
+                        tracing::warn!(system = %self.system, error = %why, "no heartbeat could be written");
+                    }
+                    let since = *since.get_or_insert(now);
+                    // Somebody else's table in its place is no outage.
+                    let tampered = why.contains("somebody else");
+                    if !told && (tampered || now.since(since) > ALARM_AFTER) {
+                        told = true;
+                        let what = format!("no heartbeat can be written in `{}`, so nothing dates its copies: {why}", self.system);
+                        drop(audit.append(Event::Alarm { what, agent: None }));
+                    }
                 }
-                _ => {}
+                Err(_) => {}
             }
             tokio::time::sleep(every.max(Duration::from_millis(500))).await;
         }

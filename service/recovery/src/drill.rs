@@ -24,6 +24,8 @@ use crate::{
 
 /// A check's longest.
 const CHECK: Duration = Duration::from_secs(3_600);
+/// Two machines' clocks may differ by this much.
+const SKEW: Duration = Duration::from_secs(60);
 /// The longest that a check's words are kept.
 const SAID: usize = 400;
 
@@ -36,6 +38,8 @@ pub struct DrillOptions {
     pub band_percent: u64,
     /// The owners' own checks: each a query that answers one `t`.
     pub assertions: Vec<String>,
+    /// Tables that may come back empty: unlogged ones are in no physical copy.
+    pub may_be_empty: Vec<String>,
     /// Where the throw-away server's files go.
     pub scratch: PathBuf,
 }
@@ -237,7 +241,7 @@ fn physical(
     report.wal_files = back.wal_files;
     // What was committed last came back; a heartbeat says more where nothing is committed for hours.
     let newest = back.heartbeat.max(back.last_commit.filter(|_| back.heartbeat.is_none())).unwrap_or(manifest.began);
-    report.rpo_ms = Some(millis(report.began.since(newest)));
+    date(report, newest, began);
     let source = back.server.source(&manifest.database);
     let _stood = report.check(3, "amcheck", || amcheck(tools, &source));
     look(tools, &source, manifest, contents, true, back.wal_files > 0, back.heartbeat.is_some(), options, report);
@@ -310,10 +314,21 @@ fn logical(
     filled?;
     report.rto_ms = Some(millis(began.elapsed()));
     let beat = heartbeat::last(&source, tools)?.map(Timestamp);
-    report.rpo_ms = Some(millis(report.began.since(beat.unwrap_or(manifest.began))));
+    date(report, beat.unwrap_or(manifest.began), began);
     let _stood = report.check(3, "amcheck", || amcheck(tools, &source));
     look(tools, &source, manifest, contents, false, false, beat.is_some(), options, report);
     Ok(())
+}
+
+/// How much would be lost: the age of the newest that came back, when the drill began. What is from the future dates nothing.
+fn date(report: &mut DrillReport, newest: Timestamp, began: Instant) {
+    let ahead = newest.since(report.began);
+    if ahead > began.elapsed() + SKEW {
+        let said = format!("what came back is dated {} s after the drill began: a clock is wrong, or somebody dated it", ahead.as_secs());
+        report.checks.push(Check { name: "dated".to_owned(), level: 4, ok: false, said, ms: 0 });
+        return;
+    }
+    report.rpo_ms = Some(millis(report.began.since(newest)));
 }
 
 /// Every table and every index, page by page.
@@ -343,14 +358,14 @@ fn look(
 ) {
     let mut restored = None;
     let _stood = report.check(4, "rows", || {
-        let found = survey(source, tools, all)?;
+        let found = survey(source, tools, all, true)?;
         let mut wrong = Vec::new();
         let mut tables = 0;
         for (database, before) in &contents.before {
             tables += before.rows.len();
             let after = contents.after.get(database).unwrap_or(before);
             match found.get(database) {
-                Some(now) => wrong.extend(out_of_band(before, after, now, options.band_percent)),
+                Some(now) => wrong.extend(out_of_band(before, after, now, options.band_percent, &options.may_be_empty)),
                 None => wrong.push(format!("the database `{database}` is missing")),
             }
         }

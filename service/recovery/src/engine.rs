@@ -187,7 +187,7 @@ pub fn backup(
         (EngineChoice::Auto, false) | (EngineChoice::Logical, _) => Box::new(Logical),
     };
     let all = engine.kind() == EngineKind::Physical;
-    let before = survey(source, &tools, all)?;
+    let before = survey(source, &tools, all, false)?;
     if total(&before) == 0 && !options.allow_empty {
         let address = source.address();
         return Err(RecoveryError::Refused(format!(
@@ -210,7 +210,7 @@ pub fn backup(
         }
     };
     let wal = engine.wal(&said)?;
-    let after = survey(source, &tools, all)?;
+    let after = survey(source, &tools, all, false)?;
     let (plain_bytes, stored_bytes) = (sealed.plain_bytes, sealed.stored_bytes());
     let contents = Contents { objects: sealed.objects, before, after };
     let manifest = |contents| Manifest {

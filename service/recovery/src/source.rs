@@ -73,6 +73,10 @@ impl Source {
         if self.encryption == Encryption::Verify {
             command.env("PGSSLROOTCERT", AUTHORITIES);
         }
+        if self.host.starts_with('/') {
+            // What the owner of a database set for it must not lead our questions to other tables, or keep them from being asked.
+            command.env("PGOPTIONS", "-c search_path=public -c default_transaction_read_only=off -c statement_timeout=0 -c lock_timeout=0");
+        }
         command.env("PGCONNECT_TIMEOUT", "10").env("PGAPPNAME", "reprieve: recovery").env("PGCLIENTENCODING", "UTF8")
     }
 
