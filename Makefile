@@ -26,6 +26,7 @@ test: setup      ## every test
 
 bench: setup     ## side by side: direct, PgBouncer, Reprieve (BENCH="--seconds 10 --rounds 3" and more, see bench/README.md)
 	bench/run $(BENCH)
+	bench/recovery
 
 conformance: setup ## other people's test suites, direct and through Reprieve (CONFORMANCE="SUITE… --routes gateway")
 	conformance/run $(CONFORMANCE)
