@@ -193,7 +193,8 @@ async fn the_description_names_every_route_and_every_command() {
         told.extend(methods.as_object().expect("methods").keys().map(|method| (method.to_uppercase(), path.clone())));
     }
     let mut served: Vec<(String, String)> = ROUTES.iter().map(|(method, path)| ((*method).to_owned(), (*path).to_owned())).collect();
-    (told.sort(), served.sort());
+    told.sort();
+    served.sort();
     assert_eq!(told, served);
     // serde knows the commands: it names them to whoever asks for another one.
     let error = serde_json::from_str::<reprieve_gate::Command>(r#"{"command":"no such"}"#).expect_err("no command").to_string();
