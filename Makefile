@@ -24,9 +24,11 @@ test: setup      ## every test
 		cargo test --workspace --lib --bins --tests; \
 	fi
 
-bench: setup     ## side by side: direct, PgBouncer, Reprieve (BENCH="--seconds 10 --rounds 3" and more, see bench/README.md)
+bench: setup     ## side by side: direct, PgBouncer, Reprieve; then nginx, mitmproxy, Reprieve (BENCH="--seconds 10 --rounds 3", see bench/README.md)
+	cargo build --release --package reprieve
 	bench/run $(BENCH)
 	bench/recovery
+	bench/http $(BENCH_HTTP)
 
 conformance: setup ## other people's test suites, direct and through Reprieve (CONFORMANCE="SUITE… --routes gateway")
 	conformance/run $(CONFORMANCE)
