@@ -9,6 +9,8 @@ use std::{
     io::{self, Read},
     path::{Path, PathBuf},
     process::{Command, Stdio},
+    sync::atomic::{AtomicUsize, Ordering},
+    thread,
     time::{Duration, Instant},
 };
 
@@ -28,6 +30,8 @@ use crate::{
 
 /// Bringing back may take this long in all; a step that hangs ends.
 const STEP: Duration = Duration::from_secs(6 * 3_600);
+/// Parts of the log that are fetched and opened at once; each takes three times its size in memory.
+const FETCHERS: usize = 2;
 /// Room that is left alone.
 const ROOM: u64 = 64 << 20;
 /// Where fetched parts of the log lie until they were replayed.
@@ -393,12 +397,20 @@ fn fetch_log(
     into: &Path,
 ) -> Result<BTreeSet<String>, RecoveryError> {
     let writing = |file: &str| RecoveryError::file(format!("write `{file}` of the write-ahead log"));
-    let mut written = BTreeSet::new();
-    for part in wal {
-        let bytes = fetch_newest(ground, manifest, part)?;
-        fs::write(into.join(&part.file), bytes).map_err(writing(&part.file))?;
-        written.insert(part.file.clone());
-    }
+    let next = AtomicUsize::new(0);
+    let work = || {
+        while let Some(part) = wal.get(next.fetch_add(1, Ordering::Relaxed)) {
+            let bytes = fetch_newest(ground, manifest, part)?;
+            fs::write(into.join(&part.file), bytes).map_err(writing(&part.file))?;
+        }
+        Ok(())
+    };
+    thread::scope(|scope| {
+        let workers: Vec<_> = (0..FETCHERS).map(|_| scope.spawn(work)).collect();
+        let bug = |_| Err(RecoveryError::Damaged("fetching ended by a bug".to_owned()));
+        workers.into_iter().try_for_each(|worker| worker.join().unwrap_or_else(bug))
+    })?;
+    let mut written: BTreeSet<String> = wal.iter().map(|part| part.file.clone()).collect();
     for (file, path) in here {
         // Not a copy of its permissions: another account replays it.
         let read = match fs::read(path) {
