@@ -416,6 +416,97 @@ async fn where_values_can_steer_something_they_are_a_part_of_what_is_approved() 
     Ok(())
 }
 
+/// The changes, newest first, once there are so many: what became of one is recorded a moment after its client hears.
+async fn changes(site: &Site, count: usize) -> Result<Vec<serde_json::Value>> {
+    let mut changes = Vec::new();
+    for _ in 0..50 {
+        changes = site.gateway.json(&["undo", "list", "--json"])?["changes"].as_array().cloned().unwrap_or_default();
+        if changes.len() >= count {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    assert_eq!(changes.len(), count, "{changes:?}");
+    Ok(changes)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn another_type_takes_nothing_from_a_table_without_rows() -> Result<()> {
+    let site = guarded()?;
+    site.direct("CREATE TABLE bare (id int PRIMARY KEY, a int, b varchar(9)); CREATE TABLE bare_too (id int PRIMARY KEY, a int); CREATE TYPE spare AS ENUM ('x')")?;
+    site.table("filled", 1)?;
+    site.gateway.json(&["protect", "shop", "--apply", "--json"])?;
+    let client = connect(&site.gateway.agent("typist", &["shop"], "read,write,destroy,grant")?).await?;
+    client.simple_query("ALTER TABLE bare ALTER COLUMN a TYPE bigint").await?;
+    assert!(
+        transaction(&client, &["ALTER TABLE bare ALTER COLUMN b TYPE varchar(20)", "ALTER TABLE bare_too ALTER COLUMN a TYPE text"])
+            .await?
+            .is_ok()
+    );
+    let changes = changes(&site, 2).await?;
+    assert!(changes.iter().all(|change| change["standing"] == "undoable"), "{changes:?}");
+    // With rows in it, or with anything besides, people are asked.
+    let tries: [&[&str]; 6] = [
+        &["ALTER TABLE filled ALTER COLUMN word TYPE varchar(3)"],
+        &["INSERT INTO bare VALUES (1)", "ALTER TABLE bare ALTER COLUMN b TYPE int USING 7"],
+        &["ALTER TABLE bare ALTER COLUMN b TYPE varchar(30)", "TRUNCATE filled"],
+        &["ALTER TABLE bare ALTER COLUMN b TYPE varchar(30)", "DROP TYPE spare"],
+        &["ALTER TABLE bare ALTER COLUMN b TYPE varchar(30)", "DO $$ BEGIN TRUNCATE bare; EXECUTE 'DROP TYPE spare'; END $$"],
+        &["ALTER TABLE bare ALTER COLUMN b TYPE varchar(30), DROP COLUMN a"],
+    ];
+    for statements in tries {
+        let told = transaction(&client, statements).await?.expect_err("people are asked");
+        assert_eq!(told.code, "RPH01", "{statements:?}: {told:?}");
+    }
+    let ids: Vec<&str> = changes.iter().filter_map(|change| change["id"].as_str()).collect();
+    site.gateway.operate(&[&["undo", "apply"], ids.as_slice()].concat())?;
+    let types = "SELECT string_agg(format_type(atttypid, atttypmod), ' ' ORDER BY attrelid, attnum) FROM pg_attribute WHERE attnum > 1 AND NOT attisdropped AND attrelid IN ('bare'::regclass, 'bare_too'::regclass)";
+    assert_eq!(site.direct(types)?, "integer character varying(9) integer");
+    // The other tables are as they were.
+    assert_eq!((site.count("filled")?, site.count("bare")?), (1, 0));
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_foreign_key_of_a_table_made_just_now_asks_nobody() -> Result<()> {
+    let site = guarded()?;
+    site.table("old_parent", 3)?;
+    site.direct("CREATE TABLE old_child (id int PRIMARY KEY, parent int)")?;
+    site.gateway.json(&["protect", "shop", "--apply", "--json"])?;
+    let url = site.gateway.agent("modeller", &["shop"], "read,write,destroy,grant")?;
+    let client = connect(&url).await?;
+    client.simple_query("SELECT count(*) FROM old_parent").await?;
+    for name in ["one", "two", "three"] {
+        client.simple_query(&format!("CREATE TABLE {name} (id int PRIMARY KEY, parent int, note text)")).await?;
+    }
+    let key = |table: &str, action: &str| {
+        format!("ALTER TABLE {table} ADD CONSTRAINT {table}_{} FOREIGN KEY (parent) REFERENCES old_parent {action}", action.len())
+    };
+    client.simple_query(&key("one", "ON DELETE no action ON UPDATE no action")).await?;
+    assert!(transaction(&client, &[&key("two", "ON DELETE RESTRICT"), &key("three", "")]).await?.is_ok());
+    let other = connect(&url).await?;
+    // Of a table that was there before, or in another session; one that changes others' rows; one with anything besides.
+    let tries = [
+        (&client, key("old_child", "")),
+        (&other, key("one", "ON UPDATE RESTRICT")),
+        (&client, key("one", "ON DELETE CASCADE")),
+        (&client, key("one", "ON DELETE SET NULL")),
+        (&client, key("one", "ON UPDATE CASCADE")),
+        (&client, format!("{}, ADD CHECK (parent > 0)", key("one", "ON UPDATE RESTRICT"))),
+        (&client, format!("{}; GRANT ALL ON one TO PUBLIC", key("one", "ON UPDATE RESTRICT"))),
+        (&client, "ALTER TABLE one DROP CONSTRAINT one_37".to_owned()),
+    ];
+    for (client, text) in tries {
+        let told = denied(client.simple_query(&text).await).with_context(|| text.clone())?;
+        assert_eq!(told.code, "RPH01", "{text}: {told:?}");
+    }
+    let changes = changes(&site, 5).await?;
+    let ids: Vec<&str> = changes.iter().filter_map(|change| change["id"].as_str()).collect();
+    site.gateway.operate(&[&["undo", "apply"], ids.as_slice()].concat())?;
+    assert_eq!(site.direct("SELECT count(*) FROM pg_constraint WHERE contype = 'f'")?, "0");
+    Ok(())
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn many_small_statements_make_a_transaction_that_no_single_one_could() -> Result<()> {
     let site = site();

@@ -122,6 +122,8 @@ fn read_privileges(reading: &mut Reading, statement: Node<'_>) {
             }
         }
         Node::DropOwnedStmt(drop) => {
+            // Also rights on databases and tablespaces, which no snapshot of one database's definitions has.
+            reading.found.escape("DROP OWNED takes whatever a role has away, in other places of the server too");
             grants(reading, "DROP OWNED");
             for name in drop.roles().iter().map(object_name) {
                 drops(reading, "everything owned by", name, is_cascade(drop.behavior));

@@ -325,8 +325,9 @@ impl Way {
         }
         self.run(work, Section::Before).await?;
         let mut made = HashMap::new();
-        for data in &self.script.needs_data {
-            self.fill(work, source, xids, data, &mut made).await?;
+        for (place, data) in self.script.needs_data.iter().enumerate() {
+            let later = self.script.needs_data.get(place + 1..).unwrap_or_default();
+            self.fill(work, source, xids, data, later, &mut made).await?;
         }
         self.run(work, Section::After).await?;
         if !made.is_empty() {
@@ -370,6 +371,7 @@ impl Way {
         source: &str,
         xids: &[String],
         data: &Data,
+        later: &[Data],
         made_anew: &mut HashMap<u32, u32>,
     ) -> Result<(), UndoError> {
         let spelled = match data {
@@ -402,25 +404,82 @@ impl Way {
                 .await?;
             }
             Data::Column { table, column, kind: _, key } => {
-                if key.is_empty() {
-                    let reason =
-                        format!("rows of `{table}` can't be told apart without a primary key, so a column's values can't be put back");
-                    return Err(UndoError::NotUndoable(reason));
+                // Rows are in the parts of a partitioned table, and were written down there.
+                let leaves = "SELECT t.relid::pg_catalog.oid, pg_catalog.format('%I.%I', n.nspname, c.relname) \
+                    FROM pg_catalog.pg_partition_tree(pg_catalog.to_regclass($1)) t JOIN pg_catalog.pg_class c ON c.oid = t.relid \
+                    JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace WHERE t.isleaf AND c.relkind = 'r'";
+                let mut parts: Vec<(u32, String)> =
+                    work.query(leaves, &[table]).await?.iter().map(|row| (row.get(0), row.get(1))).collect();
+                if parts.is_empty() {
+                    parts.push((oid, table.clone())); // an ordinary table has no tree
                 }
-                let same: Vec<String> = key.iter().map(|name| format!("t.{name} = (r.b).{name}")).collect();
-                work.batch_execute(&format!(
-                    "DROP TABLE IF EXISTS pg_temp.undo_shape; CREATE TEMPORARY TABLE undo_shape ({noted}) ON COMMIT DROP"
-                ))
-                .await?;
-                work.batch_execute(&format!(
-                    "UPDATE {table} t SET {column} = (r.b).{column} FROM (SELECT s.old::pg_temp.undo_shape AS b {whole} AND s.old IS NOT NULL OFFSET 0) r WHERE {}",
-                    same.join(" AND ")
-                ))
-                .await?;
+                let waits = later.iter().filter_map(|data| match data {
+                    Data::Column { table: other, column, .. } if other == table => Some(column.as_str()),
+                    _ => None,
+                });
+                let open: Vec<&str> = std::iter::once(column.as_str()).chain(waits).collect();
+                for (part, name) in &parts {
+                    let whole = format!("FROM {source} s WHERE s.xid IN ({listed}) AND s.relation = {part} AND s.statement < 0");
+                    let noted =
+                        work.query_opt(&format!("SELECT s.new {whole} AND s.old IS NULL ORDER BY s.statement LIMIT 1"), &[]).await?;
+                    let not_kept = || UndoError::NotUndoable(format!("`{name}` was not written down whole before it changed"));
+                    let noted: String = noted.ok_or_else(not_kept)?.get(0);
+                    work.batch_execute(&format!(
+                        "DROP TABLE IF EXISTS pg_temp.undo_shape; CREATE TEMPORARY TABLE undo_shape ({noted}) ON COMMIT DROP"
+                    ))
+                    .await?;
+                    let whole = format!("(SELECT s.old::pg_temp.undo_shape AS b {whole} AND s.old IS NOT NULL OFFSET 0)");
+                    if key.is_empty() {
+                        fill_by_the_rest(work, name, column, &open, &whole).await?;
+                        continue;
+                    }
+                    let same: Vec<String> = key.iter().map(|name| format!("t.{name} = (r.b).{name}")).collect();
+                    let fill = format!("UPDATE {name} t SET {column} = (r.b).{column} FROM {whole} r WHERE {}", same.join(" AND "));
+                    work.batch_execute(&fill).await?;
+                }
             }
         }
         Ok(())
     }
+}
+
+/// Fills a column of a table whose rows nothing tells apart but what is in them: by all columns besides those that are still `open`.
+/// Among rows that are the same in all of these it doesn't matter which gets which value. Every row that was kept has to be there still.
+async fn fill_by_the_rest(work: &Transaction<'_>, table: &str, column: &str, open: &[&str], whole: &str) -> Result<(), UndoError> {
+    let gone = || UndoError::NotUndoable(format!("`{table}` is not there any more"));
+    let oid: Option<u32> = work.query_one("SELECT pg_catalog.to_regclass($1)::pg_catalog.oid", &[&table]).await?.get(0);
+    let now = Table::look(work, oid.ok_or_else(gone)?).await?.ok_or_else(gone)?;
+    let kept = "SELECT pg_catalog.quote_ident(a.attname) FROM pg_catalog.pg_attribute a WHERE a.attrelid = 'pg_temp.undo_shape'::pg_catalog.regclass AND a.attnum > 0";
+    let kept: HashSet<String> = work.query(kept, &[]).await?.iter().map(|row| row.get(0)).collect();
+    // Scripts quote every name, whether it has to be or not.
+    let is_open = |name: &str| open.iter().any(|open| *open == name || *open == format!("\"{}\"", name.trim_matches('"')));
+    let rest: Vec<&str> = now.written().map(|column| column.name.as_str()).filter(|name| kept.contains(*name) && !is_open(name)).collect();
+    let same = |row: &str| {
+        let columns: Vec<String> = rest.iter().map(|name| format!("{row}.{name}")).collect();
+        format!("pg_catalog.textin(pg_catalog.record_out(ROW({})))", columns.join(", "))
+    };
+    let (is, was) = (same("t"), same("(r.b)"));
+    // Until the end of this transaction no row comes or goes.
+    work.batch_execute(&format!("LOCK TABLE {table} IN SHARE ROW EXCLUSIVE MODE")).await?;
+    let filled = work
+        .execute(
+            &format!(
+                "UPDATE {table} t SET {column} = w.value \
+                 FROM (SELECT t.tableoid AS part, t.ctid AS at, {is} AS rest, pg_catalog.row_number() OVER (PARTITION BY {is} ORDER BY t.tableoid, t.ctid) AS place FROM {table} t) i \
+                 JOIN (SELECT (r.b).{column} AS value, {was} AS rest, pg_catalog.row_number() OVER (PARTITION BY {was}) AS place FROM {whole} r) w \
+                 ON w.rest = i.rest AND w.place = i.place WHERE t.tableoid = i.part AND t.ctid = i.at"
+            ),
+            &[],
+        )
+        .await?;
+    let rows: i64 = work.query_one(&format!("SELECT pg_catalog.count(*) FROM {whole} r"), &[]).await?.get(0);
+    if i64::try_from(filled).ok() == Some(rows) {
+        return Ok(());
+    }
+    let reason = format!(
+        "rows of `{table}` were changed since, and without a primary key nothing tells which of them they were: {filled} of {rows} are still as they were"
+    );
+    Err(UndoError::NotUndoable(reason))
 }
 
 /// A name as `pg_dump` spells it where it has to.

@@ -392,8 +392,16 @@ fn body(function: &str) -> String {
             numbered("reprieve_old"),
             numbered("reprieve_new")
         ),
+        // The positions of its sequences too, which it may restart: with negative numbers, so that they aren't taken for rows.
         _ => format!(
-            "EXECUTE pg_catalog.format('{insert} SELECT pg_catalog.pg_current_xact_id(), (SELECT {}), %s, {}, NULL FROM ONLY %I.%I r', TG_RELID, TG_TABLE_SCHEMA, TG_TABLE_NAME);",
+            "FOR owned IN SELECT s.oid, pg_catalog.format('%I.%I', n.nspname, s.relname) AS name FROM pg_catalog.pg_depend d JOIN pg_catalog.pg_class s ON s.oid OPERATOR(pg_catalog.=) d.objid
+   JOIN pg_catalog.pg_namespace n ON n.oid OPERATOR(pg_catalog.=) s.relnamespace
+   WHERE d.classid OPERATOR(pg_catalog.=) 'pg_catalog.pg_class'::pg_catalog.regclass::pg_catalog.oid AND d.refclassid OPERATOR(pg_catalog.=) 'pg_catalog.pg_class'::pg_catalog.regclass::pg_catalog.oid
+    AND d.refobjid OPERATOR(pg_catalog.=) TG_RELID AND d.deptype OPERATOR(pg_catalog.=) ANY ('{{a,i}}'::pg_catalog.\"char\"[]) AND s.relkind OPERATOR(pg_catalog.=) 'S'
+  LOOP
+    EXECUTE pg_catalog.format('{insert} SELECT pg_catalog.pg_current_xact_id(), OPERATOR(pg_catalog.-) pg_catalog.nextval(''reprieve.journal_statement''::pg_catalog.regclass), %s, NULL, pg_catalog.concat(q.last_value, '','', q.is_called) FROM %s q', owned.oid, owned.name);
+  END LOOP;
+  EXECUTE pg_catalog.format('{insert} SELECT pg_catalog.pg_current_xact_id(), (SELECT {}), %s, {}, NULL FROM ONLY %I.%I r', TG_RELID, TG_TABLE_SCHEMA, TG_TABLE_NAME);",
             next_statement().replace('\'', "''"),
             image("r")
         ),
@@ -404,6 +412,7 @@ fn body(function: &str) -> String {
 -- Installed by `reprieve protect --apply`; `--remove` takes it away.
 DECLARE
   spelling pg_catalog.text[];
+  owned pg_catalog.record;
 BEGIN
   -- What others do is not Reprieve's to take back: it costs them nothing, and fills no disk while nobody empties the journal.
   IF NOT pg_catalog.has_function_privilege(session_user, '{AGENT}', 'EXECUTE') THEN

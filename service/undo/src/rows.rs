@@ -23,12 +23,14 @@ use crate::{
 mod check;
 mod conflict;
 mod keep;
+mod positions;
 mod triggers;
 
 use check::{check_foreign_keys, check_what_was_done};
 pub use conflict::{Conflict, ConflictKind};
 use conflict::{Found, conflicts, not_put_in, overwrite};
 use keep::leave_out_what_is_kept;
+pub(crate) use positions::put_positions_back;
 use triggers::{disable_triggers, enable_triggers, leave_triggers_out};
 
 /// Rows that are linked into chains in memory; more than this is refused where rows were changed more than once.
@@ -583,7 +585,7 @@ async fn put_in(work: &Transaction<'_>, part: &Part) -> Result<u64, UndoError> {
         values.join(", "),
         moved(table),
         // A key that is checked later can't be asked in advance: then a row that is in the way is the server's error.
-        if table.checks_later { "" } else { " ON CONFLICT DO NOTHING" }
+        if table.checks_later || table.has_rules { "" } else { " ON CONFLICT DO NOTHING" }
     );
     Ok(work.execute(&text, &[]).await?)
 }

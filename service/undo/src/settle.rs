@@ -133,7 +133,8 @@ impl Settler {
         let known: HashSet<u64> = all.iter().filter_map(|other| other.xid).collect();
         // Numbers of transactions only grow: what was over before the session began is another process's of the same number.
         let before = all.iter().filter(|other| other.index < opened).filter_map(|other| other.xid).max().unwrap_or(0);
-        // Relations that were written down whole were dropped or rewritten: rows alone would not bring them back.
+        // Relations that were written down whole were dropped or rewritten: rows alone would not bring them back. Positions of sequences that
+        // are still there come with rows that a TRUNCATE took.
         let question = format!(
             "SELECT j.xid::pg_catalog.text, \
               COALESCE(pg_catalog.concat(n.nspname, '.', c.relname), j.relation::pg_catalog.text), \
@@ -141,7 +142,8 @@ impl Settler {
               pg_catalog.count(*) FILTER (WHERE j.new IS NULL) \
              FROM reprieve.journal j LEFT JOIN pg_catalog.pg_class c ON c.oid = j.relation LEFT JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace \
              WHERE j.xid > '{before}'::pg_catalog.xid8 AND j.statement > 0 AND j.statement % {BACKENDS} = {backend} \
-              AND NOT EXISTS (SELECT FROM reprieve.journal w WHERE w.xid = j.xid AND w.statement < 0) GROUP BY 1, 2"
+              AND NOT EXISTS (SELECT FROM reprieve.journal w LEFT JOIN pg_catalog.pg_class k ON k.oid = w.relation \
+               WHERE w.xid = j.xid AND w.statement < 0 AND k.relkind IS DISTINCT FROM 'S') GROUP BY 1, 2"
         );
         let mut found: BTreeMap<u64, Reach> = BTreeMap::new();
         for row in client.query(&question, &[]).await? {

@@ -19,6 +19,8 @@ pub(crate) struct Table {
     pub(crate) has_cast: bool,
     /// Whether something that must be unique is checked by a trigger, at the statement's or the transaction's end.
     pub(crate) checks_later: bool,
+    /// Whether somebody defined rules for its rows, beside which a row that is in the way can't be passed over.
+    pub(crate) has_rules: bool,
 }
 
 /// A column.
@@ -45,7 +47,7 @@ const TABLE: &str = "
 SELECT pg_catalog.format('%I.%I', n.nspname, c.relname), pg_catalog.concat(n.nspname, '.', c.relname),
  EXISTS (SELECT FROM pg_catalog.pg_cast k WHERE k.casttarget = c.reltype OR k.castsource = c.reltype),
  EXISTS (SELECT FROM pg_catalog.pg_index i WHERE NOT i.indimmediate AND (i.indrelid = c.oid
-  OR i.indrelid IN (SELECT p.relid FROM pg_catalog.pg_partition_tree(c.oid) p)))
+  OR i.indrelid IN (SELECT p.relid FROM pg_catalog.pg_partition_tree(c.oid) p))), c.relhasrules
 FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace WHERE c.oid = $1 AND c.relkind IN ('r', 'p')";
 
 const COLUMNS: &str = "
@@ -78,6 +80,7 @@ impl Table {
             shown: row.get(1),
             has_cast: row.get(2),
             checks_later: row.get(3),
+            has_rules: row.get(4),
             columns: columns.iter().map(|row| Column { name: row.get(0), generated: row.get(1), identity_always: row.get(2) }).collect(),
             key: key.iter().map(|row| KeyColumn { name: row.get(0), equals: row.get(1) }).collect(),
         }))

@@ -11,7 +11,7 @@ use crate::{
     change::{Change, History, Standing, changes},
     connect::Login,
     definitions::{self, DefinitionsLog, Way},
-    rows::{Report, SETTINGS, Taken, Wish, put_rows_back},
+    rows::{Report, SETTINGS, Taken, Wish, put_positions_back, put_rows_back},
 };
 
 /// Changes in one request.
@@ -140,6 +140,7 @@ async fn take_back(
             report
         }
     };
+    put_positions_back(work, &source, &xids).await?;
     images.still_there(work, &source, &xids).await?;
     Ok(report)
 }

@@ -33,6 +33,9 @@ pub(crate) struct Relation {
     pub(crate) rules: String,
     /// The planner's idea of its rows.
     pub(crate) rows: u64,
+    /// Its foreign keys, each with what it does to rows of this table when others delete or change what they refer to. An addition only
+    /// appends to it.
+    pub(crate) keys: String,
 }
 
 /// What is known of a database from outside the transaction.
@@ -89,14 +92,17 @@ SELECT c.oid, pg_catalog.concat(n.nspname, '.', c.relname), c.relkind, c.relpers
   FROM pg_catalog.pg_attribute a LEFT JOIN pg_catalog.pg_attrdef f ON f.adrelid OPERATOR(pg_catalog.=) a.attrelid AND f.adnum OPERATOR(pg_catalog.=) a.attnum WHERE a.attrelid OPERATOR(pg_catalog.=) c.oid AND a.attnum OPERATOR(pg_catalog.>) 0),
  pg_catalog.md5(pg_catalog.concat_ws('|', c.relowner, c.relacl::pg_catalog.text, c.relrowsecurity, c.relforcerowsecurity,
   (SELECT pg_catalog.string_agg(pg_catalog.concat_ws(',', k.conname, k.contype, k.condeferrable), ';' ORDER BY k.oid) FROM pg_catalog.pg_constraint k
-   WHERE k.conrelid OPERATOR(pg_catalog.=) c.oid),
+   WHERE k.conrelid OPERATOR(pg_catalog.=) c.oid AND k.contype OPERATOR(pg_catalog.<>) 'f'),
   (SELECT pg_catalog.string_agg(pg_catalog.concat_ws(',', t.tgname, t.tgenabled, t.tgfoid, t.tgdeferrable), ';' ORDER BY t.oid) FROM pg_catalog.pg_trigger t
    WHERE t.tgrelid OPERATOR(pg_catalog.=) c.oid AND (NOT t.tgisinternal OR t.tgenabled OPERATOR(pg_catalog.<>) 'O')),
   (SELECT pg_catalog.string_agg(pg_catalog.concat_ws(',', r.rulename, r.ev_enabled, pg_catalog.md5(r.ev_action::pg_catalog.text)), ';' ORDER BY r.oid)
    FROM pg_catalog.pg_rewrite r WHERE r.ev_class OPERATOR(pg_catalog.=) c.oid),
   (SELECT pg_catalog.string_agg(pg_catalog.concat_ws(',', q.polname, q.polcmd, q.polpermissive, q.polroles::pg_catalog.text, pg_catalog.md5(pg_catalog.concat(q.polqual::pg_catalog.text, q.polwithcheck::pg_catalog.text))), ';' ORDER BY q.oid)
    FROM pg_catalog.pg_policy q WHERE q.polrelid OPERATOR(pg_catalog.=) c.oid))),
- GREATEST(c.reltuples, 0)::pg_catalog.int8
+ GREATEST(c.reltuples, 0)::pg_catalog.int8,
+ (SELECT pg_catalog.string_agg(pg_catalog.concat(pg_catalog.md5(pg_catalog.concat_ws('|', k.conname, k.confrelid, k.conkey::pg_catalog.text, k.confkey::pg_catalog.text,
+   k.condeferrable, k.condeferred, k.confmatchtype, k.conparentid)), k.confdeltype, k.confupdtype), '|' ORDER BY k.oid)
+  FROM pg_catalog.pg_constraint k WHERE k.conrelid OPERATOR(pg_catalog.=) c.oid AND k.contype OPERATOR(pg_catalog.=) 'f')
 FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid OPERATOR(pg_catalog.=) c.relnamespace
 WHERE c.relkind OPERATOR(pg_catalog.<>) 't' AND (c.oid OPERATOR(pg_catalog.>=) 16384::pg_catalog.oid)";
 
@@ -170,6 +176,7 @@ impl Snapshot {
                 column_rules: field(6).unwrap_or_default().to_owned(),
                 rules: field(7)?.to_owned(),
                 rows: field(8)?.parse().ok()?,
+                keys: field(9).unwrap_or_default().to_owned(),
             };
             snapshot.relations.insert(field(0)?.parse().ok()?, relation);
         }
@@ -379,18 +386,23 @@ impl Snapshot {
     }
 
     /// Compares definitions inside the transaction, as [`RELATIONS`] and [`TRIGGERS`] answer there, with those outside.
-    pub(crate) fn compare_definitions(&self, reach: &mut Reach, relations: &Captured, types: &Captured) -> Option<()> {
+    /// Tables with numbers above `young` were made since the session began: a foreign key that changes no row of theirs could as well have
+    /// been made with them.
+    pub(crate) fn compare_definitions(&self, reach: &mut Reach, relations: &Captured, types: &Captured, young: Option<u32>) -> Option<()> {
         if relations.error.is_some() || types.error.is_some() {
             return None;
         }
         let mut rules_changed = 0;
         for row in &relations.rows {
             let field = |index: usize| row.get(index).and_then(Option::as_deref).unwrap_or_default();
-            let Some(known) = self.relations.get(&field(0).parse().ok()?) else { continue };
+            let oid: u32 = field(0).parse().ok()?;
+            let Some(known) = self.relations.get(&oid) else { continue };
             if !continues(field(5), &known.columns) && !reach.rewritten.contains(&known.name) {
                 reach.rewritten.push(known.name.clone());
             }
-            rules_changed += u64::from(!continues(field(6), &known.column_rules) || field(7) != known.rules);
+            let may_have_keys = young.is_some_and(|young| oid > young);
+            let keys = field(9) == known.keys || (may_have_keys && only_checks(field(9), &known.keys));
+            rules_changed += u64::from(!continues(field(6), &known.column_rules) || field(7) != known.rules || !keys);
         }
         let code_types: u64 = types.rows.first()?.get(3)?.as_deref()?.parse().ok()?;
         rules_changed += u64::from(code_types != self.code_types);
@@ -460,6 +472,12 @@ impl Snapshot {
 fn continues(now: &str, before: &str) -> bool {
     let mut now = now.split('|');
     before.is_empty() || before.split('|').all(|column| now.next() == Some(column))
+}
+
+/// Whether foreign keys only came that refuse, and change no rows by themselves (`confdeltype`, `confupdtype`: PostgreSQL 15, 53.13).
+fn only_checks(now: &str, before: &str) -> bool {
+    let added = now.split('|').skip(before.split('|').filter(|key| !key.is_empty()).count());
+    continues(now, before) && added.into_iter().all(|key| ["aa", "ar", "ra", "rr"].iter().any(|refuses| key.ends_with(refuses)))
 }
 
 /// The name under which a reach counts changes of rights, and of code and rules that others' statements run into.
@@ -560,6 +578,18 @@ mod tests {
     }
 
     #[test]
+    fn foreign_keys_that_only_refuse_are_told_from_others() {
+        let check = |now: &str, before: &str, expected: bool| assert_eq!(only_checks(now, before), expected, "{before} {now}");
+        check("0faa", "", true);
+        check("0faa|1aar", "0faa", true);
+        check("0fca", "", false);
+        check("0faa|1aan", "0faa", false);
+        check("0fca|1aaa", "0fca", true);
+        check("1aaa", "0faa", false);
+        check("", "0faa", false);
+    }
+
+    #[test]
     fn counters_are_read_by_name() {
         let mut snapshot = Snapshot::default();
         let relation = Relation {
@@ -571,6 +601,7 @@ mod tests {
             column_rules: String::new(),
             rules: String::new(),
             rows: 0,
+            keys: String::new(),
         };
         snapshot.relations.insert(20000, relation);
         snapshot.catalogs.insert(1259, "pg_class".into());

@@ -218,11 +218,7 @@ impl Known {
 
     /// Whether all that it does is in its text: it calls nothing that runs a text or code of users' making, and makes none.
     pub(crate) fn is_open(&self) -> bool {
-        let open = |effect: &Effect| {
-            matches!(effect.kind(), Kind::Read | Kind::Write | Kind::Destroy)
-                && !matches!(effect, Effect::Call { .. } | Effect::Unknown { .. } | Effect::Escape { .. } | Effect::Invoke { .. })
-        };
-        let read = |statement: &Statement| statement.class != Class::Unreadable && statement.effects.iter().all(open);
+        let read = |statement: &Statement| statement.class != Class::Unreadable && statement.effects.iter().all(says_all);
         !self.distrusted && self.analysis.statements.iter().all(read)
     }
 
@@ -249,6 +245,12 @@ impl Known {
                 Class::Block | Class::Unwrapped | Class::Unreadable => false,
             })
     }
+}
+
+/// Whether an effect is all that comes of it, and not a text or code that may do anything.
+pub(crate) fn says_all(effect: &Effect) -> bool {
+    matches!(effect.kind(), Kind::Read | Kind::Write | Kind::Destroy)
+        && !matches!(effect, Effect::Call { .. } | Effect::Unknown { .. } | Effect::Escape { .. } | Effect::Invoke { .. })
 }
 
 /// Whether a session statement makes, closes or runs named statements or cursors.

@@ -9,6 +9,7 @@ mod check;
 mod connect;
 mod door;
 mod duplex;
+mod empty;
 mod estimate;
 mod extended;
 mod guard;

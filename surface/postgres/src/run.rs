@@ -15,6 +15,7 @@ use crate::{
     answer,
     guard::{Guard, Measured, raised_counters},
     guard_function::read_answer,
+    known::says_all,
     replies::{Asked, Route},
     secured::Secured,
     session::Ends,
@@ -90,7 +91,7 @@ impl Upstream for Run<'_> {
             self.ends.wire.tag.clear();
             self.ends.make_baseline().await.map_err(lost)?;
             if let Form::Simple { plain, unwrapped: false, .. } | Form::Batch { plain, unwrapped: false, .. } = &self.form {
-                self.ends.secured = Secured::default();
+                self.ends.secured = Secured { unread: !permit.operation().effects.iter().all(says_all), ..Secured::default() };
                 if !*plain || permit.approved().is_some() {
                     let system = self.ends.system.clone();
                     self.ends.secured.definitions(&system).await;
@@ -152,7 +153,7 @@ impl Upstream for Run<'_> {
                 }
                 Form::Simple { text, unwrapped: false, .. } => {
                     let text = text.clone();
-                    self.ends.secure_trial().await;
+                    self.ends.secure_trial(&operation.effects).await;
                     match self.ends.estimate_wholesale(&operation.effects).await {
                         Some(reach) => Some(reach),
                         None => self.ends.trial(&text, &operation.effects).await,
@@ -160,7 +161,7 @@ impl Upstream for Run<'_> {
                 }
                 Form::Batch { messages, unwrapped: false, .. } => {
                     let mut messages = messages.clone();
-                    self.ends.secure_trial().await;
+                    self.ends.secure_trial(&operation.effects).await;
                     match self.ends.estimate_wholesale(&operation.effects).await {
                         Some(reach) => Some(reach),
                         None => self.ends.trial_batch(&mut messages, &operation.effects).await,
@@ -268,6 +269,7 @@ impl Ends {
         if begun.error.is_some() {
             return Err(unmeasured());
         }
+        self.keep_empty().await?;
         if let Some(approved) = permit.approved() {
             self.keep_what_goes(&permit.operation().effects, approved).await?;
         }
@@ -543,8 +545,9 @@ impl Ends {
     }
 
     /// What a trial finds is judged as if it ran for good.
-    async fn secure_trial(&mut self) {
-        self.secured = Secured { on_trial: Some(self.system.measure_limit), ..Secured::default() };
+    async fn secure_trial(&mut self, effects: &[Effect]) {
+        let unread = !effects.iter().all(says_all);
+        self.secured = Secured { on_trial: Some(self.system.measure_limit), unread, ..Secured::default() };
         let system = self.system.clone();
         self.secured.definitions(&system).await;
     }
@@ -609,7 +612,7 @@ impl Ends {
         if measured.definitions_may_have_changed {
             let relations = self.ask_within(crate::guard::RELATIONS).await?;
             let types = self.ask_within(crate::guard::TRIGGERS).await?;
-            if view.snapshot.compare_definitions(&mut measured.reach, &relations, &types).is_none() {
+            if view.snapshot.compare_definitions(&mut measured.reach, &relations, &types, self.young).is_none() {
                 return Ok(None);
             }
         }
@@ -686,6 +689,10 @@ impl Ends {
         self.make_baseline().await.ok()?;
         self.wire.hide_ready = true;
         let _begun = self.wire.ask("BEGIN").await.ok()?;
+        if self.keep_empty().await.is_err() {
+            self.rollback().await.ok()?;
+            return None;
+        }
         self.wire.send_query(text, Route::Swallow, usize::MAX);
         self.wire.settle_or_copy().await.ok()?;
         if self.wire.copying {

@@ -64,6 +64,7 @@ async fn run(gate: &Arc<Gate>, system: &Arc<System>, texts: &KnownTexts, hold: H
         rows_apart: 0,
         reach: None,
     };
+    let operation = ends.see_empty(operation).await.map_err(|gone| gone.to_string())?;
     let results = known.analysis.statements.len();
     let form =
         Form::Simple { text: known.text.clone(), results, plain: known.is_plain(), unwrapped: known.is_unwrapped(), copies_in: false };

@@ -31,6 +31,10 @@ pub(crate) struct Secured {
     pub(crate) definitions: bool,
     /// Relations that were set aside or written down whole in the open transaction.
     pub(crate) whole: HashSet<String>,
+    /// Relations that were found empty in the open transaction, and are locked since: another form takes nothing from them.
+    pub(crate) empty: HashSet<String>,
+    /// Something ran whose text doesn't say all that it does.
+    pub(crate) unread: bool,
     /// Tables that were set aside, and what stands in for them until it is dropped.
     pub(crate) aside: Vec<u32>,
     pub(crate) doubles: Vec<u32>,
@@ -75,6 +79,7 @@ impl Secured {
     /// After a savepoint was gone back to nothing is known to be kept.
     pub(crate) fn forget(&mut self) {
         self.whole.clear();
+        self.empty.clear();
         self.aside.clear();
         self.doubles.clear();
     }
@@ -122,6 +127,13 @@ impl Secured {
                 .chain(rewritten.iter().filter(|name| is_kept(name)).map(|name| format!("`{name}` is rewritten")))
                 .collect();
             reach.lasting.retain(|reason| !back.contains(reason) && reason != CODE);
+            let (nothing_lost, rewritten) = std::mem::take(&mut reach.rewritten).into_iter().partition(|name| self.empty.contains(name));
+            reach.rewritten = rewritten;
+            if !self.unread && !view.snapshot.user_code {
+                // Each was written anew under another name, whose two types are gone again. What else drops types would be in a text.
+                let types = format!("{} rows of pg_type", 2 * Vec::<String>::len(&nothing_lost));
+                reach.dropped.retain(|dropped| *dropped != types);
+            }
         } else if reach.catalogs.iter().any(|(catalog, rows)| *rows > 0 && catalog != "pg_class" && catalog != "pg_statistic") {
             let reason =
                 if elsewhere { "roles, settings or other parts of the server are changed" } else { "changes of definitions are not kept" };

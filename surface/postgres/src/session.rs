@@ -51,6 +51,10 @@ pub(crate) struct Ends {
     pub(crate) cancelled: Arc<Notify>,
     /// The way back of definitions for what runs now.
     pub(crate) secured: Secured,
+    /// Tables that what runs next gives another form, and that looked empty: number and name.
+    pub(crate) seem_empty: Vec<(u32, String)>,
+    /// Relations with higher numbers were made since the session began. None where numbers may have begun anew.
+    pub(crate) young: Option<u32>,
 }
 
 /// One client's session.
@@ -81,10 +85,12 @@ pub(crate) struct Session {
 
 impl Ends {
     pub(crate) fn new(wire: Wire, gate: Arc<Gate>, system: Arc<System>, cancelled: Arc<Notify>) -> Self {
+        let young = system.view().map(|view| view.snapshot.max_oid).filter(|oid| *oid <= 4_000_000_000);
         Self {
             wire,
             gate,
             system,
+            young,
             carry_over: false,
             in_batch: false,
             names: 0,
@@ -92,6 +98,7 @@ impl Ends {
             cleared: false,
             cancelled,
             secured: Secured::default(),
+            seem_empty: Vec::new(),
         }
     }
 }
@@ -282,6 +289,7 @@ impl Session {
         }
         self.look_before_holding(known).await;
         let operation = self.operation(known, None, self.self_contained(known));
+        let operation = self.ends.see_empty(operation).await?;
         self.note_quiet_cursor(known);
         let results = known.analysis.statements.len();
         let form = Form::Simple {
@@ -333,7 +341,20 @@ impl Session {
     /// Makes a statement a part of the client's transaction, if the policy lets it try.
     pub(crate) async fn join(&mut self, known: &Arc<Known>, parameters: Option<Parameters>) -> Result<Result<(), Refusal>, Gone> {
         self.look_before_holding(known).await;
+        if self.transaction.is_none() {
+            self.ends.secured = Secured::default();
+            self.ends.wire.tally = Tally::default();
+        }
         let operation = self.operation(known, parameters, Action::InSession);
+        let operation = self.ends.see_empty(operation).await?;
+        if !self.ends.seem_empty.is_empty() {
+            let system = self.ends.system.clone();
+            self.ends.secured.definitions(&system).await;
+            if let Err(refusal) = self.ends.keep_empty().await {
+                return Ok(Err(refusal));
+            }
+        }
+        self.ends.secured.unread |= !known.is_open();
         let mut approved = None;
         match self.ends.gate.consider(&operation) {
             Considered::Pass => {}
@@ -350,10 +371,6 @@ impl Session {
             return Ok(Err(Refusal::refused("used-already", reason, "run it again in another transaction")));
         }
         let was_approved = approved.is_some();
-        if self.transaction.is_none() {
-            self.ends.secured = Secured::default();
-            self.ends.wire.tally = Tally::default();
-        }
         if !known.is_plain() || approved.is_some() {
             let system = self.ends.system.clone();
             self.ends.secured.definitions(&system).await;
