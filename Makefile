@@ -13,9 +13,9 @@ help:            ## this list
 setup:           ## install what is missing on a fresh Debian 12
 	@scripts/setup.sh
 
-demo: setup      ## a throw-away PostgreSQL, agents that try to destroy it, and what is held
+demo: setup      ## a throw-away PostgreSQL, agents that try to destroy it, and what is held (DEMO=--worst-case: the disk, too)
 	cargo build --release --package reprieve
-	target/release/reprieve demo
+	target/release/reprieve demo $(DEMO)
 
 test: setup      ## every test
 	@if cargo nextest --version >/dev/null 2>&1; then \

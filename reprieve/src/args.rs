@@ -623,6 +623,9 @@ pub(crate) struct Demo {
     /// Leave everything running to try it by hand.
     #[arg(long)]
     pub(crate) keep: bool,
+    /// End with the disk gone: production is copied and tried first, and comes back from the vault. Takes a minute more.
+    #[arg(long)]
+    pub(crate) worst_case: bool,
 }
 
 fn kind(text: &str) -> Result<Kind, String> {

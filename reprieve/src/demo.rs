@@ -31,7 +31,7 @@ pub(crate) fn demo(demo: &Demo) -> anyhow::Result<u8> {
         let mut terminate = signal(SignalKind::terminate())?;
         // Whoever loses is dropped, and with it the gateway, the server and their folders.
         tokio::select! {
-            ended = story::tell(railway.clone(), demo.keep) => ended.map(u8::from),
+            ended = story::tell(railway.clone(), demo.keep, demo.worst_case) => ended.map(u8::from),
             _ = interrupt.recv() => Ok(if demo.keep { 0 } else { INTERRUPTED }),
             _ = terminate.recv() => Ok(INTERRUPTED),
         }

@@ -58,6 +58,8 @@ pub(crate) struct Gateway {
     ports: (u16, u16, u16),
     /// The settings of the systems that are services.
     services: String,
+    /// Whether production is copied into the vault.
+    is_copied: bool,
     child: Option<Child>,
 }
 
@@ -67,6 +69,10 @@ pub(crate) struct Held {
     pub(crate) confirm: String,
     pub(crate) status: String,
 }
+
+/// How production is copied.
+const COPIES: &str = "[system.backup]\nurl = \"secret:pocket-prod-copies\"\nwal = \"stream\"\nheartbeat = \"1s\"\n\
+    assertions = [\"SELECT count(*) > 100000 FROM public.reservations\"]\n";
 
 /// A copy, and what a drill made of it.
 pub(crate) struct Trial {
@@ -80,10 +86,10 @@ pub(crate) struct Trial {
 
 impl Gateway {
     /// Settings, keys, the first operator, and the databases' URLs in the secrets store.
-    pub(crate) async fn init(company: &Company, railway: &Railway, first: &'static str) -> anyhow::Result<(Self, Person)> {
+    pub(crate) async fn init(company: &Company, railway: &Railway, first: &'static str, is_copied: bool) -> anyhow::Result<(Self, Person)> {
         let program = std::env::current_exe().context("cannot find this program")?;
         let folder = tempfile::Builder::new().prefix("reprieve-demo-").tempdir().context("cannot make a folder")?;
-        let mut gateway = Self { program, folder, ports: (0, 0, 0), services: provider::settings(railway), child: None };
+        let mut gateway = Self { program, folder, ports: (0, 0, 0), services: provider::settings(railway), is_copied, child: None };
         gateway.write_settings()?;
         let passphrase = new_passphrase();
         let made = gateway.json(&["init", "--operator", first], &[("REPRIEVE_PASSPHRASE", &passphrase)], "").await?;
@@ -103,12 +109,12 @@ impl Gateway {
     fn write_settings(&mut self) -> anyhow::Result<()> {
         self.ports = (free_port()?, free_port()?, free_port()?);
         let (postgres, operators, http) = self.ports;
+        let copies = if self.is_copied { COPIES } else { "" };
         let text = format!(
             "[listen]\npostgres = \"127.0.0.1:{postgres}\"\noperators = \"127.0.0.1:{operators}\"\nhttp = \"127.0.0.1:{http}\"\n\n\
              [hold]\nwait = \"1s\"    # the story has no time for more\n\n\
              [[system]]\nname = \"pocket-prod\"\nkind = \"postgres\"\nenvironment = \"production\"\nurl = \"secret:pocket-prod\"\nadmin = \"secret:pocket-prod-admin\"\n\
-             [system.backup]\nurl = \"secret:pocket-prod-copies\"\nwal = \"stream\"\nheartbeat = \"1s\"\n\
-             assertions = [\"SELECT count(*) > 100000 FROM public.reservations\"]\n\n\
+             {copies}\n\
              [[system]]\nname = \"pocket-staging\"\nkind = \"postgres\"\nenvironment = \"staging\"\nurl = \"secret:pocket-staging\"\nadmin = \"secret:pocket-staging-admin\"\n"
         );
         fs::write(self.settings(), text + &self.services).context("cannot write the settings")
