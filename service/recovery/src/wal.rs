@@ -35,8 +35,8 @@ use crate::{
     tools::{collect, free_bytes, name, run, tail},
 };
 
+use self::index::Stored;
 pub use self::index::read_index;
-use self::index::{Stored, append};
 
 const MAGIC: &str = "reprieve wal 1\n";
 /// The digits of the note's length.
@@ -236,11 +236,7 @@ impl WalKeeper {
                 Err(error) => return Err(RecoveryError::file(format!("read `{}`", path.display()))(error)),
             };
             let put = self.put(vault, handle, cluster, &file, partial, &bytes)?;
-            append(folder, &put)?;
-            stored.lines += 1;
-            if let Some(before) = stored.index.insert(file, put) {
-                stored.replaced.push_back((Instant::now(), before));
-            }
+            stored.add(folder, put)?;
         }
         while let Some((_, part)) = stored.replaced.pop_front_if(|(since, _)| since.elapsed() > KEEP_REPLACED) {
             let Some(object) = part.object else { continue };

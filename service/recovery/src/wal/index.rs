@@ -40,6 +40,16 @@ impl Stored {
         Ok(stored)
     }
 
+    /// Adds what was stored.
+    pub(super) fn add(&mut self, folder: &Path, wal: StoredWal) -> Result<(), RecoveryError> {
+        append(folder, &wal)?;
+        self.lines += 1;
+        if let Some(before) = self.index.insert(wal.file.clone(), wal) {
+            self.replaced.push_back((Instant::now(), before));
+        }
+        Ok(())
+    }
+
     /// The index, without what is gone. Who reads it sees the old one or the new one.
     pub(super) fn write_anew(&mut self, folder: &Path) -> Result<(), RecoveryError> {
         let path = index_file(folder);
@@ -62,8 +72,7 @@ fn index_file(folder: &Path) -> PathBuf {
     folder.join("index")
 }
 
-/// Adds what was stored.
-pub(super) fn append(folder: &Path, wal: &StoredWal) -> Result<(), RecoveryError> {
+fn append(folder: &Path, wal: &StoredWal) -> Result<(), RecoveryError> {
     let line = serde_json::to_string(wal).map_err(|error| RecoveryError::Damaged(error.to_string()))?;
     let path = index_file(folder);
     let write =
@@ -112,7 +121,7 @@ mod tests {
         fs::OpenOptions::new().append(true).open(index_file(folder.path())).expect("open").write_all(b"{\"cut off").expect("written");
         let mut stored = Stored::open(folder.path()).expect("read");
         assert_eq!((stored.lines, stored.replaced.len(), stored.index.len()), (4, 2, 2));
-        append(folder.path(), &part(second, false, 5)).expect("appended");
+        stored.add(folder.path(), part(second, false, 5)).expect("appended");
         let before = read_index(folder.path()).expect("read");
         stored.replaced.pop_front();
         stored.write_anew(folder.path()).expect("written");
