@@ -11,8 +11,9 @@ pub trait Coverage: Send + Sync {
     /// A query for the oids of the covered tables, to be asked by the role that agents log in with.
     fn query(&self) -> &str;
 
-    /// Resolves when what the definitions are at this moment is kept. Answers the reason if that can't be.
-    fn definitions_ready(&self) -> Running<'_, Result<(), String>>;
+    /// Resolves when what the definitions are at this moment is kept. Answers whether they had changed since they were last kept, or
+    /// the reason if they can't be.
+    fn definitions_ready(&self) -> Running<'_, Result<bool, String>>;
 
     /// A statement for the session that is about to drop or rewrite a covered relation: writes all of it down first.
     fn keep_whole(&self, relation: u32) -> String;

@@ -96,14 +96,15 @@ impl DefinitionsLog {
         }
     }
 
-    /// Wants a new snapshot if the newest one isn't of what there is now.
-    pub(crate) async fn look(&self) -> Result<(), UndoError> {
+    /// Wants a new snapshot if the newest one isn't of what there is now. Answers whether that is so.
+    pub(crate) async fn look(&self) -> Result<bool, UndoError> {
         let now = state(&self.login.connect().await?).await?;
-        if self.last().state.as_ref() != Some(&now) {
+        let is_new = self.last().state.as_ref() != Some(&now);
+        if is_new {
             self.wanted.fetch_add(1, Ordering::AcqRel);
             self.asked.notify_one();
         }
-        Ok(())
+        Ok(is_new)
     }
 
     fn last(&self) -> MutexGuard<'_, Last> {
@@ -157,15 +158,15 @@ impl DefinitionsLog {
         Ok(())
     }
 
-    /// Resolves when what definitions are at this moment is kept, or can't be.
-    pub(crate) async fn ready(&self) -> Result<(), String> {
-        self.look().await.map_err(|error| error.to_string())?;
+    /// Resolves when what definitions are at this moment is kept, or can't be. Answers whether they had changed since they were last kept.
+    pub(crate) async fn ready(&self) -> Result<bool, String> {
+        let had_changed = self.look().await.map_err(|error| error.to_string())?;
         let wanted = self.wanted.load(Ordering::Acquire);
         let kept = async {
             loop {
                 let tried = self.tried.notified();
                 if self.kept.load(Ordering::Acquire) >= wanted {
-                    return Ok(());
+                    return Ok(had_changed);
                 }
                 tried.await;
                 if let (false, Some(reason)) = (self.kept.load(Ordering::Acquire) >= wanted, &self.last().failed) {

@@ -183,13 +183,13 @@ impl Coverage for Journal {
         Box::pin(async move {
             let covered = self.cover_new_tables().await;
             if let Some(definitions) = &self.definitions {
-                definitions.look().await.map_err(|error| error.to_string())?;
+                let _has_changed = definitions.look().await.map_err(|error| error.to_string())?;
             }
             covered.map_err(|error| error.to_string())
         })
     }
 
-    fn definitions_ready(&self) -> Running<'_, Result<(), String>> {
+    fn definitions_ready(&self) -> Running<'_, Result<bool, String>> {
         Box::pin(async move {
             match &self.definitions {
                 Some(definitions) => definitions.ready().await,

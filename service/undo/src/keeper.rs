@@ -488,7 +488,7 @@ impl Coverage for Kept {
         self.journal.keep_up()
     }
 
-    fn definitions_ready(&self) -> Running<'_, Result<(), String>> {
+    fn definitions_ready(&self) -> Running<'_, Result<bool, String>> {
         self.journal.definitions_ready()
     }
 

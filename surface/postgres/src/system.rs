@@ -168,7 +168,13 @@ impl System {
     pub(crate) async fn definitions_ready(&self) -> bool {
         let Some(coverage) = &self.coverage else { return false };
         match coverage.definitions_ready().await {
-            Ok(()) => true,
+            Ok(had_changed) => {
+                // By somebody else, whom the server's counters don't show yet: what follows must not be measured against the old ones.
+                if had_changed {
+                    self.invalidate();
+                }
+                true
+            }
             Err(reason) => {
                 tracing::debug!(system = %self.name, reason, "changes of definitions can't be taken back");
                 false
