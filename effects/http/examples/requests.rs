@@ -1,4 +1,4 @@
-//! How long it takes to understand a request: `cargo run --release -p reprieve-effects-http --example classify`.
+//! How long it takes to understand a request: `cargo run --release -p reprieve-effects-http --example requests`.
 
 // A measurement has to be printed.
 #![allow(clippy::print_stdout)]
