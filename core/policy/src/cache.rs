@@ -10,6 +10,7 @@ use std::{
         Mutex, PoisonError,
         atomic::{AtomicU64, Ordering},
     },
+    time::Duration,
 };
 
 use lru::LruCache;
@@ -126,7 +127,9 @@ fn hash_inputs(policy: &Policy, operation: &Operation, facts: &Facts, hash: &mut
         hash.write_u64(now.0 / 3_600_000);
     }
     if ["backup_age_s", "drill_age_s", "same_blast_radius", "rpo_s", "rto_s"].into_iter().any(|name| mentions.has(name)) {
-        recovery.hash(hash);
+        let seconds = |span: Option<Duration>| span.map(|span| span.as_secs());
+        let ages = (seconds(recovery.backup_age), seconds(recovery.drill_age));
+        (ages, recovery.same_blast_radius, seconds(recovery.rpo), seconds(recovery.rto)).hash(hash);
     }
     if mentions.has("rows_hour") {
         hash.write_u64(*rows_this_hour);

@@ -49,6 +49,9 @@ const BUDGET: &str = "budget";
 /// What a reason may quote besides: the first thing that the token does not cover.
 const OUT_OF_SCOPE: &str = "out_of_scope";
 
+/// The system's window, of which only words can be quoted.
+const WINDOW: &str = "window";
+
 impl Mentions {
     /// Every attribute.
     pub(crate) const ALL: Self = Self(u32::MAX);
@@ -70,8 +73,12 @@ impl Mentions {
 }
 
 fn bit(name: &str) -> Option<u32> {
-    // A reason may quote this one, which says the same as the attribute.
-    let name = if name == OUT_OF_SCOPE { "in_scope" } else { name };
+    // Reasons quote these, which say the same as the attribute.
+    let name = match name {
+        OUT_OF_SCOPE => "in_scope",
+        WINDOW => "window_s",
+        name => name,
+    };
     NAMES.iter().chain([&BUDGET]).position(|known| *known == name).map(|place| 1 << place)
 }
 
@@ -233,7 +240,7 @@ impl Circumstances {
     /// A count with its noun, and how sure it is.
     fn counted(&self, name: &str) -> Option<String> {
         let (sure, number, noun) = match name {
-            "window" => return Some(in_hours(self.window)),
+            WINDOW => return Some(in_hours(self.window)),
             "rows" if self.estimated => ("about ", self.rows, "row"),
             "rows" => ("", self.rows, "row"),
             "statement_rows" if self.rows_apart > 0 => ("up to ", self.statement_rows(), "row"),

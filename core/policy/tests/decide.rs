@@ -1,10 +1,12 @@
 //! What `decide` answers, rule by rule.
 
+use std::{num::NonZeroUsize, time::Duration};
+
 mod common;
 
 use common::*;
 use reprieve_operation::*;
-use reprieve_policy::{Profile, decide};
+use reprieve_policy::{DecisionCache, Profile, decide};
 
 #[test]
 fn guard_lets_everyday_work_pass_and_asks_about_the_rest() {
@@ -312,4 +314,19 @@ fn a_reason_tells_the_numbers() {
     let decision = reprieve_policy::decide(&guard, &operation("production", vec![delete("a", true)], Some(deleted(101))), &facts());
     let Decision::Needs(needs) = decision else { panic!("{decision:?}") };
     assert_eq!(needs.reason, "it changes 101 rows; 100 in one statement pass without being asked");
+}
+
+#[test]
+fn what_no_rule_looks_at_does_not_make_a_decision_anew() {
+    for profile in [Profile::Guard, Profile::Observe, Profile::Lockdown] {
+        let policy = policy(profile, &[]);
+        let cache = DecisionCache::new(NonZeroUsize::MIN.saturating_add(100));
+        let write = operation("production", vec![update("a", true)], None);
+        for round in 0..20 {
+            let recovery = RecoveryFacts { backup_age: Some(Duration::from_millis(round)), ..RecoveryFacts::default() };
+            let facts = Facts { now: Timestamp(facts().now.0 + round), rows_this_hour: round, recovery, ..facts() };
+            let _decision = cache.decide(&policy, &write, &facts);
+        }
+        assert_eq!(cache.hits_and_misses(), (19, 1), "{profile:?}");
+    }
 }
