@@ -95,7 +95,7 @@ pub(crate) fn configured(settings: &Settings, keys: &Keys) -> anyhow::Result<Vec
             window: system.backup.as_ref().map(|backup| backup.window).or(settings.recovery.require_drill),
             objective: Objective { rpo: objective.rpo, rto: objective.rto },
             keep: system.backup.as_ref().and_then(|backup| backup.keep),
-            place: place_of(&location, &host),
+            place: place_of(&location, &host, settings.recovery.locked),
         }
     };
     Ok(settings.databases().map(one).collect())
@@ -222,10 +222,9 @@ fn copy(
     runtime: &tokio::runtime::Runtime,
 ) -> anyhow::Result<(Manifest, Digest)> {
     let (source, recipients) = (source(system, keys)?, keys.recipients(settings)?);
-    let options =
-        system.backup.as_ref().map_or(BackupOptions { engine: reprieve_recovery::EngineChoice::Auto, allow_empty: false }, |backup| {
-            BackupOptions { engine: backup.engine, allow_empty: backup.allow_empty }
-        });
+    let (engine, allow_empty) =
+        system.backup.as_ref().map_or((reprieve_recovery::EngineChoice::Auto, false), |backup| (backup.engine, backup.allow_empty));
+    let options = BackupOptions { engine, allow_empty, locked_for: settings.recovery.locked };
     let access = wire::vault(settings, keys)?;
     let vault = runtime.block_on(access.vault())?;
     let (manifest, object) =
@@ -422,6 +421,7 @@ fn try_newest(
         band_percent: backup.map_or(10, |backup| backup.band),
         assertions: backup.map(|backup| backup.assertions.clone()).unwrap_or_default(),
         may_be_empty: backup.map(|backup| backup.may_be_empty.clone()).unwrap_or_default(),
+        locked_for: settings.recovery.locked,
         scratch: settings.recovery.scratch.as_ref().map_or_else(std::env::temp_dir, |path| settings.path(path)),
     };
     let ground = Ground { vault, handle: runtime.handle(), key: &key, identity: &identity, received: None };

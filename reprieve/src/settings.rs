@@ -220,6 +220,9 @@ pub(crate) struct Recovery {
     pub(crate) verifier_key: Option<PathBuf>,
     /// Whom copies are sealed to besides: `age1…`, of identities that are kept elsewhere.
     pub(crate) recipients: Vec<String>,
+    /// For how long the vault's bucket locks what is put. Every copy's objects are looked at, and one that is not locked fails.
+    #[serde(deserialize_with = "some_duration")]
+    pub(crate) locked: Option<Duration>,
     /// Where throw-away servers' files go; the system's folder for that if missing.
     pub(crate) scratch: Option<PathBuf>,
     /// Whether the recovery page can be read without signing in.

@@ -133,6 +133,8 @@ pub struct GatewayOptions {
     pub policies: Vec<(String, String)>,
     /// More settings, as TOML.
     pub settings: String,
+    /// What the program finds in its environment besides.
+    pub environment: Vec<(String, String)>,
 }
 
 impl Default for GatewayOptions {
@@ -149,6 +151,7 @@ impl Default for GatewayOptions {
             rows_without_undo: 1_000_000_000,
             policies: Vec::new(),
             settings: String::new(),
+            environment: Vec::new(),
         }
     }
 }
@@ -440,6 +443,9 @@ impl Gateway {
         for name in ["REPRIEVE_PASSPHRASE", "REPRIEVE_CODE", "REPRIEVE_OPERATOR", "REPRIEVE_CONFIG"] {
             command.env_remove(name);
         }
+        for (name, value) in &self.options.environment {
+            command.env(name, value);
+        }
         for (number, system) in self.options.systems.iter().enumerate() {
             command.env(format!("GUARDED_{number}_URL"), &system.url);
             if let Some(url) = &system.admin_url {
@@ -466,6 +472,7 @@ impl Gateway {
             rows_without_undo,
             policies: _,
             settings,
+            environment: _,
         } = &self.options;
         let mut text = format!(
             "[listen]\npostgres = \"127.0.0.1:{agents}\"\nhttp = \"127.0.0.1:{proxy}\"\noperators = \"127.0.0.1:{people}\"\n\

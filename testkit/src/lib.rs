@@ -8,6 +8,7 @@
 mod account;
 mod binaries;
 mod browser;
+mod bucket;
 mod certificate;
 mod gateway;
 mod operators;
@@ -21,6 +22,7 @@ mod workshop;
 
 pub use binaries::Binaries;
 pub use browser::Browser;
+pub use bucket::{Bucket, Who};
 pub use gateway::{EnvironmentBudget, Gateway, GatewayOptions, GuardedService, GuardedSystem};
 pub use port::free_port;
 pub use postgres::{Postgres, PostgresOptions, WalLevel};

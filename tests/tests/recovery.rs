@@ -1,5 +1,7 @@
 //! Copies that come back, and everything that must not look like one. Real program, real PostgreSQL, real damage.
 
+#[path = "recovery/bucket.rs"]
+mod bucket;
 #[path = "recovery/lies.rs"]
 mod lies;
 
@@ -26,6 +28,11 @@ struct Stage {
 
 impl Stage {
     fn open(backup: &str, recovery: &str) -> Result<Stage> {
+        Stage::open_in(backup, recovery, Vec::new())
+    }
+
+    /// With more in the program's environment.
+    fn open_in(backup: &str, recovery: &str, environment: Vec<(String, String)>) -> Result<Stage> {
         let server = Postgres::start()?;
         server.create_database("shop", "postgres")?;
         server.create_role("app", "secret", "")?;
@@ -47,7 +54,7 @@ impl Stage {
         let mut system = GuardedSystem::new("shop", "production", &server.url("app", "secret", "shop"));
         system.admin_url = Some(server.superuser_url("shop"));
         system.settings = format!("[system.backup]\nurl = \"file:{}\"\nheartbeat = \"1s\"\n{backup}", file.display());
-        let options = GatewayOptions { systems: vec![system], settings: recovery.to_owned(), ..GatewayOptions::default() };
+        let options = GatewayOptions { systems: vec![system], settings: recovery.to_owned(), environment, ..GatewayOptions::default() };
         Ok(Stage { gateway: Gateway::start(options)?, server })
     }
 

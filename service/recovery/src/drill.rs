@@ -15,7 +15,9 @@ use reprieve_operation::{Digest, RECOVERABLE, SystemName, Timestamp};
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    Contents, EngineKind, Manifest, RecoveryError, Source, Tools, heartbeat, read_point,
+    Contents, EngineKind, Manifest, RecoveryError, Source, Tools,
+    engine::locked,
+    heartbeat, read_point,
     restore::{Ground, Phases, Until, bring_back, fill},
     server::{Scratch, Server},
     survey::{out_of_band, survey},
@@ -40,6 +42,8 @@ pub struct DrillOptions {
     pub assertions: Vec<String>,
     /// Tables that may come back empty: unlogged ones are in no physical copy.
     pub may_be_empty: Vec<String>,
+    /// For how long the vault promises that nobody can remove what is put.
+    pub locked_for: Option<Duration>,
     /// Where the throw-away server's files go.
     pub scratch: PathBuf,
 }
@@ -179,7 +183,7 @@ fn story(
     phases: &mut Phases,
     began: Instant,
 ) -> Result<(), RecoveryError> {
-    let mut read = None;
+    let (mut read, report_began) = (None, report.began);
     report.check(0, "the objects are there", || {
         let (manifest, contents) = ground.handle.block_on(read_point(ground.vault, manifest, ground.key))?;
         let objects = there(ground, &contents)?;
@@ -187,6 +191,12 @@ fn story(
         Ok(format!("{objects} objects, and a signed manifest"))
     })?;
     let Some((manifest, contents)) = read else { return Err(RecoveryError::Damaged("there is no manifest".to_owned())) };
+    if let Some(time) = options.locked_for {
+        let _stood = report.check(0, "they are locked", || {
+            let until = locked(ground.vault, ground.handle, &contents.objects, manifest.began.plus(time))?;
+            Ok(format!("nobody can remove them for another {} hours", until.since(report_began).as_secs() / 3_600))
+        });
+    }
     report.point = Some(manifest.point.clone());
     report.plain_bytes = manifest.plain_bytes;
     if manifest.system != report.system {

@@ -12,8 +12,8 @@ use std::{
 
 use reprieve_gate::Clock;
 use reprieve_ledger::Signer;
-use reprieve_operation::SystemName;
-use reprieve_vault::{ObjectRef, Vault};
+use reprieve_operation::{SystemName, Timestamp};
+use reprieve_vault::{Lock, ObjectRef, Vault};
 use serde::{Deserialize, Serialize};
 use tokio::runtime::Handle;
 
@@ -27,6 +27,8 @@ use crate::{
 
 /// A question's longest.
 const ASK: Duration = Duration::from_secs(30);
+/// Two machines' clocks may differ by this much.
+const SKEW: Duration = Duration::from_secs(60);
 
 /// By which program a copy is made.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -69,6 +71,8 @@ pub struct BackupOptions {
     pub engine: EngineChoice,
     /// Whether a server without a single row is worth a copy. Mostly it is the wrong server.
     pub allow_empty: bool,
+    /// For how long the vault promises that nobody can remove what is put; looked at for every object of the copy.
+    pub locked_for: Option<Duration>,
 }
 
 /// Makes copies as one stream.
@@ -209,6 +213,12 @@ pub fn backup(
             return Err(RecoveryError::Damaged("the copy did not end".to_owned()));
         }
     };
+    if let Some(time) = options.locked_for
+        && let Err(error) = locked(vault, handle, &sealed.objects, began.plus(time))
+    {
+        forget(vault, handle, &sealed.objects);
+        return Err(error);
+    }
     let wal = engine.wal(&said)?;
     let after = survey(source, &tools, all, false)?;
     let (plain_bytes, stored_bytes) = (sealed.plain_bytes, sealed.stored_bytes());
@@ -233,6 +243,22 @@ pub fn backup(
         recipients: recipients.as_text(),
     };
     handle.block_on(close(vault, &contents, manifest, signer))
+}
+
+/// Whether nobody can remove any of these before a time; answers until when. What can't be read is not locked.
+pub(crate) fn locked(vault: &Vault, handle: &Handle, objects: &[ObjectRef], until: Timestamp) -> Result<Timestamp, RecoveryError> {
+    let mut earliest = Timestamp(u64::MAX);
+    for object in objects {
+        match handle.block_on(vault.lock(object.digest))? {
+            Lock::Until(locked) if locked.plus(SKEW) >= until => earliest = earliest.min(locked),
+            Lock::Until(_) => {
+                return Err(RecoveryError::Check(format!("`{}` is locked for a shorter time than is promised", object.digest)));
+            }
+            Lock::Weak => return Err(RecoveryError::Check(format!("`{}` is locked, and a right goes around its lock", object.digest))),
+            Lock::None => return Err(RecoveryError::Check(format!("`{}` is not locked: whoever may delete can", object.digest))),
+        }
+    }
+    Ok(earliest)
 }
 
 /// Takes half a copy away again. What can't be taken away has no manifest, and counts for nothing.

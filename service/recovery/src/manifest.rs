@@ -135,7 +135,7 @@ fn parse(bytes: &[u8], key: &Verifier) -> Result<Option<Manifest>, RecoveryError
 /// Every recovery point in the vault that this key signed, oldest first: for when the ledger is gone.
 pub async fn find_points(vault: &Vault, key: &Verifier) -> Result<Vec<(Digest, Manifest)>, RecoveryError> {
     let mut found = Vec::new();
-    let mut listing = vault.list().await?;
+    let mut listing = vault.list_hidden().await?;
     while let Some(stored) = listing.next().await {
         let stored = stored?;
         if stored.stored_bytes > MANIFEST_BYTES {

@@ -135,7 +135,7 @@ pub async fn find_anchors(vault: &Vault, key: &Verifier, since: Timestamp) -> Re
 }
 
 async fn small_objects(vault: &Vault, since: Timestamp, mut each: impl FnMut(Digest, &str)) -> Result<(), RecoveryError> {
-    let mut listing = vault.list().await?;
+    let mut listing = vault.list_hidden().await?;
     while let Some(stored) = listing.next().await {
         let stored = stored?;
         if stored.stored_bytes > SMALL_BYTES || stored.stored_at < since {

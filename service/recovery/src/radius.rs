@@ -1,6 +1,6 @@
 //! The blast radius: whether what destroys a system may destroy its copies, too.
 
-use std::{fs, net::ToSocketAddrs as _, os::unix::fs::MetadataExt as _, path::Path};
+use std::{fs, net::ToSocketAddrs as _, os::unix::fs::MetadataExt as _, path::Path, time::Duration};
 
 use reprieve_vault::Location;
 
@@ -17,7 +17,7 @@ pub struct Place {
 
 /// Where a vault is, seen from a server. Not knowing is the same blast radius.
 #[must_use]
-pub fn place_of(vault: &Location, server: &str) -> Place {
+pub fn place_of(vault: &Location, server: &str, locked_for: Option<Duration>) -> Place {
     match vault {
         Location::File(path) => {
             let on_this_machine = is_local(server);
@@ -35,7 +35,12 @@ pub fn place_of(vault: &Location, server: &str) -> Place {
         Location::S3 { bucket, prefix } => Place {
             name: format!("bucket {bucket}/{prefix}"),
             same_because: None,
-            locked: "as the bucket's default retention says; Reprieve does not read it yet".to_owned(),
+            locked: match locked_for {
+                Some(time) => {
+                    format!("nobody can delete them for {} after they are stored: read when they are, and in each drill", days(time))
+                }
+                None => "nobody looks whether the bucket locks them: set `recovery.locked`".to_owned(),
+            },
         },
         Location::Memory => Place {
             name: "memory".to_owned(),
@@ -43,6 +48,11 @@ pub fn place_of(vault: &Location, server: &str) -> Place {
             locked: "not locked".to_owned(),
         },
     }
+}
+
+fn days(time: Duration) -> String {
+    let hours = time.as_secs() / 3_600;
+    if hours.is_multiple_of(24) { format!("{} days", hours / 24) } else { format!("{hours} hours") }
 }
 
 /// Whether a server runs on this machine; none if that can't be told.
@@ -72,10 +82,10 @@ mod tests {
     fn a_folder_beside_the_server_is_the_same_blast_radius() {
         let folder = Location::File("/tmp".into());
         for server in ["127.0.0.1", "localhost", "/tmp", "::1"] {
-            assert!(place_of(&folder, server).same_because.is_some(), "{server}");
+            assert!(place_of(&folder, server, None).same_because.is_some(), "{server}");
         }
         // RFC 5737: nobody's address.
-        assert!(place_of(&folder, "192.0.2.1").same_because.is_none());
-        assert!(place_of(&folder, "no such name.invalid").same_because.is_some(), "not knowing counts as the same");
+        assert!(place_of(&folder, "192.0.2.1", None).same_because.is_none());
+        assert!(place_of(&folder, "no such name.invalid", None).same_because.is_some(), "not knowing counts as the same");
     }
 }

@@ -380,7 +380,7 @@ pub(crate) fn find_wal(
 ) -> Result<BTreeMap<String, StoredWal>, RecoveryError> {
     let mut found: BTreeMap<String, StoredWal> = BTreeMap::new();
     handle.block_on(async {
-        let mut listing = vault.list().await?;
+        let mut listing = vault.list_hidden().await?;
         while let Some(stored) = listing.next().await {
             let digest = stored?.digest;
             let read = async {

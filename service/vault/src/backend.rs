@@ -11,7 +11,7 @@ use bytes::Bytes;
 use reprieve_operation::Digest;
 use tokio::sync::mpsc;
 
-use crate::{Location, Stored, VaultError, options::S3Options, spool::Sealed};
+use crate::{Location, Lock, Stored, VaultError, options::S3Options, spool::Sealed};
 
 /// The name of the mark that tells a vault from an empty place.
 const MARK: &str = "vault";
@@ -119,6 +119,46 @@ impl Backend {
         match self {
             Self::Folder(folder) => folder.list(),
             Self::Bucket(bucket) => bucket.list(),
+        }
+    }
+
+    /// The same with what somebody hid or put something over, where the storage keeps that.
+    pub(crate) fn list_hidden(&self) -> mpsc::Receiver<Result<Stored, VaultError>> {
+        match self {
+            Self::Folder(folder) => folder.list(),
+            Self::Bucket(bucket) => bucket.list_hidden(),
+        }
+    }
+
+    /// The versions of an object, first the one that was put first.
+    pub(crate) async fn versions(&self, digest: Digest) -> Vec<String> {
+        match self {
+            Self::Folder(_) => Vec::new(),
+            Self::Bucket(bucket) => bucket.versions(digest).await,
+        }
+    }
+
+    /// A reader of one version.
+    pub(crate) async fn read_version(&self, digest: Digest, version: &str) -> Result<Box<dyn Read + Send>, VaultError> {
+        match self {
+            Self::Folder(_) => Err(VaultError::Missing(digest)),
+            Self::Bucket(bucket) => bucket.read_version(digest, version).await,
+        }
+    }
+
+    /// Has this version read from now on.
+    pub(crate) fn pin(&self, digest: Digest, version: String) {
+        match self {
+            Self::Folder(_) => {}
+            Self::Bucket(bucket) => bucket.pin(digest, version),
+        }
+    }
+
+    /// How an object is locked.
+    pub(crate) async fn lock(&self, digest: Digest) -> Result<Lock, VaultError> {
+        match self {
+            Self::Folder(_) => Ok(Lock::None),
+            Self::Bucket(bucket) => bucket.lock(digest).await,
         }
     }
 }

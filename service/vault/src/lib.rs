@@ -21,7 +21,7 @@ mod vault;
 
 pub use error::VaultError;
 pub use key::VaultKey;
-pub use object::{Kind, ObjectRef, Stored, Usage, Verified};
+pub use object::{Kind, Lock, ObjectRef, Stored, Usage, Verified};
 pub use options::{Location, S3Options, VaultOptions};
 pub use pack::{Pack, PackReader};
 pub use reading::Reading;

@@ -37,6 +37,18 @@ pub struct Stored {
     pub stored_at: Timestamp,
 }
 
+/// How long nobody can remove an object, whatever their credential.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Lock {
+    /// Anybody who may remove can.
+    None,
+    /// Locked for most; a certain right goes around it.
+    Weak,
+    /// Nobody before this.
+    Until(Timestamp),
+}
+
 /// How much is in the vault.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Usage {

@@ -17,7 +17,7 @@ use tokio::{
 };
 
 use crate::{
-    Kind, ObjectRef, Stored, Usage, VaultError, VaultKey, VaultOptions, Verified,
+    Kind, Lock, ObjectRef, Stored, Usage, VaultError, VaultKey, VaultOptions, Verified,
     backend::{Backend, blocking},
     format::{ChunkWriter, HEADER, Header},
     reading::Reading,
@@ -159,17 +159,51 @@ impl Vault {
 
     /// Gives an object's contents at once, if they are at most `limit` bytes.
     pub async fn get_bytes(&self, object: &ObjectRef, limit: u64) -> Result<Bytes, VaultError> {
-        self.get(object).await?.collect(limit).await
+        let once = async || self.get(object).await?.collect(limit).await;
+        match once().await {
+            Err(error) if self.found_other(object.digest, &error).await => once().await,
+            read => read,
+        }
     }
 
     async fn get_named(&self, digest: Digest) -> Result<Reading, VaultError> {
         self.ready().await?;
-        let source = match self.inner.backend.read(digest).await {
-            Ok(source) => source,
-            Err(error) => return Err(self.explain(error).await),
-        };
-        let key = self.inner.key.clone();
-        Reading::start(digest, key, source).await
+        let once = async || Reading::start(digest, self.inner.key.clone(), self.inner.backend.read(digest).await?).await;
+        match once().await {
+            Err(error) if self.found_other(digest, &error).await => once().await,
+            Err(error) => Err(self.explain(error).await),
+            read => read,
+        }
+    }
+
+    /// After an error that says that an object is gone or damaged: looks for a version of it that is whole, which is read from then
+    /// on. Who may write into a bucket can hide an object or put another over it, and does not reach the version below.
+    pub(crate) async fn found_other(&self, digest: Digest, error: &VaultError) -> bool {
+        if !matches!(error, VaultError::Missing(_) | VaultError::Corrupt { .. }) {
+            return false;
+        }
+        for version in self.inner.backend.versions(digest).await {
+            let whole = async {
+                let source = self.inner.backend.read_version(digest, &version).await?;
+                let mut reading = Reading::start(digest, self.inner.key.clone(), source).await?;
+                while let Some(piece) = reading.next().await {
+                    piece?;
+                }
+                Ok::<(), VaultError>(())
+            };
+            if whole.await.is_ok() {
+                tracing::warn!(object = %digest, %version, %error, "somebody hid an object of the vault or put another over it; the one below is read");
+                self.inner.backend.pin(digest, version);
+                return true;
+            }
+        }
+        false
+    }
+
+    /// How the object is locked against removal.
+    pub async fn lock(&self, digest: Digest) -> Result<Lock, VaultError> {
+        self.ready().await?;
+        self.inner.backend.lock(digest).await
     }
 
     /// What the vault knows of an object whose digest alone is known.
@@ -180,6 +214,13 @@ impl Vault {
     }
 
     pub(crate) async fn header(&self, digest: Digest) -> Result<(Header, u64), VaultError> {
+        match self.newest_header(digest).await {
+            Err(error) if self.found_other(digest, &error).await => self.newest_header(digest).await,
+            read => read,
+        }
+    }
+
+    async fn newest_header(&self, digest: Digest) -> Result<(Header, u64), VaultError> {
         let Some(stored) = self.inner.backend.stat(digest).await? else { return Err(self.explain(VaultError::Missing(digest)).await) };
         let head = std::iter::once(0..stored.stored_bytes.min(HEADER as u64)).collect();
         let mut parts = self.ranges(digest, head).await?;
@@ -243,6 +284,12 @@ impl Vault {
     pub async fn list(&self) -> Result<Listing, VaultError> {
         self.ready().await?;
         Ok(Listing(self.inner.backend.list()))
+    }
+
+    /// The same with what somebody hid or put something over, where the storage keeps that: reading finds what was put first.
+    pub async fn list_hidden(&self) -> Result<Listing, VaultError> {
+        self.ready().await?;
+        Ok(Listing(self.inner.backend.list_hidden()))
     }
 
     /// Counts what is in the vault. The bound is kept against this count from then on.
