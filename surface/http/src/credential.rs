@@ -12,6 +12,7 @@ use reprieve_operation::Refusal;
 
 use crate::{
     asked::Asked,
+    mask::Mask,
     signature::{Signer, is_presigned, scope_alone},
 };
 
@@ -44,7 +45,7 @@ const CREDENTIAL_HEADERS: [&str; 20] = [
 pub struct Credential {
     form: Form,
     /// What must never reach an agent, in every spelling it may be echoed in.
-    marks: Vec<Vec<u8>>,
+    marks: Arc<[Vec<u8>]>,
 }
 
 #[derive(Clone)]
@@ -78,7 +79,7 @@ impl Credential {
     /// None: the service is called without one.
     #[must_use]
     pub fn none() -> Self {
-        Self { form: Form::None, marks: Vec::new() }
+        Self { form: Form::None, marks: [].into() }
     }
 
     /// Keys of AWS, `ID:SECRET` or `ID:SECRET:SESSION`, with which every request is signed anew.
@@ -87,14 +88,14 @@ impl Credential {
         let mut marks: Vec<Vec<u8>> = signer.secrets().iter().flat_map(|secret| spellings(secret)).collect();
         marks.sort();
         marks.dedup();
-        Ok(Self { form: Form::Signature(signer), marks })
+        Ok(Self { form: Form::Signature(signer), marks: marks.into() })
     }
 
     /// A client's certificate with its key, as PEM.
     pub fn shown(pem: &str) -> Result<Self, CredentialError> {
         let whole = pem.contains("CERTIFICATE-----") && pem.contains("PRIVATE KEY-----");
         // Neither is ever sent in a request, so that no answer could repeat it.
-        if whole { Ok(Self { form: Form::Certificate(pem.as_bytes().into()), marks: Vec::new() }) } else { Err(CredentialError::Value) }
+        if whole { Ok(Self { form: Form::Certificate(pem.as_bytes().into()), marks: [].into() }) } else { Err(CredentialError::Value) }
     }
 
     /// What is shown while a connection is opened.
@@ -152,7 +153,7 @@ impl Credential {
         marks.extend(spellings(value));
         marks.sort();
         marks.dedup();
-        Ok(Self { form, marks })
+        Ok(Self { form, marks: marks.into() })
     }
 
     /// What must never reach an agent.
@@ -160,12 +161,18 @@ impl Credential {
         &self.marks
     }
 
+    /// Covers it in what a service says.
+    pub(crate) fn mask(&self) -> Mask {
+        Mask::new(self.marks.clone())
+    }
+
     /// Takes every credential off that the agent sent. Before the request is looked at, so that what was looked at is what is sent.
     ///
     /// An error: what is left could not be presented as the real one.
     pub(crate) fn strip(&self, headers: &mut HeaderMap, target: &mut String) -> Result<(), Refusal> {
         let scope = scope_alone(headers);
-        for name in CREDENTIAL_HEADERS {
+        let shown: Vec<HeaderName> = headers.keys().filter(|name| CREDENTIAL_HEADERS.contains(&name.as_str())).cloned().collect();
+        for name in shown {
             headers.remove(name);
         }
         match &self.form {

@@ -130,7 +130,10 @@ async fn ask(caller: &Arc<Caller>, place: Place, mut request: Request<Incoming>)
     let mut asked = Asked::read(parts, body, place, &system.upgrades).await?;
     system.credential.strip(&mut asked.headers, &mut asked.target)?;
     let session = caller.session(&system).await?;
-    let understood = match understand(&caller.surface.catalog, &system, &asked) {
+    let Surface { memory, catalog, .. } = caller.surface.as_ref();
+    let recalled = memory.recall(&system, &asked);
+    let is_new = recalled.is_none();
+    let understood = match recalled.map_or_else(|| understand(catalog, &system, &asked).map(Arc::new), Ok) {
         Ok(understood) => understood,
         Err(refusal) => {
             gate.note_refusal(&not_understood(caller, &system, session, &asked, &refusal), &refusal);
@@ -139,6 +142,9 @@ async fn ask(caller: &Arc<Caller>, place: Place, mut request: Request<Incoming>)
     };
     let mut operation = operation(caller, &system, session, &understood);
     if !operation.may_change() {
+        if is_new {
+            memory.remember(&system, asked, &understood);
+        }
         match gate.consider(&operation) {
             Considered::Pass => return Ok(look(caller, &system, &operation, &understood.asked).await),
             Considered::Refuse(refusal) => {
@@ -201,20 +207,19 @@ fn refused(caller: &Caller, system: &System, refusal: &Refusal) -> Response<Body
 }
 
 fn operation(caller: &Caller, system: &System, session: SessionId, understood: &Understood) -> Operation {
-    let (text, parameters) = understood.asked.held();
     Operation {
         principal: caller.entered.principal.clone(),
         session,
         system: system.name.clone(),
         environment: system.environment.clone(),
         protocol: Protocol::Http,
-        text: text.into(),
-        redacted: understood.analysis.redacted.as_str().into(),
+        text: understood.text.clone(),
+        redacted: understood.redacted.clone(),
         bound: None,
-        parameters,
+        parameters: understood.parameters.clone(),
         // A channel is of no use to anybody but the client that asked for it.
         action: if understood.asked.upgrade.is_some() { Action::InSession } else { Action::SelfContained },
-        effects: understood.analysis.effects.clone().into(),
+        effects: understood.effects.clone(),
         reach: None,
         rows_apart: 0,
     }

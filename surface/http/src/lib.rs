@@ -17,6 +17,7 @@ mod door;
 mod exchange;
 mod listener;
 mod mask;
+mod memory;
 mod place;
 mod reads;
 mod resolve;

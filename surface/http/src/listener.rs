@@ -34,6 +34,7 @@ use crate::{
     channel::CHANNELS,
     door::{Entered, enter_by_proxy, enter_directly},
     exchange::{Caller, exchange},
+    memory::Memory,
     place::{Place, Scheme},
     reads::{EVERY, ReadLog},
     reverse::HANDSHAKE,
@@ -69,6 +70,7 @@ pub struct Surface {
     pub(crate) systems: Vec<Arc<System>>,
     pub(crate) catalog: Arc<Catalog>,
     pub(crate) reads: ReadLog,
+    pub(crate) memory: Memory,
     /// Changes that are being carried out.
     pub(crate) running: Arc<AtomicUsize>,
     escrow: Arc<dyn Escrow>,
@@ -92,7 +94,8 @@ impl Surface {
     ) -> Arc<Self> {
         let places = Arc::new(Semaphore::new(options.connections));
         let (reads, running, channels) = (ReadLog::default(), Arc::default(), Arc::new(Semaphore::new(CHANNELS)));
-        Arc::new(Self { gate, systems, catalog, reads, running, escrow, authority, channels, options, places })
+        let memory = Memory::new();
+        Arc::new(Self { gate, systems, catalog, reads, memory, running, escrow, authority, channels, options, places })
     }
 
     /// What is known of a service here.

@@ -43,7 +43,7 @@ const LOOKED_INTO: usize = 8 << 20;
 pub(crate) struct Run {
     surface: Arc<Surface>,
     system: Arc<System>,
-    understood: Understood,
+    understood: Arc<Understood>,
     /// What the service said, or was kept of that.
     pub(crate) response: Option<Response<Body>>,
     /// Nobody waits: the answer is kept.
@@ -56,7 +56,7 @@ pub(crate) struct Run {
 }
 
 impl Run {
-    pub(crate) fn new(surface: Arc<Surface>, system: Arc<System>, understood: Understood) -> Self {
+    pub(crate) fn new(surface: Arc<Surface>, system: Arc<System>, understood: Arc<Understood>) -> Self {
         Self { surface, system, understood, response: None, keep: false, until: None, gone: None, becomes: None }
     }
 
@@ -115,7 +115,7 @@ impl Run {
         };
         let status = response.status();
         if let (StatusCode::SWITCHING_PROTOCOLS, Some(place), Some((agent, principal))) = (status, channel, self.becomes.take()) {
-            let (gate, mask) = (self.surface.gate.clone(), Mask::new(self.system.credential.marks()));
+            let (gate, mask) = (self.surface.gate.clone(), self.system.credential.mask());
             let Some(answer) = switched(&self.understood.asked, &mask, &response) else {
                 self.response = Some(no_answer("the service made something else of the connection than it was asked for", true));
                 return Ok(Ran::Unknown);
@@ -276,7 +276,7 @@ pub(crate) fn pass(system: &System, response: Response<Incoming>) -> Response<Bo
     if let Some(reason) = unreadable(system, parts.status, &parts.headers) {
         return no_answer(&reason, true);
     }
-    let mask = Mask::new(system.credential.marks());
+    let mask = system.credential.mask();
     let headers = passed_on(&parts.headers, &mask);
     let mut passed = Response::new(Body::Streamed { incoming, mask, ended: false });
     *passed.status_mut() = parts.status;
@@ -307,7 +307,7 @@ impl Answer {
     /// Reads an answer to its end. `None`: it broke off.
     async fn read(system: &System, response: Response<Incoming>, limit: usize) -> Option<Self> {
         let (parts, incoming) = response.into_parts();
-        let mut mask = Mask::new(system.credential.marks());
+        let mut mask = system.credential.mask();
         let unreadable = unreadable(system, parts.status, &parts.headers);
         let collected = timeout(ANSWER, Limited::new(incoming, limit).collect()).await.ok()?;
         let (body, cut) = match (unreadable, collected) {

@@ -54,6 +54,6 @@ async fn run(surface: &Arc<Surface>, hold: HoldState) -> Result<(), String> {
         reach: Some(measured.reach),
         rows_apart: 0,
     };
-    let mut run = Run::new(surface.clone(), system.clone(), understood).unattended();
+    let mut run = Run::new(surface.clone(), system.clone(), Arc::new(understood)).unattended();
     surface.gate.handle(operation, &mut run).await.map(drop).map_err(|refusal| refusal.to_string())
 }

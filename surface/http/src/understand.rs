@@ -5,7 +5,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue};
 use reprieve_effects_http::{Analysis, Body, Catalog, Request, analyze};
-use reprieve_operation::{Effect, Hazard, Kind, Refusal};
+use reprieve_operation::{Effect, Hazard, Kind, Parameters, Refusal};
 
 use crate::{asked::Asked, place::Place, system::System};
 
@@ -17,6 +17,21 @@ const MOST_EFFECTS: usize = 256;
 pub(crate) struct Understood {
     pub(crate) asked: Asked,
     pub(crate) analysis: Arc<Analysis>,
+    /// What it touches, by its text alone.
+    pub(crate) effects: Arc<[Effect]>,
+    /// As people approve it, and its body where that is no text.
+    pub(crate) text: Arc<str>,
+    pub(crate) parameters: Option<Parameters>,
+    /// As it is recorded.
+    pub(crate) redacted: Arc<str>,
+}
+
+impl Understood {
+    fn new(asked: Asked, analysis: Analysis) -> Self {
+        let (text, parameters) = asked.held();
+        let (effects, redacted) = (analysis.effects.clone().into(), analysis.redacted.as_str().into());
+        Self { asked, analysis: Arc::new(analysis), effects, text: text.into(), parameters, redacted }
+    }
 }
 
 /// Looks at a request. What has no one meaning is refused: nobody could say what to send.
@@ -41,7 +56,7 @@ pub(crate) fn understand(catalog: &Catalog, system: &System, asked: &Asked) -> R
                 resource: None,
                 hazards: [Hazard::Code].into(),
             }));
-            Ok(Understood { asked: sent, analysis: Arc::new(analysis) })
+            Ok(Understood::new(sent, analysis))
         }
         None => {
             let problem = analysis.problem.clone().unwrap_or_else(|| "it can't be sent in one way only".to_owned());
