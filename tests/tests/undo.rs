@@ -623,3 +623,32 @@ async fn undo_when_kept(site: &Site, id: &str) -> Result<()> {
     }
     Ok(())
 }
+
+/// An index that is attached to another one stays so: what attaches tables is approved, by whatever route it comes.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_attaches_tables_is_held_and_a_new_partition_is_not() -> Result<()> {
+    let site = site(false)?;
+    site.direct(
+        "CREATE TABLE log (at int PRIMARY KEY) PARTITION BY RANGE (at); ALTER TABLE log OWNER TO app;
+         CREATE TABLE log_1 (at int PRIMARY KEY); ALTER TABLE log_1 OWNER TO app",
+    )?;
+    site.gateway.json(&["protect", "shop", "--apply", "--json"])?;
+    let client = connect(&site.gateway.agent("helper", &["shop"], "read,write,destroy")?).await?;
+    client.batch_execute("CREATE TABLE log_2 PARTITION OF log FOR VALUES FROM (10) TO (20)").await.with_context(|| site.gateway.log())?;
+    let attach = "ALTER TABLE log ATTACH PARTITION log_1 FOR VALUES FROM (0) TO (10)";
+    for text in [
+        attach.to_owned(),
+        format!("DO $$ BEGIN {attach}; END $$"),
+        format!("BEGIN; CREATE TABLE log_3 PARTITION OF log FOR VALUES FROM (20) TO (30); {attach}; COMMIT"),
+        "BEGIN; CREATE TABLE log_4 (at int PRIMARY KEY); ALTER TABLE log ATTACH PARTITION log_4 FOR VALUES FROM (30) TO (40); COMMIT"
+            .to_owned(),
+    ] {
+        let error = client.batch_execute(&text).await.expect_err(&text);
+        assert_eq!(error.code().map(tokio_postgres::error::SqlState::code), Some("RPH01"), "{text}: {error:?}");
+        client.batch_execute("ROLLBACK").await?;
+    }
+    assert_eq!(site.direct("SELECT count(*) FROM pg_inherits WHERE inhparent = 'log'::regclass")?, "1");
+    undo_when_kept(&site, &change_of(&site, "CREATE TABLE log_2").await?).await?;
+    assert_eq!(site.direct("SELECT count(*) FROM pg_inherits WHERE inhparent = 'log'::regclass")?, "0");
+    Ok(())
+}

@@ -11,7 +11,7 @@ use crate::UndoError;
 /// Catalogs whose rows say nothing of definitions, and that may be long.
 const NO_DEFINITIONS: [&str; 3] = ["pg_statistic", "pg_largeobject", "pg_largeobject_metadata"];
 
-/// The state as the session, or its open transaction, sees it. It is longer than a digest and has no order.
+/// The state as the session, or its open transaction, sees it.
 pub(crate) async fn state(client: &impl GenericClient) -> Result<String, UndoError> {
     let text = client
         .query_one(

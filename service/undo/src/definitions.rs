@@ -17,7 +17,7 @@ use std::{
 use bytes::Bytes;
 use reprieve_definitions::{Data, Definitions, Entry, Loss, Options, Scope, Section, Tools, UndoScript, plan_undo, take};
 use reprieve_gate::{Audit, Clock};
-use reprieve_operation::{Digest, Event, SystemName};
+use reprieve_operation::{Digest, Event, SystemName, UndoId};
 use reprieve_vault::Vault;
 use tokio::sync::Notify;
 use tokio_postgres::Transaction;
@@ -41,6 +41,9 @@ const LOOK_EVERY: Duration = Duration::from_secs(3600);
 
 /// The longest text of definitions.
 const LONGEST: u64 = 256 << 20;
+
+/// Events read at a time.
+const PAGE: usize = 500;
 
 /// Keeps a system's definitions.
 pub struct DefinitionsLog {
@@ -268,8 +271,10 @@ pub(crate) async fn plan(login: &Login, images: &Images, changes: &[Change]) -> 
         return Err(UndoError::NotUndoable(reason.to_owned()));
     };
     let (after, before) = (&taken[0], &taken[taken.len() - 1]);
+    let settled = settled(history, before.index)?;
     let is_other = |other: &Change| {
-        (defines(other) || matches!(other.standing, Standing::Unknown))
+        // What is settled as nothing defined nothing: what defines is recorded before it is final.
+        (defines(other) || matches!(other.standing, Standing::Unknown) && !settled.contains(&other.undo))
             && other.system == newest.system
             && defining.iter().all(|change| change.undo != other.undo)
             && after.shows(other) != Some(false)
@@ -297,6 +302,21 @@ pub(crate) async fn plan(login: &Login, images: &Images, changes: &[Change]) -> 
         return Err(UndoError::NotUndoable(format!("`{}` was changed since by somebody else: {}", conflict.object, conflict.because)));
     }
     Ok(Some(Way { script, before }))
+}
+
+/// Changes whose lost outcome was settled since.
+fn settled(history: &dyn History, since: u64) -> Result<HashSet<UndoId>, UndoError> {
+    let mut found = HashSet::new();
+    let mut before = u64::MAX;
+    while before > since {
+        let page = history.of_kind("settled", before, PAGE).map_err(UndoError::Ledger)?;
+        before = page.last().map_or(0, |last| last.index);
+        found.extend(page.iter().filter_map(|recorded| match &recorded.event {
+            Event::Settled { intent, .. } => Some(UndoId::from(*intent)),
+            _ => None,
+        }));
+    }
+    Ok(found)
 }
 
 /// Whether a change may have changed definitions. What only empties or rewrites tables moves `pg_class` alone.

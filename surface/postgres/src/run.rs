@@ -15,7 +15,6 @@ use crate::{
     answer,
     guard::{Guard, Measured, raised_counters},
     guard_function::read_answer,
-    known::says_all,
     replies::{Asked, Route},
     secured::Secured,
     session::Ends,
@@ -91,7 +90,8 @@ impl Upstream for Run<'_> {
             self.ends.wire.tag.clear();
             self.ends.make_baseline().await.map_err(lost)?;
             if let Form::Simple { plain, unwrapped: false, .. } | Form::Batch { plain, unwrapped: false, .. } = &self.form {
-                self.ends.secured = Secured { unread: !permit.operation().effects.iter().all(says_all), ..Secured::default() };
+                self.ends.secured = Secured::default();
+                self.ends.secured.note(&permit.operation().effects);
                 if !*plain || permit.approved().is_some() {
                     let system = self.ends.system.clone();
                     self.ends.secured.definitions(&system).await;
@@ -546,8 +546,8 @@ impl Ends {
 
     /// What a trial finds is judged as if it ran for good.
     async fn secure_trial(&mut self, effects: &[Effect]) {
-        let unread = !effects.iter().all(says_all);
-        self.secured = Secured { on_trial: Some(self.system.measure_limit), unread, ..Secured::default() };
+        self.secured = Secured { on_trial: Some(self.system.measure_limit), ..Secured::default() };
+        self.secured.note(effects);
         let system = self.system.clone();
         self.secured.definitions(&system).await;
     }

@@ -2,9 +2,10 @@
 
 use std::collections::HashSet;
 
-use reprieve_operation::{Effect, Reach, Rewrite};
+use reprieve_operation::{Effect, ObjectName, Reach, Rewrite};
 
 use crate::{
+    known::says_all,
     strict::Images,
     system::{System, View},
 };
@@ -35,6 +36,8 @@ pub(crate) struct Secured {
     pub(crate) empty: HashSet<String>,
     /// Something ran whose text doesn't say all that it does.
     pub(crate) unread: bool,
+    /// What texts say is defined, or defined anew.
+    pub(crate) defined: HashSet<ObjectName>,
     /// Tables that were set aside, and what stands in for them until it is dropped.
     pub(crate) aside: Vec<u32>,
     pub(crate) doubles: Vec<u32>,
@@ -45,6 +48,22 @@ pub(crate) struct Secured {
 }
 
 impl Secured {
+    /// Takes note of what runs next.
+    pub(crate) fn note(&mut self, effects: &[Effect]) {
+        self.unread |= !effects.iter().all(says_all);
+        self.defined.extend(effects.iter().filter_map(|effect| match effect {
+            Effect::Define { name, .. } => Some(name.clone()),
+            _ => None,
+        }));
+    }
+
+    /// Whether a table may have become a partition, or another one's heir, that there was before: its indexes stay attached for good. A
+    /// table that is made as a partition goes as one.
+    fn may_have_attached(&self, view: &View, reach: &Reach) -> bool {
+        let is_known = |name: &ObjectName| !view.catalog.find_tables(name).is_empty();
+        reach.catalogs.get("pg_inherits").is_some_and(|rows| *rows > 0) && (self.unread || self.defined.iter().any(is_known))
+    }
+
     /// Secures what the definitions are, before a statement runs that may change them.
     pub(crate) async fn definitions(&mut self, system: &System) {
         if !self.definitions {
@@ -129,6 +148,9 @@ impl Secured {
             reach.lasting.retain(|reason| !back.contains(reason) && reason != CODE);
             let (nothing_lost, rewritten) = std::mem::take(&mut reach.rewritten).into_iter().partition(|name| self.empty.contains(name));
             reach.rewritten = rewritten;
+            if self.may_have_attached(view, reach) && !reach.lasting.iter().any(|known| known == ATTACHED) {
+                reach.lasting.push(ATTACHED.to_owned());
+            }
             if !self.unread && !view.snapshot.user_code {
                 // Each was written anew under another name, whose two types are gone again. What else drops types would be in a text.
                 let types = format!("{} rows of pg_type", 2 * Vec::<String>::len(&nothing_lost));
@@ -143,6 +165,8 @@ impl Secured {
         }
     }
 }
+
+const ATTACHED: &str = "a table is attached to another";
 
 /// What a reach says when rights, rules or code change.
 pub(crate) const CODE: &str = "privileges, rules or code are changed";

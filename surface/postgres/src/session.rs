@@ -355,6 +355,7 @@ impl Session {
             }
         }
         self.ends.secured.unread |= !known.is_open();
+        self.ends.secured.note(&known.effects);
         let mut approved = None;
         match self.ends.gate.consider(&operation) {
             Considered::Pass => {}
