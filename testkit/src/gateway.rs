@@ -337,6 +337,30 @@ impl Gateway {
         }
     }
 
+    /// Approves what is held, and what it is held for anew as measured (a CASCADE reaches further than the estimate), until it has run.
+    pub fn approve_until_done(&self) -> Result<()> {
+        let mut ended = Value::Null;
+        for _ in 0..6 {
+            let deadline = Instant::now() + Duration::from_secs(20);
+            // A run ends a moment before the next hold is opened.
+            let waiting = loop {
+                let waiting = self.holds()?.into_iter().find(|hold| hold["status"] == "waiting");
+                if waiting.is_some() || Instant::now() > deadline {
+                    break waiting;
+                }
+                thread::sleep(Duration::from_millis(100));
+            };
+            let hold = waiting.with_context(|| format!("nothing is held; before: {ended}\n{}", self.log()))?;
+            let hold = hold["id"].as_str().context("an id")?;
+            self.approve_as_asked(hold)?;
+            ended = self.wait_for_status(hold, "finished")?;
+            if ended["succeeded"] == true {
+                return Ok(());
+            }
+        }
+        bail!("it is held again and again: {ended}")
+    }
+
     /// Freezes one agent, or all.
     pub fn freeze(&self, agent: Option<&str>) -> Result<Value> {
         self.json(&["freeze", agent.unwrap_or("--all"), "--json"])

@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 use tokio_postgres::Transaction;
 
-use super::{Part, hash, image, moved};
+use super::{Part, hash, image, put_back::moved};
 use crate::UndoError;
 
 /// How a row conflicts.
