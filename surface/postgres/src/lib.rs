@@ -1,7 +1,7 @@
 //! The PostgreSQL surface: agents connect as to any server, and everything they do goes through the gate.
 //!
-//! Start with `session.rs`: one client's messages, in and out. `door.rs` lets a client in, `run.rs` and `guard.rs` run and measure
-//! what may change something, `wire.rs` moves the bytes. `protect.rs` sets a database up for all that.
+//! Start with `session.rs`: one client's messages, in and out. `door.rs` lets a client in, `run.rs` runs what may change something,
+//! `measure.rs` and `guard.rs` measure it, `wire.rs` moves the bytes. `protect.rs` sets a database up for all that.
 
 mod answer;
 mod bounds;
@@ -17,6 +17,7 @@ mod guard_function;
 mod known;
 mod lanes;
 mod listener;
+mod measure;
 mod protect;
 mod reads;
 mod replies;
@@ -30,6 +31,7 @@ mod system;
 mod tally;
 mod target;
 mod transaction;
+mod trial;
 mod wire;
 
 pub use answer::sqlstate;

@@ -19,7 +19,7 @@ use crate::{
     secured::Secured,
     session::Ends,
     system::View,
-    wire::{Captured, Gone, Notices},
+    wire::{Captured, Gone},
 };
 
 /// One recorded message of a batch.
@@ -71,13 +71,13 @@ impl<'a> Run<'a> {
     }
 }
 
-type Result<T, E = Refusal> = std::result::Result<T, E>;
+pub(crate) type Result<T, E = Refusal> = std::result::Result<T, E>;
 
 fn lost(gone: Gone) -> Refusal {
     Refusal::unavailable("connection", format!("{gone} while the statement ran"))
 }
 
-fn unmeasured() -> Refusal {
+pub(crate) fn unmeasured() -> Refusal {
     Refusal::unavailable("measurement", "what this did could not be measured, so it was rolled back")
 }
 
@@ -302,14 +302,14 @@ impl Ends {
     }
 
     /// A server's error in something of ours that stands for the client's statement.
-    fn failed(&mut self, error: &reprieve_pgwire::backend::ServerError) -> Ran {
+    pub(crate) fn failed(&mut self, error: &reprieve_pgwire::backend::ServerError) -> Ran {
         let (_withheld, _passed) = self.wire.discard();
         self.wire.withhold();
         self.wire.deliver(&error.to_bytes(b'E'));
         Ran::Failed { code: error.code().unwrap_or_default().to_owned() }
     }
 
-    async fn rollback(&mut self) -> Result<()> {
+    pub(crate) async fn rollback(&mut self) -> Result<()> {
         self.carry_over = true;
         self.wire.ask("ROLLBACK").await.map(drop).map_err(lost)
     }
@@ -428,7 +428,7 @@ impl Ends {
         }
     }
 
-    fn send_batch(&mut self, messages: &mut [Message], again: bool) {
+    pub(crate) fn send_batch(&mut self, messages: &mut [Message], again: bool) {
         for message in messages {
             let resend = again || message.sent;
             if message.sent && !matches!(message.asked, Asked::Bind(_)) {
@@ -444,7 +444,7 @@ impl Ends {
         }
     }
 
-    async fn flush_extended(&mut self) -> Result<()> {
+    pub(crate) async fn flush_extended(&mut self) -> Result<()> {
         reprieve_pgwire::write::flush(&mut self.wire.server.output);
         self.wire.settle().await.map_err(lost)
     }
@@ -542,198 +542,6 @@ impl Ends {
         self.wire.send_extended(&name, text);
         self.flush_extended().await?;
         Ok(std::mem::take(&mut self.wire.captured))
-    }
-
-    /// What a trial finds is judged as if it ran for good.
-    async fn secure_trial(&mut self, effects: &[Effect]) {
-        self.secured = Secured { on_trial: Some(self.system.measure_limit), ..Secured::default() };
-        self.secured.note(effects);
-        let system = self.system.clone();
-        self.secured.definitions(&system).await;
-    }
-
-    /// Sets aside or writes down what something approved will drop or rewrite, in the transaction in which it does.
-    pub(crate) async fn keep_what_goes(&mut self, effects: &[Effect], approved: &Reach) -> Result<()> {
-        let view = self.system.measured_by().await?;
-        self.set_aside(&view, effects, approved).await?;
-        for (name, statement) in self.secured.to_keep(&self.system, &view, effects, approved) {
-            let kept = self.ask_within(&statement).await?;
-            if let Some(error) = kept.error {
-                let why = error.message().unwrap_or_default().to_owned();
-                return Err(Refusal::unavailable("keeping", format!("`{name}` could not be written down before it goes: {why}")));
-            }
-            self.secured.whole.insert(name);
-        }
-        Ok(())
-    }
-
-    /// Sets the tables aside that a text does nothing but drop, where that goes unnoticed.
-    async fn set_aside(&mut self, view: &View, effects: &[Effect], approved: &Reach) -> Result<()> {
-        let (tables, names): (Vec<u32>, Vec<String>) = self.secured.to_set_aside(view, effects, approved).into_iter().unzip();
-        let Some(statement) = self.system.set_aside(&tables).filter(|_| !tables.is_empty()) else { return Ok(()) };
-        let answer = self.ask_within(&statement).await?;
-        if let Some(error) = answer.error {
-            let why = error.message().unwrap_or_default().to_owned();
-            let (names, system) = (names.join("`, `"), &self.system.name);
-            let hint = format!("if Reprieve is newer than what it installed there, run `reprieve protect {system} --apply` again");
-            return Err(Refusal::unavailable("keeping", format!("`{names}` could not be set aside before it goes: {why}; {hint}")));
-        }
-        let said = answer.rows.first().and_then(|row| row.first().cloned().flatten()).unwrap_or_default();
-        let doubles = said.strip_prefix('{').and_then(|list| list.strip_suffix('}'));
-        match doubles.map(|list| list.split(',').map(str::parse).collect::<std::result::Result<Vec<u32>, _>>()) {
-            Some(Ok(doubles)) => {
-                self.secured.doubles.extend(doubles);
-                self.secured.aside.extend(tables);
-                self.secured.whole.extend(names);
-            }
-            _ => tracing::debug!(tables = names.join(", "), because = said, "written down rather than set aside"),
-        }
-        Ok(())
-    }
-
-    /// Measures the open transaction. `None`: it couldn't be measured, or a deferred constraint failed, which ended it.
-    async fn measure(&mut self) -> Result<Option<Measured>> {
-        let view = self.system.measured_by().await?;
-        let Some(mut measured) = self.measure_once(&view).await? else { return Ok(None) };
-        if view.snapshot.deferrable_triggers || measured.reach.touches_catalogs() {
-            // What a deferred trigger does may be deferred again: until nothing more happens, it isn't measured.
-            let Some(again) = self.measure_once(&view).await? else { return Ok(None) };
-            let Some(last) = self.measure_once(&view).await? else { return Ok(None) };
-            if last.reach != again.reach {
-                return Ok(None);
-            }
-            measured = last;
-        }
-        if measured.holds_cursors {
-            self.overlook_quiet_cursors(&mut measured.reach).await?;
-        } else {
-            self.quiet_cursors.clear();
-        }
-        if measured.definitions_may_have_changed {
-            let relations = self.ask_within(crate::guard::RELATIONS).await?;
-            let types = self.ask_within(crate::guard::TRIGGERS).await?;
-            if view.snapshot.compare_definitions(&mut measured.reach, &relations, &types, self.young).is_none() {
-                return Ok(None);
-            }
-        }
-        if let Some(question) = self.secured.aside_question() {
-            let answer = self.ask_within(&question).await?;
-            if answer.rows.first().and_then(|row| row.first().cloned().flatten()).as_deref() != Some("t") {
-                return Err(Refusal::unavailable("keeping", "what was set aside to be dropped is not what was dropped"));
-            }
-        }
-        self.secured.settle(&view, &mut measured.reach);
-        self.take_images(&mut measured).await?;
-        Ok(Some(measured))
-    }
-
-    /// Takes cursors WITH HOLD off the reach whose queries do nothing but read, or have been run inside an earlier COMMIT.
-    async fn overlook_quiet_cursors(&mut self, reach: &mut Reach) -> Result<()> {
-        let cursors = self.ask_within(crate::guard::CURSORS).await?;
-        // A definition that is not final yet may make the same text mean something else.
-        let redefined = reach.touches_catalogs();
-        let quiet = |row: &Vec<Option<String>>| match row.as_slice() {
-            [Some(text), Some(older)] => self.quiet_cursors.iter().any(|known| **known == **text) && (older == "t" || !redefined),
-            _ => false,
-        };
-        if cursors.error.is_none() && !cursors.rows.is_empty() && cursors.rows.iter().all(quiet) {
-            reach.escapes.retain(|escape| escape != crate::guard::HELD_CURSOR);
-        }
-        Ok(())
-    }
-
-    /// Whether the open implicit transaction changed nothing at all.
-    pub(crate) async fn measure_nothing(&mut self) -> Result<bool> {
-        let view = self.system.measured_by().await?;
-        let captured = self.ask_within(&view.snapshot.measurement()).await?;
-        let mut measured = view.snapshot.reach_of_measurement(&captured).ok_or_else(unmeasured)?;
-        if measured.holds_cursors {
-            self.overlook_quiet_cursors(&mut measured.reach).await?;
-        }
-        Ok(measured.reach.is_empty())
-    }
-
-    async fn measure_once(&mut self, view: &View) -> Result<Option<Measured>> {
-        // What deferred triggers have to say, they would have said at the client's COMMIT.
-        self.wire.notices = if self.in_batch { Notices::Last } else { Notices::BeforeEnd };
-        let constraints = self.ask_within("SET CONSTRAINTS ALL IMMEDIATE").await;
-        self.wire.notices = Notices::Ours;
-        let constraints = constraints?;
-        if let Some(error) = constraints.error {
-            let _told = self.failed(&error);
-            self.wire.code = error.code().map(str::to_owned);
-            return Ok(None);
-        }
-        let captured = self.ask_within(&view.snapshot.measurement()).await?;
-        let Some(measured) = view.snapshot.reach_of_measurement(&captured) else { return Ok(None) };
-        if !measured.unknown_relation {
-            return Ok(Some(measured));
-        }
-        // Either this transaction made it, or somebody else did after we looked: look again.
-        self.system.invalidate();
-        let view = self.system.measured_by().await?;
-        Ok(view.snapshot.reach_of_measurement(&captured))
-    }
-
-    /// What a statement that drops or empties whole relations would reach, from the catalogue, without running it.
-    async fn estimate_wholesale(&mut self, effects: &[Effect]) -> Option<Reach> {
-        let view = self.system.fresh_view().await?;
-        crate::estimate::wholesale(&view, effects, self.system.measure_limit)
-    }
-
-    /// Runs a text in a transaction that is rolled back, to measure it.
-    async fn trial(&mut self, text: &str, effects: &[Effect]) -> Option<Reach> {
-        if effects.iter().any(|effect| matches!(effect, Effect::Escape { .. } | Effect::Unknown { .. })) || self.wire.status != b'I' {
-            return None;
-        }
-        self.make_baseline().await.ok()?;
-        self.wire.hide_ready = true;
-        let _begun = self.wire.ask("BEGIN").await.ok()?;
-        if self.keep_empty().await.is_err() {
-            self.rollback().await.ok()?;
-            return None;
-        }
-        self.wire.send_query(text, Route::Swallow, usize::MAX);
-        self.wire.settle_or_copy().await.ok()?;
-        if self.wire.copying {
-            self.wire.copying = false;
-            reprieve_pgwire::write::copy_fail(&mut self.wire.server.output, "measured only").ok()?;
-            self.wire.settle().await.ok()?;
-        }
-        // What the server itself refuses reaches nothing; run for good, its error is the answer.
-        let refused = self.wire.status == b'E';
-        let measured = if refused { None } else { self.measure().await.ok().flatten() };
-        self.rollback().await.ok()?;
-        if refused { Some(Reach::default()) } else { measured.map(|measured| measured.reach) }
-    }
-
-    /// The same for a batch of extended messages.
-    async fn trial_batch(&mut self, messages: &mut [Message], effects: &[Effect]) -> Option<Reach> {
-        if effects.iter().any(|effect| matches!(effect, Effect::Escape { .. } | Effect::Unknown { .. })) || self.wire.status != b'I' {
-            return None;
-        }
-        self.make_baseline().await.ok()?;
-        self.wire.withhold();
-        self.wire.hide_ready = true;
-        let name = self.fresh_name();
-        self.wire.send_extended(&name, "BEGIN");
-        self.send_batch(messages, false);
-        self.flush_extended().await.ok()?;
-        let refused = self.wire.code.is_some();
-        let measured = if refused { None } else { self.measure().await.ok().flatten() };
-        let (_never_heard, _passed) = self.wire.discard();
-        self.wire.code = None;
-        self.roll_back_whatever_is_open().await.ok()?;
-        // Its named statements were made: a later run makes them anew.
-        for message in messages.iter().filter(|message| !message.sent) {
-            if let Some(name) = message.parses.as_deref().filter(|name| !name.is_empty()) {
-                reprieve_pgwire::write::close(&mut self.wire.server.output, b'S', name).ok()?;
-                self.wire.replies.push(Asked::Close, Route::Swallow);
-            }
-        }
-        self.wire.send_sync(Route::Client);
-        self.wire.settle().await.ok()?;
-        if refused { Some(Reach::default()) } else { measured.map(|measured| measured.reach) }
     }
 
     /// The server's own error for a text that we can't read. `None`: the server can read it. Nothing is run, and whatever reading its

@@ -2,10 +2,12 @@
 
 use std::collections::HashSet;
 
-use reprieve_operation::{Effect, ObjectName, Reach, Rewrite};
+use reprieve_operation::{Effect, ObjectName, Reach, Refusal, Rewrite};
 
 use crate::{
     known::says_all,
+    run::Result,
+    session::Ends,
     strict::Images,
     system::{System, View},
 };
@@ -170,3 +172,44 @@ const ATTACHED: &str = "a table is attached to another";
 
 /// What a reach says when rights, rules or code change.
 pub(crate) const CODE: &str = "privileges, rules or code are changed";
+
+impl Ends {
+    /// Sets aside or writes down what something approved will drop or rewrite, in the transaction in which it does.
+    pub(crate) async fn keep_what_goes(&mut self, effects: &[Effect], approved: &Reach) -> Result<()> {
+        let view = self.system.measured_by().await?;
+        self.set_aside(&view, effects, approved).await?;
+        for (name, statement) in self.secured.to_keep(&self.system, &view, effects, approved) {
+            let kept = self.ask_within(&statement).await?;
+            if let Some(error) = kept.error {
+                let why = error.message().unwrap_or_default().to_owned();
+                return Err(Refusal::unavailable("keeping", format!("`{name}` could not be written down before it goes: {why}")));
+            }
+            self.secured.whole.insert(name);
+        }
+        Ok(())
+    }
+
+    /// Sets the tables aside that a text does nothing but drop, where that goes unnoticed.
+    async fn set_aside(&mut self, view: &View, effects: &[Effect], approved: &Reach) -> Result<()> {
+        let (tables, names): (Vec<u32>, Vec<String>) = self.secured.to_set_aside(view, effects, approved).into_iter().unzip();
+        let Some(statement) = self.system.set_aside(&tables).filter(|_| !tables.is_empty()) else { return Ok(()) };
+        let answer = self.ask_within(&statement).await?;
+        if let Some(error) = answer.error {
+            let why = error.message().unwrap_or_default().to_owned();
+            let (names, system) = (names.join("`, `"), &self.system.name);
+            let hint = format!("if Reprieve is newer than what it installed there, run `reprieve protect {system} --apply` again");
+            return Err(Refusal::unavailable("keeping", format!("`{names}` could not be set aside before it goes: {why}; {hint}")));
+        }
+        let said = answer.rows.first().and_then(|row| row.first().cloned().flatten()).unwrap_or_default();
+        let doubles = said.strip_prefix('{').and_then(|list| list.strip_suffix('}'));
+        match doubles.map(|list| list.split(',').map(str::parse).collect::<std::result::Result<Vec<u32>, _>>()) {
+            Some(Ok(doubles)) => {
+                self.secured.doubles.extend(doubles);
+                self.secured.aside.extend(tables);
+                self.secured.whole.extend(names);
+            }
+            _ => tracing::debug!(tables = names.join(", "), because = said, "written down rather than set aside"),
+        }
+        Ok(())
+    }
+}

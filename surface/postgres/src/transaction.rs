@@ -2,10 +2,17 @@
 
 use std::sync::Arc;
 
-use reprieve_gate::{OpenIntent, Release};
-use reprieve_operation::{Digest, Effect, Reach};
+use reprieve_gate::{Considered, OpenIntent, Ran, Release};
+use reprieve_operation::{Action, Digest, Effect, Operation, Parameters, Reach, Refusal};
 
-use crate::known::Known;
+use crate::{
+    known::Known,
+    run::{CommitBy, Form, Run},
+    secured::Secured,
+    session::Session,
+    tally::Tally,
+    wire::Gone,
+};
 
 /// Statements kept of one transaction, for the person who may have to read them.
 const MOST_STATEMENTS: usize = 2_000;
@@ -138,5 +145,135 @@ impl Transaction {
             sum.add(release.approved().reach.as_ref()?);
         }
         Some(sum)
+    }
+}
+
+impl Session {
+    /// Makes a statement a part of the client's transaction, if the policy lets it try.
+    pub(crate) async fn join(&mut self, known: &Arc<Known>, parameters: Option<Parameters>) -> Result<Result<(), Refusal>, Gone> {
+        self.look_before_holding(known).await;
+        if self.transaction.is_none() {
+            self.ends.secured = Secured::default();
+            self.ends.wire.tally = Tally::default();
+        }
+        let operation = self.operation(known, parameters, Action::InSession);
+        let operation = self.ends.see_empty(operation).await?;
+        if !self.ends.seem_empty.is_empty() {
+            let system = self.ends.system.clone();
+            self.ends.secured.definitions(&system).await;
+            if let Err(refusal) = self.ends.keep_empty().await {
+                return Ok(Err(refusal));
+            }
+        }
+        self.ends.secured.unread |= !known.is_open();
+        self.ends.secured.note(&known.effects);
+        let mut approved = None;
+        match self.ends.gate.consider(&operation) {
+            Considered::Pass => {}
+            Considered::Refuse(refusal) => return Ok(Err(refusal)),
+            Considered::Hold(_) => match self.released(operation.clone()).await {
+                Ok(release) => approved = release,
+                Err(refusal) => return Ok(Err(refusal)),
+            },
+        }
+        if let Some(release) = &approved
+            && self.transaction.as_ref().is_some_and(|transaction| transaction.has_used(release))
+        {
+            let reason = format!("the approval of {} is for one run, and this transaction has used it", release.approved().hold);
+            return Ok(Err(Refusal::refused("used-already", reason, "run it again in another transaction")));
+        }
+        let was_approved = approved.is_some();
+        if !known.is_plain() || approved.is_some() {
+            let system = self.ends.system.clone();
+            self.ends.secured.definitions(&system).await;
+        }
+        if let Some(reach) = approved.as_ref().and_then(|release| release.approved().reach.clone())
+            && let Err(refusal) = self.ends.keep_what_goes(&known.effects, &reach).await
+        {
+            return Ok(Err(refusal));
+        }
+        if self.transaction.is_none() {
+            match self.ends.gate.intend(&operation) {
+                Ok(intent) => self.transaction = Some(Transaction::new(intent)),
+                Err(refusal) => return Ok(Err(refusal)),
+            }
+        }
+        self.note_quiet_cursor(known);
+        let stamp = if was_approved { None } else { self.stamp(known, &operation).await };
+        if let Some(transaction) = &mut self.transaction {
+            let shown = operation.parameters.as_ref().map(|parameters| serde_json::to_string(parameters).unwrap_or_default());
+            // What people agreed to is not decided on again at the COMMIT; what it does beyond that is measured there.
+            let undecided: &[Effect] = if was_approved { &[] } else { &operation.effects };
+            transaction.add(known, undecided, shown.as_deref(), stamp);
+            transaction.plain &= !was_approved;
+            transaction.releases.extend(approved);
+        }
+        self.note_effects(known);
+        let may_be_exact = !was_approved && !self.made_something;
+        // The COMMIT waits for the catalogue in any case.
+        let view = if may_be_exact { self.ends.system.fresh_view().await } else { None };
+        let is_exact = view.is_some_and(|view| known.is_counted_by_its_tag(&view));
+        let is_idle = self.ends.wire.replies.is_empty();
+        self.ends.wire.tally.expect(is_exact, is_idle);
+        Ok(Ok(()))
+    }
+
+    /// What of a statement has to be the same when its transaction is run again, where it adds a few rows that nobody would be asked
+    /// about, and whose values can steer nothing.
+    async fn stamp(&self, known: &Known, operation: &Operation) -> Option<Arc<str>> {
+        let view = self.ends.system.fresh_view().await?;
+        let table = known.adds_constants_to(&view)?;
+        // A row has a pair of brackets at least.
+        let rows = known.text.matches('(').count().max(1) as u64;
+        let allows = |oid| self.ends.gate.allows_measured(operation, &view.snapshot.reach_of_insert(oid, rows));
+        let passes = view.catalog.find_tables(table).iter().all(|table| allows(table.oid));
+        let values = operation.parameters.as_ref().map_or(0, |parameters| parameters.values.len());
+        passes.then(|| format!("{} -- {values} values", known.redacted()).into())
+    }
+
+    /// Makes a transaction of what may have run unseen, so that its COMMIT is measured.
+    pub(crate) fn suspect_transaction(&mut self) {
+        let known = Known::opaque("unseen");
+        let operation = self.operation(&known, None, Action::InSession);
+        if let Ok(intent) = self.ends.gate.intend(&operation) {
+            let mut transaction = Transaction::new(intent);
+            transaction.add(&known, &known.effects, None, None);
+            self.transaction = Some(transaction);
+        }
+    }
+
+    /// The COMMIT of a transaction with changes in it.
+    pub(crate) async fn commit(&mut self, by: CommitBy) -> Result<(), Gone> {
+        let Some(mut transaction) = self.transaction.take() else { return Ok(()) };
+        let is_idle = self.ends.wire.replies.is_empty();
+        let rows_apart = self.ends.wire.tally.apart(is_idle);
+        let operation = Operation {
+            text: transaction.text(),
+            redacted: transaction.redacted(),
+            bound: transaction.bound(),
+            effects: transaction.effects(),
+            rows_apart,
+            ..self.operation(&self.texts.find(""), None, Action::Commit)
+        };
+        let approved = if transaction.releases.is_empty() { None } else { transaction.approved_reach() };
+        let mut releases = std::mem::take(&mut transaction.releases);
+        let form = Form::Commit { by, plain: transaction.plain, approved };
+        let mut run = Run::new(&mut self.ends, form);
+        let gate = run.ends.gate.clone();
+        let result = gate.carry_released(transaction.intent, operation, &mut run, &mut releases).await;
+        for release in releases {
+            drop(release.finish(matches!(result, Ok(Ran::Final(_))), None));
+        }
+        if result.is_err() {
+            self.ends.roll_back_whatever_is_open().await?;
+        }
+        self.answer(&result)
+    }
+
+    /// Looks for the release of a statement that has to be held by its text alone.
+    pub(crate) async fn released(&mut self, operation: Operation) -> Result<Option<Release>, Refusal> {
+        let mut run = Run::new(&mut self.ends, Form::Release);
+        let gate = run.ends.gate.clone();
+        gate.release_statement(operation, &mut run).await
     }
 }
