@@ -2,6 +2,8 @@
 
 #[path = "recovery/bucket.rs"]
 mod bucket;
+#[path = "recovery/faults.rs"]
+mod faults;
 #[path = "recovery/lies.rs"]
 mod lies;
 

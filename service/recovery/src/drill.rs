@@ -16,7 +16,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     Contents, EngineKind, Manifest, RecoveryError, Source, Tools,
-    engine::locked,
+    engine::{SKEW, locked},
     heartbeat, read_point,
     restore::{Ground, Phases, Until, bring_back, fill},
     server::{Scratch, Server},
@@ -26,8 +26,6 @@ use crate::{
 
 /// A check's longest.
 const CHECK: Duration = Duration::from_secs(3_600);
-/// Two machines' clocks may differ by this much.
-const SKEW: Duration = Duration::from_secs(60);
 /// The longest that a check's words are kept.
 const SAID: usize = 400;
 
@@ -202,6 +200,14 @@ fn story(
     if manifest.system != report.system {
         return Err(RecoveryError::Damaged(format!("the recovery point is of `{}`", manifest.system)));
     }
+    report.check(0, "dated", || {
+        let ahead = manifest.began.max(manifest.ended).since(report_began);
+        if ahead > SKEW {
+            return Err(RecoveryError::Check(format!("the copy is dated {} s after the drill began: a clock is wrong", ahead.as_secs())));
+        }
+        Ok("before the drill".to_owned())
+    })?;
+    manifest.may_be_opened_by(ground.identity)?;
     let tools = Tools::find(Some(manifest.major))?;
     let scratch = Scratch::make(&tools, &options.scratch)?;
     let looked = match manifest.engine {

@@ -28,7 +28,7 @@ use crate::{
 /// A question's longest.
 const ASK: Duration = Duration::from_secs(30);
 /// Two machines' clocks may differ by this much.
-const SKEW: Duration = Duration::from_secs(60);
+pub(crate) const SKEW: Duration = Duration::from_secs(60);
 
 /// By which program a copy is made.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]

@@ -10,7 +10,7 @@ use reprieve_operation::{Digest, SystemName, Timestamp};
 use reprieve_vault::{ObjectRef, Vault, VaultError};
 use serde::{Deserialize, Serialize};
 
-use crate::{EngineKind, RecoveryError, note::sign, note::statement, survey::Survey};
+use crate::{DrillKey, EngineKind, RecoveryError, note::sign, note::statement, survey::Survey};
 
 /// What a manifest's object begins with.
 const MAGIC: &str = "reprieve recovery point 1\n";
@@ -56,6 +56,20 @@ pub struct Manifest {
     pub stored_bytes: u64,
     /// To whom it is sealed.
     pub recipients: Vec<String>,
+}
+
+impl Manifest {
+    /// Whether this identity is one of those that the copy is sealed to; keys are changed, and older copies keep theirs.
+    pub(crate) fn may_be_opened_by(&self, identity: &DrillKey) -> Result<(), RecoveryError> {
+        let own = identity.recipient();
+        if self.recipients.contains(&own) {
+            return Ok(());
+        }
+        let (point, theirs) = (&self.point, self.recipients.join("`, `"));
+        Err(RecoveryError::Key(format!(
+            "{point} is sealed to `{theirs}`, and this is the identity of `{own}`: name the other one in `recovery.identity`"
+        )))
+    }
 }
 
 /// A place in the write-ahead log.

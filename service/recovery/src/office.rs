@@ -13,6 +13,7 @@ use serde_json::{Value, json};
 
 use crate::{
     Configured, KINDS, Manifest, NOTE_AGE, Notice,
+    engine::SKEW,
     note::{Say, sign, statement},
     purge::{known_points, over},
     report::report,
@@ -99,6 +100,10 @@ impl Office {
         Ok(match say {
             Say::BackupMade { system, point, manifest, began, plain_bytes, stored_bytes, engine } => {
                 check(&system, false)?;
+                // It would be the newest for as long, whatever is copied meanwhile.
+                if began.since(self.clock.now()) > SKEW {
+                    return Err(DeskError::Invalid("the copy is from the future: a clock is wrong".to_owned()));
+                }
                 (Event::BackupMade { system, point, manifest, began, plain_bytes, stored_bytes, engine }, None)
             }
             Say::BackupFailed { system, reason } => {

@@ -156,6 +156,7 @@ pub(crate) struct Back {
 pub fn restore(ground: Ground<'_>, manifest: Digest, options: &RestoreOptions) -> Result<Restored, RecoveryError> {
     let mut phases = Phases::default();
     let (manifest, contents) = ground.handle.block_on(read_point(ground.vault, manifest, ground.key))?;
+    manifest.may_be_opened_by(ground.identity)?;
     let tools = Tools::find(Some(manifest.major))?;
     match (&options.to, manifest.engine) {
         (Target::Folder(data), EngineKind::Physical) => {

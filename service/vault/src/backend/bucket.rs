@@ -114,7 +114,7 @@ impl Bucket {
         let path = self.path(MARK);
         let first = match &self.versions {
             // Where nobody may ask for versions, or there are none, the mark is what is there now.
-            Some(versions) => versions.of(path.as_ref()).await.unwrap_or_default().into_iter().next(),
+            Some(versions) => versions.of(path.as_ref()).await?.into_iter().next(),
             None => None,
         };
         let options = GetOptions { version: first.map(|version| version.id), ..GetOptions::default() };
@@ -287,14 +287,24 @@ impl Bucket {
     pub(crate) fn list_hidden(&self) -> mpsc::Receiver<Result<Stored, VaultError>> {
         let Some(versions) = self.versions.clone() else { return self.list() };
         let (sender, receiver) = mpsc::channel(AHEAD);
-        let prefix = self.path("objects").to_string() + "/";
+        let (prefix, plain) = (self.path("objects").to_string() + "/", self.clone());
         // Ends with the listing, or when its reader goes away.
         tokio::spawn(async move {
             // The versions of one object come one after the other, the first one last.
             let (mut from, mut last): (_, Option<Version>) = (None, None);
             loop {
                 let (page, next) = match versions.page(&prefix, from.as_ref()).await {
-                    Ok(both) => both,
+                    Ok(Some(both)) => both,
+                    // Then what is listed without versions is all there is.
+                    Ok(None) => {
+                        let mut listed = plain.list();
+                        while let Some(entry) = listed.recv().await {
+                            if sender.send(entry).await.is_err() {
+                                return;
+                            }
+                        }
+                        return;
+                    }
                     Err(error) => return drop(sender.send(Err(error)).await),
                 };
                 let ended = next.is_none();

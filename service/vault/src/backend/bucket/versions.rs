@@ -3,7 +3,7 @@
 //! A delete marker hides an object, and whoever may write can put another under its name. Under object lock the version that was
 //! put first is still there, and is read by its id. Requests are signed by the library; only their answers are read here.
 
-use http::{Method, Request};
+use http::{Method, Request, StatusCode};
 use http_body_util::BodyExt as _;
 use object_store::{
     ClientOptions,
@@ -59,13 +59,16 @@ impl Versions {
     }
 
     /// A page of the versions of every object whose name begins so, by name, newest first, and where the next page begins.
-    /// Delete markers are no versions.
-    pub(super) async fn page(&self, prefix: &str, from: Option<&Next>) -> Result<(Vec<Version>, Option<Next>), VaultError> {
+    /// Delete markers are no versions. None where the store has no versions, or does not tell us of them.
+    pub(super) async fn page(&self, prefix: &str, from: Option<&Next>) -> Result<Option<(Vec<Version>, Option<Next>)>, VaultError> {
         let mut query = format!("?versions&prefix={}", escaped(prefix));
         if let Some((key, version)) = from {
             query.push_str(&format!("&key-marker={}&version-id-marker={}", escaped(key), escaped(version)));
         }
         let answer = self.ask(Method::GET, &query).await?;
+        if matches!(answer.status(), StatusCode::FORBIDDEN | StatusCode::NOT_IMPLEMENTED | StatusCode::BAD_REQUEST) {
+            return Ok(None);
+        }
         if !answer.status().is_success() {
             return Err(refused("list its versions", &answer));
         }
@@ -73,14 +76,14 @@ impl Versions {
         let bytes = bytes.map_err(|source| VaultError::Away { doing: "list its versions", source })?.to_bytes();
         let (versions, next) = read_page(&bytes).ok_or_else(odd)?;
         // A store that goes on forever is not listened to.
-        if next.is_some() && next.as_ref() == from { Err(odd()) } else { Ok((versions, next)) }
+        if next.is_some() && next.as_ref() == from { Err(odd()) } else { Ok(Some((versions, next))) }
     }
 
-    /// The versions of one object, the first that was put first.
+    /// The versions of one object, the first that was put first. None where there are no versions, or nobody may ask.
     pub(super) async fn of(&self, key: &str) -> Result<Vec<Version>, VaultError> {
         let (mut found, mut from) = (Vec::new(), None);
         loop {
-            let (page, next) = self.page(key, from.as_ref()).await?;
+            let Some((page, next)) = self.page(key, from.as_ref()).await? else { break };
             found.extend(page.into_iter().filter(|version| version.key == key));
             match next.filter(|_| found.len() < VERSIONS) {
                 Some(next) => from = Some(next),
