@@ -29,6 +29,7 @@ bench: setup     ## side by side: direct, PgBouncer, Reprieve; then nginx, mitmp
 	bench/run $(BENCH)
 	bench/recovery
 	bench/http $(BENCH_HTTP)
+	bench/console
 
 conformance: setup ## other people's test suites, direct and through Reprieve (CONFORMANCE="SUITE… --routes gateway")
 	conformance/run $(CONFORMANCE)

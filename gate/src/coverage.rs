@@ -31,10 +31,25 @@ pub trait Coverage: Send + Sync {
         Ok(())
     }
 
+    /// How the session whose open transaction this is asks for a few of the rows that were changed in a relation: up to `most`, of which
+    /// it takes a share. None where nothing is written down.
+    fn sampling(&self, _relation: u32, _share: f64, _most: u32) -> Option<Sampling> {
+        None
+    }
+
     /// For a system whose changes become final only when what they replaced is out of the database's reach: what brings it there.
     fn strict(&self) -> Option<&dyn Strict> {
         None
     }
+}
+
+/// How sample rows are asked for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Sampling {
+    /// A question whether the answer can be believed: one truth value.
+    pub ready: String,
+    /// The rows: before, and after where there is one.
+    pub rows: String,
 }
 
 /// Brings what a transaction replaced out of the database's reach, before that transaction is final.

@@ -14,7 +14,7 @@ use std::{
 
 use reprieve_operation::{
     Action, Answer, Decision, Effect, Event, HeldReason, HoldId, HoldState, HoldStatus, Kind, Needs, Operation, Reach, Refusal,
-    RefusalKind, TableReach, Terms,
+    RefusalKind, Sample, TableReach, Terms,
 };
 use tokio::{sync::watch, time::Instant};
 
@@ -128,7 +128,8 @@ impl Gate {
                             Decision::Needs(_) | Decision::Allow(_) => {}
                         }
                     }
-                    self.open_hold(intent, operation, needs).await?
+                    let samples = upstream.samples(operation).await;
+                    self.open_hold(intent, operation, needs, samples).await?
                 }
             };
             match hold.status {
@@ -188,7 +189,13 @@ impl Gate {
         }
     }
 
-    async fn open_hold(&self, intent: &mut OpenIntent, operation: &Operation, needs: Needs) -> Result<HoldState, Refusal> {
+    async fn open_hold(
+        &self,
+        intent: &mut OpenIntent,
+        operation: &Operation,
+        needs: Needs,
+        samples: Vec<Sample>,
+    ) -> Result<HoldState, Refusal> {
         if operation.text.len() > MAX_HELD_TEXT {
             return Err(Refusal::refused("held-text-limit", "this needs an approval, and is too long for a person to read", "split it"));
         }
@@ -221,6 +228,7 @@ impl Gate {
             parameters: operation.parameters.clone(),
             effects: operation.effects.to_vec(),
             reach: operation.reach.clone(),
+            samples,
             reason: if measured { HeldReason::Measured } else { HeldReason::Text },
             needs,
             confirm: confirm_name(operation),

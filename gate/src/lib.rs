@@ -21,12 +21,14 @@ mod upstream;
 pub use audit::{Audit, AuditError, Clock, Pending};
 pub use calls::{CallConflict, CallDone, CallFailure, CallReport, CallStates, Escrow, Keeping, KeptCall, TakeBack};
 pub use checklist::{Fix, Mark, Point, checklist};
-pub use coverage::{Coverage, Room, Strict};
+pub use coverage::{Coverage, Room, Sampling, Strict};
 pub use desk::{Command, Desk, DeskAnswer, DeskError, Revert, RowName, SignedCommand, UndoChoice, UndoRequest};
 pub use gate::{Considered, Gate, GateOptions};
 pub use permit::{Approved, Clearance, OpenIntent, Permit, Release};
 pub use reception::{Answering, Assertion, Counter, Invited, NewPasskey, Proposal, Reception, SignIn, SignedIn, SignedOn, UNSIGNED};
-pub use records::{ChangeView, Changes, EventProof, Looking, RecordQuery, Records, RecordsError, RowView, UndoPreview};
+pub use records::{
+    ChangeView, Changes, ConflictView, EventProof, Looking, RecordQuery, Records, RecordsError, RowView, Searched, UndoPreview,
+};
 pub use recovery::{Copies, Expected, Objective, Recovery, RecoveryReport, Spread, SystemRecovery, Unproven};
-pub use simulation::{AnswerChange, Said, Simulated, Verdict};
+pub use simulation::{AnswerChange, Said, Simulated, UsedRights, Verdict};
 pub use upstream::{Done, Ran, Running, Upstream};

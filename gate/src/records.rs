@@ -1,10 +1,10 @@
 //! The records, for people: events found and proven, changes and how each stands.
 
-use std::{future::Future, pin::Pin};
+use std::{future::Future, pin::Pin, time::Duration};
 
 use reprieve_operation::{AgentName, Environment, HoldId, OperatorName, Reach, Recorded, SessionId, SystemName, Timestamp, UndoId};
 
-use crate::UndoChoice;
+use crate::{RowName, UndoChoice};
 
 /// Which events to find; everything given has to hold.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -21,6 +21,15 @@ pub struct RecordQuery {
     pub before: Option<u64>,
     /// At most so many.
     pub limit: usize,
+}
+
+/// What a search found before its time was up.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Searched {
+    /// Events, newest first.
+    pub found: Vec<Recorded>,
+    /// Where it stopped: older events have not been looked at. `None`: it has found as many as it may, or looked at all.
+    pub stopped_at: Option<u64>,
 }
 
 /// An event that anybody can check with the public key alone.
@@ -49,6 +58,9 @@ pub enum RecordsError {
 pub trait Records: Send + Sync {
     /// Events, newest first.
     fn search(&self, query: &RecordQuery) -> Result<Vec<Recorded>, RecordsError>;
+
+    /// The same within a time, which it keeps to but for a moment.
+    fn search_for(&self, query: &RecordQuery, patience: Duration) -> Result<Searched, RecordsError>;
 
     /// One event, and the proof that it is in the ledger.
     fn prove(&self, index: u64) -> Result<EventProof, RecordsError>;
@@ -100,6 +112,19 @@ pub struct RowView {
     pub after: Option<String>,
 }
 
+/// A row that somebody changed since, as the database spells rows.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ConflictView {
+    /// Which table.
+    pub table: String,
+    /// By what it can be chosen; nothing where its table has no key.
+    pub row: Option<RowName>,
+    /// As it is; `None`: there is no row.
+    pub now: Option<String>,
+    /// As it would become; `None`: it would be removed.
+    pub wanted: Option<String>,
+}
+
 /// What undoing a change would do, and the rows it is about.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct UndoPreview {
@@ -107,8 +132,8 @@ pub struct UndoPreview {
     pub rows: Vec<RowView>,
     /// What would be done, in words; or why it can't be.
     pub plan: Result<String, String>,
-    /// Rows that somebody changed since, the first of them: table, as it is, as it would become.
-    pub conflicts: Vec<(String, Option<String>, Option<String>)>,
+    /// Rows that somebody changed since, the first of them.
+    pub conflicts: Vec<ConflictView>,
     /// All of them.
     pub conflicts_found: u64,
 }

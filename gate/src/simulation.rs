@@ -1,8 +1,8 @@
-//! Simulation: what other rules would have said of what agents did.
+//! Simulation: what other rules would have said of what agents did, and how much of its rights an agent used.
 
 use std::collections::BTreeMap;
 
-use reprieve_operation::{AgentName, Environment, SystemName, Timestamp};
+use reprieve_operation::{AgentName, Environment, Kind, SystemName, Timestamp};
 use serde::Serialize;
 
 /// A rule's answer in one word.
@@ -88,4 +88,21 @@ pub struct Simulated {
     pub left_out: BTreeMap<String, u64>,
     /// In which ways: what would pass that does not first, then the most frequent.
     pub changes: Vec<AnswerChange>,
+}
+
+/// What an agent used of what its token gives it.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+pub struct UsedRights {
+    /// Operations that ran.
+    pub operations: u64,
+    /// Kinds that they were of.
+    pub kinds: Vec<Kind>,
+    /// Resources that they touched, as a token's patterns.
+    pub resources: Vec<String>,
+    /// Kinds that the token has and nothing needed.
+    pub unused_kinds: Vec<Kind>,
+    /// Systems that the token has and nothing reached.
+    pub unused_systems: Vec<String>,
+    /// Whether a token of what was used alone would be narrower.
+    pub narrower: bool,
 }

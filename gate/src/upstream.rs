@@ -2,7 +2,7 @@
 
 use std::{future::Future, pin::Pin};
 
-use reprieve_operation::{Operation, Reach, Refusal};
+use reprieve_operation::{Operation, Reach, Refusal, Sample};
 
 use crate::permit::Permit;
 
@@ -47,6 +47,11 @@ pub trait Upstream: Send {
 
     /// What the operation would reach, without anything of it becoming final. `None` where that can't be known.
     fn estimate<'a>(&'a mut self, operation: &'a Operation) -> Running<'a, Option<Reach>>;
+
+    /// A few of the rows that the operation, which is about to be held, would take away or alter. Nothing where that can't be known.
+    fn samples<'a>(&'a mut self, _operation: &'a Operation) -> Running<'a, Vec<Sample>> {
+        Box::pin(async { Vec::new() })
+    }
 
     /// Whether the operation can be run later for a client that waits: nothing of it has been sent to the client yet.
     fn can_wait(&self) -> bool;

@@ -345,6 +345,23 @@ fn show(hold: &HoldState) {
             tell!("    | ${} = {shown}", index + 1);
         }
     }
+    for sample in &hold.samples {
+        tell!(
+            "  rows         {} of {} in {}, masked: {}",
+            sample.rows.len(),
+            sample.of,
+            visible(&sample.table),
+            visible(&sample.columns.join(" | "))
+        );
+        let shown = |values: &[Option<String>]| {
+            let values: Vec<String> = values.iter().map(|value| value.as_deref().map_or("NULL".to_owned(), visible)).collect();
+            values.join(" | ")
+        };
+        for row in &sample.rows {
+            tell!("    {} {}", if row.after.is_some() { "~" } else { "-" }, shown(&row.before));
+            row.after.iter().for_each(|after| tell!("    > {}", shown(after)));
+        }
+    }
     for (operator, answer, reason) in &hold.answers {
         let word = match answer {
             Answer::Approve => "approved",

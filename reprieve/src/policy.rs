@@ -3,11 +3,12 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     path::Path,
+    time::Instant,
 };
 
 use anyhow::Context as _;
 use reprieve_audit::SystemClock;
-use reprieve_gate::{AnswerChange, Clock as _, Verdict};
+use reprieve_gate::{AnswerChange, Clock as _, UsedRights, Verdict};
 use reprieve_operation::{AgentName, Kind, Timestamp};
 use reprieve_policy::{Policy as Rules, Profile, touched};
 use serde_json::{Value, json};
@@ -109,10 +110,25 @@ struct Used {
     operations: u64,
 }
 
-fn suggest(cli: &Cli, settings: &Settings, only: Option<&AgentName>, after: Timestamp) -> anyhow::Result<u8> {
+/// What an agent used of its rights, and the systems and environments that it reached.
+pub(crate) type UsedOf = (UsedRights, BTreeSet<String>, BTreeSet<String>);
+
+/// That of every agent, and what could not be looked at, by reason.
+type UsedOfAll = (BTreeMap<AgentName, UsedOf>, BTreeMap<&'static str, u64>);
+
+/// What one agent used of its rights, or every agent. Stops at the deadline, if there is one: half the past suggests too little.
+pub(crate) fn used_rights(
+    settings: &Settings,
+    only: Option<&AgentName>,
+    after: Timestamp,
+    until: Option<Instant>,
+) -> anyhow::Result<UsedOfAll> {
     let mut replay = Replay::new(settings, after);
     let mut used: BTreeMap<AgentName, Used> = BTreeMap::new();
     for_each_event(settings, |recorded| {
+        if until.is_some_and(|until| Instant::now() >= until) {
+            anyhow::bail!("the record is too long to be read while somebody waits");
+        }
         for replayed in replay.next(recorded).into_iter().filter(|replayed| replayed.ran) {
             let operation = &replayed.operation;
             let used = used.entry(operation.principal.agent.clone()).or_default();
@@ -133,24 +149,43 @@ fn suggest(cli: &Cli, settings: &Settings, only: Option<&AgentName>, after: Time
         }
         Ok(())
     })?;
-    let mut answers = Vec::new();
+    let mut answers = BTreeMap::new();
     for (agent, state) in
         replay.state().agents.iter().filter(|(agent, state)| !state.decoy && !state.revoked && only.is_none_or(|only| only == *agent))
     {
         let nothing = Used::default();
         let used = used.get(agent).unwrap_or(&nothing);
         let patterns = if used.everything { BTreeSet::from(["*".to_owned()]) } else { patterns(&used.resources) };
-        let unused_kinds: Vec<&Kind> = state.scope.kinds.difference(&used.kinds).collect();
+        let unused_kinds: Vec<Kind> = state.scope.kinds.difference(&used.kinds).copied().collect();
         let unused_systems: Vec<String> =
             state.scope.systems.iter().map(ToString::to_string).filter(|system| !used.systems.contains(system)).collect();
         let narrower = !unused_kinds.is_empty() || state.scope.resources.iter().any(|pattern| !patterns.contains(&pattern.to_string()));
-        let command = (used.operations > 0 && narrower).then(|| {
+        let rights = UsedRights {
+            operations: used.operations,
+            kinds: used.kinds.iter().copied().collect(),
+            resources: patterns.into_iter().collect(),
+            unused_kinds,
+            unused_systems,
+            narrower: used.operations > 0 && narrower,
+        };
+        let places = used.environments.clone();
+        answers.insert(agent.clone(), (rights, used.systems.clone(), places));
+    }
+    Ok((answers, replay.left_out))
+}
+
+fn suggest(cli: &Cli, settings: &Settings, only: Option<&AgentName>, after: Timestamp) -> anyhow::Result<u8> {
+    let (found, left_out) = used_rights(settings, only, after, None)?;
+    let mut answers = Vec::new();
+    for (agent, (used, systems, environments)) in &found {
+        let UsedRights { unused_kinds, unused_systems, .. } = used;
+        let command = used.narrower.then(|| {
             let kinds: Vec<&str> = used.kinds.iter().map(|kind| kind.as_str()).collect();
-            let resources: String = patterns.iter().map(|pattern| format!(" --resource '{pattern}'")).collect();
+            let resources: String = used.resources.iter().map(|pattern| format!(" --resource '{pattern}'")).collect();
             format!("reprieve agent narrow {agent} --allow {}{resources}", kinds.join(","))
         });
         answers.push(json!({
-            "agent": agent, "operations": used.operations, "used": { "allow": used.kinds, "systems": used.systems, "environments": used.environments, "resources": patterns },
+            "agent": agent, "operations": used.operations, "used": { "allow": used.kinds, "systems": systems, "environments": environments, "resources": used.resources },
             "unused": { "allow": unused_kinds, "systems": unused_systems }, "command": command,
         }));
         if !cli.json {
@@ -173,7 +208,7 @@ fn suggest(cli: &Cli, settings: &Settings, only: Option<&AgentName>, after: Time
         }
     }
     if cli.json {
-        tell!("{}", json!({ "agents": answers, "left_out": replay.left_out }));
+        tell!("{}", json!({ "agents": answers, "left_out": left_out }));
     }
     Ok(0)
 }

@@ -341,6 +341,9 @@ pub(crate) struct System {
     /// Rows up to which an unbounded change is run (and rolled back) to be measured.
     #[serde(default = "measure_limit")]
     pub(crate) measure_limit: u64,
+    /// Of a database: whether people who decide on a change see a few of its rows, masked.
+    #[serde(default = "yes")]
+    pub(crate) sample_rows: bool,
     /// Lets agents in although what their login role does can't be bounded. Never for anything that matters.
     #[serde(default)]
     pub(crate) run_with_unbounded_role: bool,
@@ -434,6 +437,10 @@ impl System {
             SystemKind::Postgres | SystemKind::Http => Ok(()),
         }
     }
+}
+
+fn yes() -> bool {
+    true
 }
 
 fn measure_limit() -> u64 {

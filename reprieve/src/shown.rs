@@ -3,15 +3,17 @@
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use reprieve_audit::SystemClock;
-use reprieve_gate::{ChangeView, Changes, Clock as _, Looking, RecordsError, RowView, TakeBack, UndoChoice, UndoPreview};
+use reprieve_gate::{ChangeView, Changes, Clock as _, ConflictView, Looking, RecordsError, RowView, TakeBack, UndoChoice, UndoPreview};
 use reprieve_operation::{SystemName, UndoId};
-use reprieve_undo::{Change, Ground, Images, Login, Report, Standing, UndoError, Wish, changes, preview, row_changes};
+use reprieve_undo::{Change, Conflict, Ground, Images, Login, Report, Standing, UndoError, Wish, changes, preview, row_changes};
 
 use crate::undo::{LedgerHistory, in_words};
 
 /// Rows that a page shows.
 const SHOWN_ROWS: u32 = 50;
 const MOST_LISTED: usize = 200;
+/// Rows in the way of an undo that a page lists.
+const MOST_CONFLICTS: usize = 50;
 
 /// Reads changes from the ledger, and looks into the journal for what undoing them would do.
 pub(crate) struct ShownChanges {
@@ -69,7 +71,7 @@ impl ShownChanges {
             Ok(report) => (Ok(in_words(&report)), report),
             Err((report, because)) => (Err(because), report),
         };
-        let conflicts = report.conflicts.into_iter().take(20).map(|found| (found.table, found.now, found.wanted)).collect();
+        let conflicts = report.conflicts.into_iter().take(MOST_CONFLICTS).map(shown_conflict).collect();
         Ok(UndoPreview { rows, plan, conflicts, conflicts_found: report.conflicts_found })
     }
 }
@@ -86,6 +88,11 @@ impl Changes for ShownChanges {
     fn preview(&self, id: UndoId, choice: UndoChoice) -> Looking<'_, UndoPreview> {
         Box::pin(self.look(id, choice))
     }
+}
+
+fn shown_conflict(found: Conflict) -> ConflictView {
+    let row = found.key.and_then(|key| format!("{}:{key}", found.table).parse().ok());
+    ConflictView { table: found.table, row, now: found.now, wanted: found.wanted }
 }
 
 fn view(change: Change) -> ChangeView {

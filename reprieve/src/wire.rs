@@ -23,7 +23,7 @@ use reprieve_undo::{
 };
 use reprieve_vault::{Location, VaultOptions};
 
-use crate::{keys::Keys, settings::Settings, shown::ShownChanges, simulation::simulate, undo::LedgerHistory};
+use crate::{keys::Keys, policy::used_rights, settings::Settings, shown::ShownChanges, simulation::simulate, undo::LedgerHistory};
 
 /// Everything that runs.
 pub(crate) struct Parts {
@@ -162,7 +162,7 @@ fn console(
     recovery: Arc<dyn reprieve_gate::Recovery>,
 ) -> anyhow::Result<Console> {
     let folder = settings.path(&settings.policy.directory);
-    let replayed = settings.clone();
+    let (replayed, looked_at) = (settings.clone(), settings.clone());
     let host = settings.listen.host.clone().unwrap_or_else(|| settings.listen.postgres.ip().to_string());
     Ok(Console {
         desk: desk.clone(),
@@ -177,6 +177,11 @@ fn console(
         policy_files: Arc::new(move || read_sources(&folder).map_err(|error| format!("{error:#}"))),
         simulate: Arc::new(move |current, proposed, after| {
             simulate(&replayed, current, proposed, after, Some(Instant::now() + SIMULATE_WITHIN)).map_err(|error| format!("{error:#}"))
+        }),
+        used_rights: Arc::new(move |agent, after| {
+            let until = Some(Instant::now() + SIMULATE_WITHIN);
+            let (mut found, _left_out) = used_rights(&looked_at, Some(agent), after, until).map_err(|error| format!("{error:#}"))?;
+            found.remove(agent).map(|(used, ..)| used).ok_or_else(|| format!("`{agent}` holds no token"))
         }),
         origin: settings.console_origin()?.as_str().to_owned(),
         name: settings.console.name.clone().unwrap_or_else(|| "your gateway".to_owned()),
@@ -249,6 +254,9 @@ fn open_system(
     let mut open = System::new(system.name.clone(), system.environment.clone(), target(system, keys)?, system.measure_limit);
     if system.run_with_unbounded_role {
         open = open.running_with_unbounded_role();
+    }
+    if !system.sample_rows {
+        open = open.without_samples();
     }
     Ok(Arc::new(open.with_coverage(Arc::new(Kept::new(journal, keeper)))))
 }

@@ -170,6 +170,7 @@ fn every_page_is_accessible_and_asks_nobody_else() -> Result<()> {
         browser.screen(1440, 900, false, dark)?;
         for path in &pages {
             found.extend(look(&mut browser, gateway, path, theme)?);
+            found.extend(too_heavy(&mut browser, path)?);
         }
     }
     // A phone shows the same parts in another order, and nothing that has to be moved sideways.
@@ -204,6 +205,27 @@ fn look(browser: &mut Browser, gateway: &Gateway, path: &str, theme: &str) -> Re
     )?;
     let texts = found.as_array().with_context(|| format!("axe did not run on {path}: {found}"))?;
     Ok(texts.iter().filter_map(Value::as_str).map(|text| format!("{path} {theme}: {text}")).collect())
+}
+
+/// What a page weighs without pictures, and what keeps its first paint waiting: itself and one style sheet.
+fn too_heavy(browser: &mut Browser, path: &str) -> Result<Vec<String>> {
+    let weight = browser.evaluate(
+        "[...performance.getEntriesByType('navigation'), ...performance.getEntriesByType('resource')]
+           .filter(e => e.initiatorType !== 'img' && e.initiatorType !== 'other').reduce((sum, e) => sum + e.encodedBodySize, 0)",
+    )?;
+    let blocking = browser.evaluate(
+        "[...document.querySelectorAll('link[rel=stylesheet]')].length + [...document.head.querySelectorAll('script')].filter(s => !s.defer && !s.async).length * 100",
+    )?;
+    let weight = weight.as_f64().with_context(|| format!("{path} weighs nothing"))?;
+    ensure!(weight > 10_000.0, "{path} weighs {weight} bytes, which can't be");
+    let mut found = Vec::new();
+    if weight > 150_000.0 {
+        found.push(format!("{path} weighs {weight} bytes"));
+    }
+    if blocking != json!(1) {
+        found.push(format!("{path} waits for more than one style sheet before its first paint: {blocking}"));
+    }
+    Ok(found)
 }
 
 fn event(gateway: &Gateway, kind: &str) -> Result<Value> {

@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     Action, AgentName, Answer, Digest, Effect, Environment, HoldId, IntentId, Kind, Needs, OperatorName, Parameters, Protocol, Reach,
-    Refusal, Role, Scope, ScramVerifier, SessionId, SystemName, Timestamp, TokenId, UndoId,
+    Refusal, Role, Sample, Scope, ScramVerifier, SessionId, SystemName, Timestamp, TokenId, UndoId,
 };
 
 /// An event with its place in the ledger.
@@ -273,6 +273,9 @@ pub enum Event {
         effects: Vec<Effect>,
         #[serde(default, skip_serializing_if = "Option::is_none")]
         reach: Option<Reach>,
+        /// A few of the rows it is about, masked.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        samples: Vec<Sample>,
         reason: HeldReason,
         needs: Needs,
         /// What an approver has to type.

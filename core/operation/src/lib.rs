@@ -10,6 +10,7 @@ mod id;
 mod operation;
 mod reach;
 mod role;
+mod sample;
 mod scope;
 mod state;
 mod token;
@@ -21,6 +22,7 @@ pub use id::{AgentName, Digest, Environment, HoldId, IntentId, OperatorName, Ses
 pub use operation::{Action, Operation, Parameters, Principal, Protocol};
 pub use reach::{Found, Reach, TableReach};
 pub use role::Role;
+pub use sample::{Sample, SampleRow};
 pub use scope::{Pattern, Scope, ScopeError};
 pub use state::{
     AgentState, DrillState, HoldState, HoldStatus, InvitationState, Next, OperatorState, PasskeyState, RECOVERABLE, RecoveryState, State,

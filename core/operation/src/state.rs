@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     Action, AgentName, Answer, Digest, Effect, Environment, Event, HeldReason, HoldId, IntentId, Needs, OperatorName, Outcome, Parameters,
-    Protocol, Reach, Recorded, Role, Scope, ScramVerifier, SessionId, SystemName, Timestamp, TokenId,
+    Protocol, Reach, Recorded, Role, Sample, Scope, ScramVerifier, SessionId, SystemName, Timestamp, TokenId,
 };
 
 /// A token as it stands.
@@ -130,6 +130,8 @@ pub struct HoldState {
     pub parameters: Option<Parameters>,
     pub effects: Vec<Effect>,
     pub reach: Option<Reach>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub samples: Vec<Sample>,
     pub reason: HeldReason,
     pub needs: Needs,
     pub confirm: String,
@@ -448,6 +450,7 @@ impl State {
             parameters,
             effects,
             reach,
+            samples,
             reason,
             needs,
             confirm,
@@ -474,6 +477,7 @@ impl State {
                     parameters: parameters.clone(),
                     effects: effects.clone(),
                     reach: reach.clone(),
+                    samples: samples.clone(),
                     reason: *reason,
                     needs: needs.clone(),
                     confirm: confirm.clone(),

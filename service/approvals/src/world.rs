@@ -102,6 +102,7 @@ impl World {
             parameters: None,
             effects: Vec::new(),
             reach: Some(Reach { tables: [("public.orders".to_owned(), rows)].into(), ..Reach::default() }),
+            samples: Vec::new(),
             reason: HeldReason::Measured,
             needs: Needs {
                 approvals,

@@ -8,7 +8,7 @@ use std::{
         mpsc::{Receiver, SyncSender, TrySendError, sync_channel},
     },
     thread::JoinHandle,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use reprieve_gate::{Audit, AuditError, Clock, Pending};
@@ -31,6 +31,8 @@ use crate::{
 const QUEUED_BYTES_MAX: usize = 64 << 20;
 /// Events that a follower may be behind.
 const FOLLOWERS_BEHIND_MAX: usize = 4_096;
+/// Events that a search looks at before it asks whether there is time left.
+const SEARCHED_AT_ONCE: u64 = 16_384;
 /// Intents that are swept in one transaction.
 const SWEEP: usize = 1_000;
 
@@ -182,6 +184,35 @@ impl AuditLog {
     pub fn search(&self, query: &Query) -> Result<Vec<Recorded>, SearchError> {
         let rows = self.with_reader(|reader| reader.search(query))?;
         rows.iter().map(|row| Ok(decode(&row.body)?)).collect()
+    }
+
+    /// The same for as long as `patience`: answers too where it stopped, if that was before the ledger's beginning. A text is looked
+    /// for in every event, which takes longer than a person waits when the ledger is long.
+    pub fn search_for(&self, query: &Query, patience: Duration) -> Result<(Vec<Recorded>, Option<u64>), SearchError> {
+        // Only ends the search: no recorded time comes from here.
+        let begun = Instant::now();
+        let mut before = match query.before {
+            Some(before) => before,
+            None => self.with_reader(|reader| reader.head())?.map_or(0, |head| head.size),
+        };
+        let mut found = Vec::new();
+        while before > query.since.unwrap_or(0) {
+            let since = before.saturating_sub(SEARCHED_AT_ONCE).max(query.since.unwrap_or(0));
+            let part = Query { since: Some(since), before: Some(before), limit: query.limit.saturating_sub(found.len()), ..query.clone() };
+            // Between two parts others have their turn at the reader.
+            let rows = self.with_reader(|reader| reader.search(&part))?;
+            for row in &rows {
+                found.push(decode(&row.body)?);
+            }
+            if found.len() >= query.limit {
+                return Ok((found, None));
+            }
+            before = since;
+            if begun.elapsed() >= patience && before > 0 {
+                return Ok((found, Some(before)));
+            }
+        }
+        Ok((found, None))
     }
 
     /// Events from an index on, in order. Blocks like [`AuditLog::search`].

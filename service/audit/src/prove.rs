@@ -6,7 +6,7 @@ use reprieve_ledger::{
     Checkpoint, CheckpointError, EventProof, Frontier, Hash, Nodes, ProofError, Verifier, consistency_proof, inclusion_proof, leaf_hash,
     verify_consistency,
 };
-use reprieve_store::{Reader, StoreError};
+use reprieve_store::{BLOCK_LEAVES, Reader, StoreError};
 use thiserror::Error;
 
 use crate::rows::Rows;
@@ -41,12 +41,48 @@ pub enum ProveError {
 pub fn prove_event(reader: &dyn Reader, key: &Verifier, index: u64) -> Result<Proven, ProveError> {
     let head = reader.head()?.ok_or(ProveError::Empty)?;
     let size = Checkpoint::open(&head.checkpoint, key)?.size;
-    let hashes = with_nodes(reader, size, |nodes| inclusion_proof(index, size, nodes))?;
+    if index >= size {
+        return Err(ProofError::Outside { what: "leaf", number: index, size }.into());
+    }
     let row = reader.rows(index, 1)?.into_iter().next().filter(|row| row.index == index);
     let body = row.ok_or(StoreError::Damaged("an event is missing"))?.body;
+    // What was kept of the tree is enough, unless somebody changed it: then the events themselves decide.
+    if let Ok(hashes) = inclusion_proof(index, size, &|level, index| kept_node(reader, level, index).ok().flatten()) {
+        let proof = EventProof { index, hashes, checkpoint: head.checkpoint.clone() };
+        if proof.verify(&body, key).is_ok() {
+            return Ok(Proven { body, proof });
+        }
+    }
+    let hashes = with_nodes(reader, size, |nodes| inclusion_proof(index, size, nodes))?;
     let proof = EventProof { index, hashes, checkpoint: head.checkpoint };
     proof.verify(&body, key)?;
     Ok(Proven { body, proof })
+}
+
+/// Roots of blocks that are read at once.
+const BLOCKS_AT_ONCE: usize = 4_096;
+
+/// A node of the tree from what the store keeps: leaf hashes below a block, roots of blocks from there on. Nothing here is checked.
+fn kept_node(reader: &dyn Reader, level: u32, index: u64) -> Result<Option<Hash>, StoreError> {
+    let Some(leaves) = 1u64.checked_shl(level) else { return Ok(None) };
+    let mut subtree = Frontier::new();
+    if leaves < BLOCK_LEAVES {
+        let Some(first) = index.checked_mul(leaves) else { return Ok(None) };
+        let rows = reader.rows(first, usize::try_from(leaves).unwrap_or(usize::MAX))?;
+        rows.iter().for_each(|row| subtree.append(row.leaf_hash));
+        return Ok((subtree.size() == leaves).then(|| subtree.root()));
+    }
+    let blocks = leaves / BLOCK_LEAVES;
+    let Some(first) = index.checked_mul(blocks) else { return Ok(None) };
+    while subtree.size() < blocks {
+        let missing = usize::try_from(blocks - subtree.size()).unwrap_or(usize::MAX);
+        let roots = reader.block_roots(first.saturating_add(subtree.size()), missing.min(BLOCKS_AT_ONCE))?;
+        if roots.is_empty() {
+            return Ok(None);
+        }
+        roots.into_iter().for_each(|root| subtree.append(root));
+    }
+    Ok(Some(subtree.root()))
 }
 
 /// Proves that the ledger of the checkpoint `old` is the beginning of that of `new`. The proof was checked when it is returned.
@@ -118,6 +154,47 @@ mod tests {
             assert_eq!(read.verify(&proven.body, &key).map(|checkpoint| checkpoint.size), Ok(13), "{index}");
         }
         assert!(matches!(prove_event(reader.as_ref(), &key, 13), Err(ProveError::Proof(ProofError::Outside { .. }))));
+    }
+
+    /// In a ledger of many blocks each proof is the one that reading everything gives; it is made of little, and what is kept wrongly
+    /// of the tree only costs the long way.
+    #[test]
+    fn proofs_are_made_of_what_is_kept_of_the_tree() {
+        let folder = tempfile::tempdir().expect("a folder for the test");
+        let path = folder.path().join("ledger.db");
+        let signer = Signer::from_seed("ledger.test", [5; 32]).expect("a key name");
+        let key = signer.verifier();
+        let store = Box::new(reprieve_store::SqliteStore::open(&path).expect("a new store"));
+        let log = AuditLog::open(store, AuditOptions::new(signer), crate::log::tests::clock()).expect("an empty store");
+        let mut last = None;
+        for number in 0..1_500u32 {
+            last = Some(reprieve_gate::Audit::append(log.as_ref(), Event::Alarm { what: number.to_string(), agent: None }));
+        }
+        while last.as_mut().is_some_and(|pending| pending.try_now().is_none()) {
+            std::thread::yield_now();
+        }
+        log.close();
+        let reader = reprieve_store::SqliteStore::open_to_read(&path).expect("a ledger");
+        let check = |index: u64| {
+            let proven = prove_event(reader.as_ref(), &key, index).expect("an event of the ledger");
+            let long = with_nodes(reader.as_ref(), 1_500, |nodes| inclusion_proof(index, 1_500, nodes)).expect("a proof");
+            assert_eq!(proven.proof.hashes, long, "{index}");
+        };
+        for index in [0, 1, 255, 256, 511, 512, 1_023, 1_024, 1_279, 1_280, 1_499] {
+            check(index);
+            let kept = inclusion_proof(index, 1_500, &|level, at| kept_node(reader.as_ref(), level, at).expect("readable"));
+            assert!(kept.is_ok(), "{index}");
+        }
+        let writer = rusqlite::Connection::open(&path).expect("the database");
+        writer.execute("UPDATE blocks SET root = zeroblob(32) WHERE number = 1", []).expect("a table of the ledger");
+        check(0);
+        writer.execute("DELETE FROM blocks WHERE number > 1", []).expect("a table of the ledger");
+        check(0);
+        writer.execute("UPDATE events SET leaf_hash = zeroblob(32) WHERE idx = 1498", []).expect("a table of the ledger");
+        check(1_499);
+        writer.execute("UPDATE events SET body = CAST('{}' AS BLOB) WHERE idx = 1498", []).expect("a table of the ledger");
+        assert!(prove_event(reader.as_ref(), &key, 1_499).is_err(), "an event that was changed is not proven around");
+        assert!(prove_event(reader.as_ref(), &key, 1_498).is_err());
     }
 
     #[test]

@@ -1,6 +1,8 @@
 //! The ledger for people: the gate's `Records`.
 
-use reprieve_gate::{EventProof, RecordQuery, Records, RecordsError};
+use std::time::Duration;
+
+use reprieve_gate::{EventProof, RecordQuery, Records, RecordsError, Searched};
 use reprieve_operation::Recorded;
 use reprieve_store::Query;
 
@@ -8,10 +10,12 @@ use crate::{log::AuditLog, prove::prove_event};
 
 impl Records for AuditLog {
     fn search(&self, query: &RecordQuery) -> Result<Vec<Recorded>, RecordsError> {
-        let RecordQuery { kind, agent, hold, text, before, limit } = query.clone();
-        let (agent, hold) = (agent.map(|agent| agent.to_string()), hold.map(|hold| hold.0));
-        let query = Query { kind, agent, hold, text, before, limit, ..Query::default() };
-        Self::search(self, &query).map_err(unavailable)
+        Self::search(self, &stored(query)).map_err(unavailable)
+    }
+
+    fn search_for(&self, query: &RecordQuery, patience: Duration) -> Result<Searched, RecordsError> {
+        let (found, stopped_at) = Self::search_for(self, &stored(query), patience).map_err(unavailable)?;
+        Ok(Searched { found, stopped_at })
     }
 
     fn prove(&self, index: u64) -> Result<EventProof, RecordsError> {
@@ -31,6 +35,12 @@ impl Records for AuditLog {
     fn verifier(&self) -> String {
         Self::verifier(self).to_string()
     }
+}
+
+fn stored(query: &RecordQuery) -> Query {
+    let RecordQuery { kind, agent, hold, text, before, limit } = query.clone();
+    let (agent, hold) = (agent.map(|agent| agent.to_string()), hold.map(|hold| hold.0));
+    Query { kind, agent, hold, text, before, limit, ..Query::default() }
 }
 
 #[allow(clippy::needless_pass_by_value, reason = "what `map_err` hands on")]

@@ -5,7 +5,10 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
+use reprieve_ledger::Hash;
+
 use crate::{
+    blocks::{BLOCK_LEAVES, block_root},
     row::{Head, Placed, Query, Row, Snapshot},
     store::{Reader, Seal, Store, StoreError, placed, taken_keys},
 };
@@ -56,6 +59,13 @@ impl Reader for MemoryStore {
         Ok(self.kept().rows.iter().rev().filter(|row| matches(query, row)).take(limit).cloned().collect())
     }
 
+    fn block_roots(&self, from: u64, limit: usize) -> Result<Vec<Hash>, StoreError> {
+        let kept = self.kept();
+        let blocks = kept.rows.chunks_exact(usize::try_from(BLOCK_LEAVES).unwrap_or(usize::MAX));
+        let from = usize::try_from(from).unwrap_or(usize::MAX);
+        Ok(blocks.skip(from).take(limit).map_while(|rows| block_root(rows.iter().map(|row| row.leaf_hash))).collect())
+    }
+
     fn snapshot(&self) -> Result<Option<Snapshot>, StoreError> {
         Ok(self.kept().snapshot.clone())
     }
@@ -96,6 +106,7 @@ fn matches(query: &Query, row: &Row) -> bool {
     is(query.kind.as_ref(), Some(&row.kind))
         && is(query.agent.as_ref(), row.agent.as_ref())
         && is(query.hold.as_ref(), row.hold.as_ref())
+        && query.since.is_none_or(|since| row.index >= since)
         && query.from_ms.is_none_or(|from| row.at_ms >= from)
         && query.until_ms.is_none_or(|until| row.at_ms < until)
         && query.before.is_none_or(|before| row.index < before)

@@ -78,6 +78,8 @@ pub struct Query {
     pub until_ms: Option<u64>,
     /// With this text in the body, case and all.
     pub text: Option<String>,
+    /// At this index or later.
+    pub since: Option<u64>,
     /// Before this index: where the last page ended.
     pub before: Option<u64>,
     /// At most so many; a store answers at most [`Query::LIMIT_MAX`].

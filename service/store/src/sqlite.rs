@@ -15,6 +15,7 @@ use reprieve_ledger::Hash;
 use rusqlite::{Connection, OpenFlags, OptionalExtension as _, TransactionBehavior, params};
 
 use crate::{
+    blocks::{BLOCK_LEAVES, block_root},
     row::{Head, Placed, Query, Row, Snapshot},
     store::{Reader, Seal, Store, StoreError, placed, taken_keys},
 };
@@ -46,6 +47,9 @@ const SCHEMA: &str = "
     CREATE TABLE frontier (one INTEGER PRIMARY KEY CHECK (one = 1), size INTEGER NOT NULL, hashes BLOB NOT NULL) STRICT;
     CREATE TABLE snapshot (one INTEGER PRIMARY KEY CHECK (one = 1), size INTEGER NOT NULL, note TEXT NOT NULL, body BLOB NOT NULL) STRICT;
 ";
+
+/// Derived from `events`, and filled where it is missing: a ledger of before is opened, too.
+const BLOCKS: &str = "CREATE TABLE IF NOT EXISTS blocks (number INTEGER PRIMARY KEY, root BLOB NOT NULL) STRICT";
 
 /// A ledger in a SQLite file.
 #[derive(Debug)]
@@ -157,6 +161,7 @@ impl Reader for SqliteStore {
         also("hold = ?", number(query.hold));
         also("at_ms >= ?", number(query.from_ms));
         also("at_ms < ?", number(query.until_ms));
+        also("idx >= ?", number(query.since));
         also("idx < ?", number(query.before));
         // Compared as bytes: what is not UTF-8 is found too, and no wildcard means anything.
         also("instr(body, ?) > 0", query.text.clone().map(|text| Box::new(text.into_bytes()) as Box<dyn rusqlite::ToSql>));
@@ -169,6 +174,24 @@ impl Reader for SqliteStore {
             rows.push(read_row(row)?);
         }
         Ok(rows)
+    }
+
+    fn block_roots(&self, from: u64, limit: usize) -> Result<Vec<Hash>, StoreError> {
+        // A ledger that was only ever read by this version has none.
+        if !self.connection.table_exists(None, "blocks")? {
+            return Ok(Vec::new());
+        }
+        let mut statement = self.connection.prepare_cached("SELECT number, root FROM blocks WHERE number >= ? ORDER BY number LIMIT ?")?;
+        let mut found = statement.query(params![bound(from), count(limit)])?;
+        let (mut roots, mut next) = (Vec::new(), from);
+        while let Some(row) = found.next()? {
+            if number(row.get(0)?)? != next {
+                break;
+            }
+            roots.push(hash(row.get_ref(1)?)?);
+            next = next.saturating_add(1);
+        }
+        Ok(roots)
     }
 
     fn snapshot(&self) -> Result<Option<Snapshot>, StoreError> {
@@ -204,6 +227,8 @@ impl Store for SqliteStore {
                     row.body
                 ])?;
             }
+            let first = batch.rows.first().map_or(batch.head.size, |row| row.index);
+            (first / BLOCK_LEAVES..batch.head.size / BLOCK_LEAVES).try_for_each(|number| save_block(&transaction, number))?;
             let size = exact(batch.head.size)?;
             transaction
                 .prepare_cached("INSERT INTO checkpoints (size, note) VALUES (?, ?) ON CONFLICT (size) DO UPDATE SET note = excluded.note")?
@@ -233,8 +258,40 @@ impl Store for SqliteStore {
 
 const COLUMNS: &str = "idx, at_ms, kind, agent, hold, unique_key, leaf_hash, body";
 
+/// Keeps the root of a block whose rows are all there.
+fn save_block(transaction: &Connection, number: u64) -> Result<(), StoreError> {
+    let first = number.saturating_mul(BLOCK_LEAVES);
+    let mut leaves = transaction.prepare_cached("SELECT leaf_hash FROM events WHERE idx >= ? AND idx < ? ORDER BY idx")?;
+    let mut found = leaves.query(params![exact(first)?, exact(first.saturating_add(BLOCK_LEAVES))?])?;
+    let mut hashes = Vec::new();
+    while let Some(row) = found.next()? {
+        hashes.push(hash(row.get_ref(0)?)?);
+    }
+    // Rows that are missing show elsewhere, and with more to say.
+    if let Some(root) = block_root(hashes) {
+        let mut save = transaction.prepare_cached("INSERT OR REPLACE INTO blocks (number, root) VALUES (?, ?)")?;
+        save.execute(params![exact(number)?, root])?;
+    }
+    Ok(())
+}
+
+/// Makes the table of blocks, and what is missing at its end.
+fn prepare_blocks(connection: &mut Connection) -> Result<(), StoreError> {
+    let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+    transaction.execute_batch(BLOCKS)?;
+    let known: i64 = transaction.query_row("SELECT coalesce(max(number) + 1, 0) FROM blocks", [], |row| row.get(0))?;
+    let size: i64 = transaction.query_row("SELECT coalesce(max(idx) + 1, 0) FROM events", [], |row| row.get(0))?;
+    (number(known)?..number(size)? / BLOCK_LEAVES).try_for_each(|number| save_block(&transaction, number))?;
+    transaction.commit()?;
+    Ok(())
+}
+
+fn hash(value: rusqlite::types::ValueRef<'_>) -> Result<Hash, StoreError> {
+    let bytes = value.as_blob().map_err(|_| StoreError::Damaged("a hash is not a blob"))?;
+    Hash::try_from(bytes).map_err(|_| StoreError::Damaged("a hash has not 32 bytes"))
+}
+
 fn read_row(row: &rusqlite::Row<'_>) -> Result<Row, StoreError> {
-    let leaf_hash = Hash::try_from(row.get_ref(6)?.as_blob().map_err(|_| StoreError::Damaged("a leaf hash is not a blob"))?);
     Ok(Row {
         index: number(row.get(0)?)?,
         at_ms: number(row.get(1)?)?,
@@ -242,7 +299,7 @@ fn read_row(row: &rusqlite::Row<'_>) -> Result<Row, StoreError> {
         agent: row.get(3)?,
         hold: row.get::<_, Option<i64>>(4)?.map(number).transpose()?,
         unique_key: row.get(5)?,
-        leaf_hash: leaf_hash.map_err(|_| StoreError::Damaged("a leaf hash has not 32 bytes"))?,
+        leaf_hash: hash(row.get_ref(6)?)?,
         body: row.get(7)?,
     })
 }
@@ -266,7 +323,8 @@ fn prepare(connection: &mut Connection, path: &Path) -> Result<(), StoreError> {
         transaction.pragma_update(None, "user_version", SCHEMA_VERSION)?;
     }
     transaction.commit()?;
-    check_schema(connection, path)
+    check_schema(connection, path)?;
+    prepare_blocks(connection)
 }
 
 fn check_schema(connection: &Connection, path: &Path) -> Result<(), StoreError> {

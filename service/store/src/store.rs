@@ -2,6 +2,7 @@
 
 use std::{path::PathBuf, sync::Arc};
 
+use reprieve_ledger::Hash;
 use thiserror::Error;
 
 use crate::row::{Batch, Head, Placed, Query, Row, Snapshot};
@@ -23,6 +24,10 @@ pub trait Reader: Send {
 
     /// Rows that match, newest first.
     fn search(&self, query: &Query) -> Result<Vec<Row>, StoreError>;
+
+    /// The roots of complete blocks of [`crate::BLOCK_LEAVES`] leaves, from the block `from` on without gaps, at most `limit`. Fewer where
+    /// they are not known: they are derived.
+    fn block_roots(&self, from: u64, limit: usize) -> Result<Vec<Hash>, StoreError>;
 
     /// The newest snapshot.
     fn snapshot(&self) -> Result<Option<Snapshot>, StoreError>;

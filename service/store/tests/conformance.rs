@@ -74,6 +74,27 @@ fn rows_come_back_in_order_with_the_head_of_their_batch() {
     });
 }
 
+/// A block of 256 leaves has a root as soon as it is complete, whatever batches its rows came in.
+#[test]
+fn complete_blocks_have_roots() {
+    on_both(|store| {
+        for rows in [100, 155, 1, 257, 300] {
+            append(store, &vec![None; rows]);
+        }
+        let expected: Vec<_> = (0..3u64)
+            .map(|block| {
+                let mut frontier = reprieve_ledger::Frontier::new();
+                (0..256).for_each(|leaf| frontier.append(row(block * 256 + leaf, None).leaf_hash));
+                frontier.root()
+            })
+            .collect();
+        assert_eq!(store.block_roots(0, 10).expect("readable"), expected);
+        assert_eq!(store.block_roots(1, 1).expect("readable"), expected[1..2]);
+        assert!(store.block_roots(3, 10).expect("readable").is_empty());
+        assert!(store.block_roots(u64::MAX, usize::MAX).expect("readable").is_empty());
+    });
+}
+
 #[test]
 fn a_reader_as_of_now_does_not_see_what_comes_later() {
     on_both(|store| {

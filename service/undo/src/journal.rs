@@ -7,10 +7,10 @@
 
 use std::sync::Arc;
 
-use reprieve_gate::{Coverage, Running};
+use reprieve_gate::{Coverage, Running, Sampling};
 use tokio_postgres::{Client, GenericClient, Transaction, error::SqlState};
 
-use crate::{DefinitionsLog, Login, UndoError, aside, strict};
+use crate::{DefinitionsLog, Login, UndoError, aside, sample, strict};
 
 /// One step of setting the journal up.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -205,6 +205,10 @@ impl Coverage for Journal {
     fn set_aside(&self, relations: &[u32]) -> String {
         aside::set_aside(relations)
     }
+
+    fn sampling(&self, relation: u32, share: f64, most: u32) -> Option<Sampling> {
+        Some(sample::sampling(relation, share, most))
+    }
 }
 
 pub(crate) async fn is_set_up(client: &Client) -> Result<bool, UndoError> {
@@ -336,6 +340,14 @@ pub async fn planned(client: &Client) -> Result<Vec<Step>, UndoError> {
             ),
         );
     }
+    let shown = client
+        .query_opt(
+            "SELECT f.prosrc FROM pg_catalog.pg_proc f JOIN pg_catalog.pg_namespace s ON s.oid = f.pronamespace \
+             WHERE s.nspname = 'reprieve' AND f.proname = 'sample' AND f.prosecdef",
+            &[],
+        )
+        .await?;
+    steps.extend(sample::step(shown.map(|row| row.get::<_, String>(0)).as_deref()));
     steps.extend(aside::planned(client).await?);
     for table in uncovered(client).await? {
         steps.extend(triggers_of(&table));
@@ -367,6 +379,7 @@ pub async fn removal(login: &Login) -> Result<Vec<Step>, UndoError> {
         ("FUNCTION", "keep_deleted()"),
         ("FUNCTION", "keep_truncated()"),
         ("FUNCTION", "keep_whole(oid)"),
+        ("FUNCTION", "sample(oid, float8, int4)"),
         ("FUNCTION", "agent()"),
         ("TABLE", "journal"),
         ("SEQUENCE", "journal_statement"),

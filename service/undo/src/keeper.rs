@@ -11,7 +11,7 @@ use std::{
 };
 
 use futures_util::TryStreamExt as _;
-use reprieve_gate::{Audit, Clock, Coverage, Running, Strict};
+use reprieve_gate::{Audit, Clock, Coverage, Running, Sampling, Strict};
 use reprieve_operation::{Digest, Event, SystemName};
 use reprieve_vault::VaultError;
 use tokio::sync::watch;
@@ -502,6 +502,10 @@ impl Coverage for Kept {
 
     fn ready(&self) -> Result<(), String> {
         self.keeper.ready()
+    }
+
+    fn sampling(&self, relation: u32, share: f64, most: u32) -> Option<Sampling> {
+        self.journal.sampling(relation, share, most)
     }
 
     fn strict(&self) -> Option<&dyn Strict> {

@@ -19,6 +19,7 @@ mod keeper;
 mod position;
 mod purge;
 mod rows;
+mod sample;
 mod settle;
 mod snapshots;
 mod source;

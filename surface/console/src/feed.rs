@@ -29,6 +29,8 @@ use crate::{
 
 /// Rows that are kept.
 const MOST_ROWS: usize = 300;
+/// Rows that a page begins with, so that it stays light; older ones are in the record.
+const MOST_AT_FIRST: usize = 120;
 /// Rows in one message to a page; older ones of the same moment are in the record only.
 const MOST_AT_ONCE: usize = 60;
 /// Intents whose outcome is awaited.
@@ -114,7 +116,7 @@ impl Feed {
     /// The rows as they are, newest first.
     pub(crate) fn rows(&self, view: &View<'_>) -> Markup {
         let kept = self.kept();
-        html! { @for row in kept.rows.iter().take(MOST_ROWS) { (row.render(view)) } }
+        html! { @for row in kept.rows.iter().take(MOST_AT_FIRST) { (row.render(view)) } }
     }
 
     /// The last hour, oldest minute first.

@@ -20,7 +20,7 @@ mod words;
 pub use listener::serve;
 pub use pages::PAGES;
 pub use routes::ROUTES;
-pub use site::{Console, PolicyFiles, Shown, Simulate};
+pub use site::{Console, PolicyFiles, Shown, Simulate, UsedSince};
 
 #[cfg(test)]
 mod tests;

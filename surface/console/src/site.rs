@@ -3,7 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use arc_swap::ArcSwap;
-use reprieve_gate::{Audit, Changes, Clock, Counter, Desk, Reception, Records, Recovery, Simulated};
+use reprieve_gate::{Audit, Changes, Clock, Counter, Desk, Reception, Records, Recovery, Simulated, UsedRights};
 use reprieve_operation::{AgentName, Environment, SystemName, Timestamp};
 use reprieve_policy::{Policy, Source};
 use tokio::sync::{Semaphore, watch};
@@ -26,6 +26,9 @@ pub type PolicyFiles = Arc<dyn Fn() -> Result<Vec<Source>, String> + Send + Sync
 
 /// Asks the first policy and the second about every operation on record since a time; says why where that can't be done. Blocks.
 pub type Simulate = Arc<dyn Fn(&Policy, &Policy, Timestamp) -> Result<Simulated, String> + Send + Sync>;
+
+/// What an agent used of its rights since a time; says why where that can't be known. Blocks.
+pub type UsedSince = Arc<dyn Fn(&AgentName, Timestamp) -> Result<UsedRights, String> + Send + Sync>;
 
 /// What the console shows, and by whom it acts.
 pub struct Console {
@@ -51,6 +54,8 @@ pub struct Console {
     pub policy_files: PolicyFiles,
     /// What other rules would have said.
     pub simulate: Simulate,
+    /// How much of its rights an agent used.
+    pub used_rights: UsedSince,
     /// As browsers name it: `https://HOST:PORT`.
     pub origin: String,
     /// Whose gateway it is.

@@ -127,6 +127,15 @@ impl World {
         self.send(&format!("{method} {path} HTTP/1.1\r\nHost: localhost\r\nContent-Length: {length}\r\n{headers}\r\n{body}")).await
     }
 
+    /// An answer's head, where its body is no text.
+    async fn head(&self, path: &str, headers: &str) -> String {
+        let mut stream = self.connect().await;
+        stream.write_all(format!("GET {path} HTTP/1.1\r\nHost: localhost\r\n{headers}\r\n").as_bytes()).await.ok();
+        let mut bytes = Vec::new();
+        stream.read_to_end(&mut bytes).await.ok();
+        String::from_utf8_lossy(&bytes).split("\r\n\r\n").next().unwrap_or_default().to_ascii_lowercase()
+    }
+
     async fn post(&self, path: &str, headers: &str, body: &str) -> Answer {
         self.ask("POST", path, &format!("Content-Type: application/json\r\n{headers}"), body).await
     }

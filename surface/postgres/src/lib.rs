@@ -23,6 +23,7 @@ mod reads;
 mod replies;
 mod run;
 mod runner;
+mod samples;
 mod secured;
 mod session;
 mod sessions;

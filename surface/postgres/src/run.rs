@@ -8,7 +8,7 @@ use std::sync::Arc;
 use base64::{Engine as _, engine::general_purpose::STANDARD as BASE64};
 use bytes::Bytes;
 use reprieve_gate::{Clearance, Done, Permit, Ran, Running, Upstream};
-use reprieve_operation::{Effect, Operation, Reach, Refusal};
+use reprieve_operation::{Effect, Operation, Reach, Refusal, Sample};
 use reprieve_pgwire::backend::ServerError;
 
 use crate::{
@@ -173,6 +173,23 @@ impl Upstream for Run<'_> {
         })
     }
 
+    fn samples<'a>(&'a mut self, operation: &'a Operation) -> Running<'a, Vec<Sample>> {
+        Box::pin(async move {
+            let measured = operation.reach.as_ref().filter(|reach| !reach.estimated && reach.rows() <= self.ends.system.measure_limit);
+            // The guard has rolled it back already: it is run once more, to look.
+            if let (true, Form::Simple { text, unwrapped: false, copies_in: false, .. }, Some(_)) =
+                (self.ends.samples.is_empty(), &self.form, measured)
+                && self.ends.system.shows_samples
+            {
+                let text = text.clone();
+                let code = self.ends.wire.code.take();
+                let _known = self.ends.trial(&text, &operation.effects).await;
+                self.ends.wire.code = code;
+            }
+            std::mem::take(&mut self.ends.samples)
+        })
+    }
+
     fn can_wait(&self) -> bool {
         match &self.form {
             Form::Simple { .. } | Form::Batch { .. } => !self.kept && !self.ends.wire.has_passed(),
@@ -289,6 +306,7 @@ impl Ends {
             return self.wire.code.clone().map(|code| Ran::Failed { code }).ok_or_else(unmeasured);
         };
         let Some(_clearance) = self.clear(&mut permit, &measured.reach).await? else {
+            self.take_samples(&measured.reach, &permit.operation().effects).await;
             self.rollback().await?;
             return Ok(Ran::Beyond(measured.reach));
         };
@@ -403,9 +421,13 @@ impl Ends {
             Some(measured) => self.clear(&mut permit, &measured.reach).await?.is_some(),
             None => false,
         };
-        if let Some(measured) = measured.as_ref().filter(|_| cleared) {
-            let approved = permit.has_approval();
-            self.secure_before_final(&mut permit, measured, approved).await?;
+        match &measured {
+            Some(measured) if cleared => {
+                let approved = permit.has_approval();
+                self.secure_before_final(&mut permit, measured, approved).await?;
+            }
+            Some(measured) => self.take_samples(&measured.reach, &effects).await,
+            None => {}
         }
         self.end_block_extended(measured, cleared).await
     }
@@ -475,6 +497,7 @@ impl Ends {
         };
         let rest = approved.map_or_else(|| measured.reach.clone(), |approved| measured.reach.beyond(approved));
         if !rest.is_empty() && self.clear(&mut permit, &rest).await?.is_none() {
+            self.take_samples(&rest, &permit.operation().effects).await;
             self.roll_back_whatever_is_open().await.map_err(lost)?;
             return Ok(Ran::Beyond(rest));
         }

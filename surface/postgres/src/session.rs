@@ -9,7 +9,7 @@ use std::{collections::HashSet, hash::RandomState, sync::Arc};
 
 use reprieve_effects_sql::{Class, Control, HOLDABLE, Statement};
 use reprieve_gate::{Considered, Gate, Ran};
-use reprieve_operation::{Action, Effect, Event, Operation, Parameters, Principal, Protocol, Refusal, SessionId, Timestamp};
+use reprieve_operation::{Action, Effect, Event, Operation, Parameters, Principal, Protocol, Refusal, Sample, SessionId, Timestamp};
 use reprieve_pgwire::frontend::{FrontendFrame, Query};
 
 use tokio::sync::Notify;
@@ -48,6 +48,8 @@ pub(crate) struct Ends {
     pub(crate) cancelled: Arc<Notify>,
     /// The way back of definitions for what runs now.
     pub(crate) secured: Secured,
+    /// Rows of what was measured last and will be held.
+    pub(crate) samples: Vec<Sample>,
     /// Tables that what runs next gives another form, and that looked empty: number and name.
     pub(crate) seem_empty: Vec<(u32, String)>,
     /// Relations with higher numbers were made since the session began. None where numbers may have begun anew.
@@ -95,6 +97,7 @@ impl Ends {
             cleared: false,
             cancelled,
             secured: Secured::default(),
+            samples: Vec::new(),
             seem_empty: Vec::new(),
         }
     }

@@ -10,7 +10,7 @@ use std::{
 
 use arc_swap::ArcSwapOption;
 use reprieve_effects_sql::{CATALOG_QUERY, Catalog};
-use reprieve_gate::{Coverage, Strict};
+use reprieve_gate::{Coverage, Sampling, Strict};
 use reprieve_operation::{Environment, Refusal, SystemName};
 use reprieve_pgwire::Limits;
 use tokio::sync::Notify;
@@ -66,6 +66,8 @@ pub struct System {
     /// How far its role was bounded when that was looked at last.
     bounds: ArcSwapOption<Bounds>,
     runs_unbounded: bool,
+    /// Whether people who decide see a few rows, masked.
+    pub(crate) shows_samples: bool,
 }
 
 /// Changes whenever something in these catalogs changes; cheap enough to be asked every second.
@@ -95,6 +97,7 @@ impl System {
             calls_end: AtomicBool::new(false),
             bounds: ArcSwapOption::empty(),
             runs_unbounded: false,
+            shows_samples: true,
         }
     }
 
@@ -102,6 +105,13 @@ impl System {
     #[must_use]
     pub fn with_coverage(mut self, coverage: Arc<dyn Coverage>) -> Self {
         self.coverage = Some(coverage);
+        self
+    }
+
+    /// The same without sample rows for people who decide.
+    #[must_use]
+    pub fn without_samples(mut self) -> Self {
+        self.shows_samples = false;
         self
     }
 
@@ -190,6 +200,11 @@ impl System {
     /// A statement that sets relations aside. None for a strict system: what is set aside lies in the database alone.
     pub(crate) fn set_aside(&self, relations: &[u32]) -> Option<String> {
         self.coverage.as_ref().filter(|coverage| coverage.strict().is_none()).map(|coverage| coverage.set_aside(relations))
+    }
+
+    /// How sample rows of a relation are asked for.
+    pub(crate) fn sampling(&self, relation: u32, share: f64, most: u32) -> Option<Sampling> {
+        self.coverage.as_ref().filter(|_| self.shows_samples).and_then(|coverage| coverage.sampling(relation, share, most))
     }
 
     /// What brings changes out of the database's reach before they are final, if they have to be.

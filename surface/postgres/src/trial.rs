@@ -46,6 +46,9 @@ impl Ends {
         // What the server itself refuses reaches nothing; run for good, its error is the answer.
         let refused = self.wire.status == b'E';
         let measured = if refused { None } else { self.measure().await.ok().flatten() };
+        if let Some(measured) = &measured {
+            self.take_samples(&measured.reach, effects).await;
+        }
         self.rollback().await.ok()?;
         if refused { Some(Reach::default()) } else { measured.map(|measured| measured.reach) }
     }
@@ -64,6 +67,9 @@ impl Ends {
         self.flush_extended().await.ok()?;
         let refused = self.wire.code.is_some();
         let measured = if refused { None } else { self.measure().await.ok().flatten() };
+        if let Some(measured) = &measured {
+            self.take_samples(&measured.reach, effects).await;
+        }
         let (_never_heard, _passed) = self.wire.discard();
         self.wire.code = None;
         self.roll_back_whatever_is_open().await.ok()?;

@@ -10,6 +10,7 @@ use std::{
     },
 };
 
+use reprieve_ledger::Hash;
 use reprieve_operation::{AgentName, HoldId, IntentId, Kind, SessionId, Timestamp, TokenId};
 use reprieve_store::{Head, Placed, Row, Seal, Snapshot, SqliteStore};
 
@@ -334,6 +335,9 @@ impl Reader for FaultyStore {
     fn search(&self, query: &Query) -> Result<Vec<Row>, StoreError> {
         self.inner.search(query)
     }
+    fn block_roots(&self, from: u64, limit: usize) -> Result<Vec<Hash>, StoreError> {
+        self.inner.block_roots(from, limit)
+    }
     fn snapshot(&self) -> Result<Option<Snapshot>, StoreError> {
         self.inner.snapshot()
     }
@@ -404,4 +408,29 @@ fn a_full_queue_refuses_at_once_and_what_waits_becomes_one_batch() {
     assert_eq!(appends.load(Ordering::Relaxed), 2, "one transaction for what waited");
     assert_eq!(append(&log, alarm("next")), Ok(11));
     assert_eq!(log.shared.queued_bytes.load(Ordering::Relaxed), 0);
+}
+
+/// A search that has no time stops after its first part, says where, and goes on from there without missing or repeating anything.
+#[test]
+fn a_search_stops_when_its_time_is_up_and_goes_on_from_there() {
+    let log = AuditLog::in_memory(clock());
+    for number in 0..20_000 {
+        let what = format!("{} {number}", if number % 9_000 == 1 { "needle" } else { "hay" });
+        let mut pending = log.append(Event::Alarm { what, agent: None });
+        // Less than the queue takes.
+        while (number % 4_000 == 0 || number == 19_999) && pending.try_now().is_none() {
+            std::thread::yield_now();
+        }
+    }
+    let mut query = Query { text: Some("needle".to_owned()), limit: 10, ..Query::default() };
+    let (first, stopped) = log.search_for(&query, Duration::ZERO).expect("readable");
+    assert_eq!(stopped, Some(20_000 - SEARCHED_AT_ONCE));
+    query.before = stopped;
+    let (second, end) = log.search_for(&query, Duration::ZERO).expect("readable");
+    let indexes: Vec<u64> = first.iter().chain(&second).map(|recorded| recorded.index).collect();
+    assert_eq!((indexes, end), (vec![18_001, 9_001, 1], None));
+    query.before = None;
+    assert_eq!(log.search_for(&query, Duration::from_secs(60)).expect("readable").0.len(), 3);
+    let one = Query { limit: 1, ..query };
+    assert_eq!(log.search_for(&one, Duration::ZERO).expect("readable").0[0].index, 18_001);
 }

@@ -1,15 +1,16 @@
 //! Agents and tokens: who may do what? And the people who decide.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use axum::{
-    extract::{Path, State},
+    extract::{Path, Query, State},
     http::StatusCode,
     response::Response,
 };
 use maud::{Markup, html};
-use reprieve_gate::{Command, SignedIn};
+use reprieve_gate::{Command, SignedIn, UsedRights};
 use reprieve_operation::{AgentName, AgentState, Kind, OperatorName, Pattern, Role, State as Folded, SystemName, Timestamp};
+use serde::Deserialize;
 
 use super::{
     desk::{parsed, propose},
@@ -33,14 +34,46 @@ pub(crate) async fn page(State(site): State<Arc<Site>>, Entered(who): Entered) -
     Page::new(Section::Agents, body).answer(&site, &who)
 }
 
-pub(crate) async fn one(State(site): State<Arc<Site>>, Entered(who): Entered, Path(name): Path<String>) -> Result<Response, Problem> {
+#[derive(Deserialize)]
+pub(crate) struct Asked {
+    /// Present where it is asked what the agent used of its rights.
+    used: Option<String>,
+}
+
+/// How far back it is looked for what an agent used.
+const LOOKED_BACK: Duration = Duration::from_secs(30 * 86_400);
+
+pub(crate) async fn one(
+    State(site): State<Arc<Site>>,
+    Entered(who): Entered,
+    Path(name): Path<String>,
+    Query(asked): Query<Asked>,
+) -> Result<Response, Problem> {
     let name: AgentName = parsed(&name)?;
     if !site.console.audit.state().agents.contains_key(&name) {
         return Err(Problem::new(StatusCode::NOT_FOUND, "no-such-agent", format!("there is no agent `{name}`")));
     }
     let answers = answers(&site).await;
-    let body = overview(&site, &who, Some(&name), &answers);
+    let used = match asked.used {
+        Some(_) => Some(used_rights(&site, name.clone()).await),
+        None => None,
+    };
+    let body = overview(&site, &who, Some((&name, used.as_ref())), &answers);
     Ok(Page::new(Section::Agents, body).below(name.as_str()).answer(&site, &who))
+}
+
+/// What an agent used of its rights. Reads the record, so one at a time with simulations.
+async fn used_rights(site: &Site, agent: AgentName) -> Result<UsedRights, String> {
+    let Ok(alone) = site.simulations.clone().try_acquire_owned() else {
+        return Err("somebody else asks about the past at this moment; try again when that is done".to_owned());
+    };
+    let (look, now) = (site.console.used_rights.clone(), site.now());
+    let since = Timestamp(now.0.saturating_sub(u64::try_from(LOOKED_BACK.as_millis()).unwrap_or(u64::MAX)));
+    let looked = tokio::task::spawn_blocking(move || {
+        let _alone = alone;
+        look(&agent, since)
+    });
+    looked.await.unwrap_or_else(|error| Err(error.to_string()))
 }
 
 /// How people answered; nothing where the log can't be read.
@@ -49,11 +82,14 @@ async fn answers(site: &Site) -> BTreeMap<OperatorName, Answers> {
     tokio::task::spawn_blocking(move || by_operator(records.as_ref())).await.ok().and_then(Result::ok).unwrap_or_default()
 }
 
-fn overview(site: &Site, who: &SignedIn, shown: Option<&AgentName>, answers: &BTreeMap<OperatorName, Answers>) -> Markup {
+type Used<'a> = Option<&'a Result<UsedRights, String>>;
+
+fn overview(site: &Site, who: &SignedIn, asked: Option<(&AgentName, Used<'_>)>, answers: &BTreeMap<OperatorName, Answers>) -> Markup {
     let now = site.now();
     let state = site.console.audit.state();
     let good = |entry: &&AgentState| !entry.revoked && !entry.decoy && entry.expires > now;
     let holding = state.agents.values().filter(good).count();
+    let (shown, used) = asked.unzip();
     let shown =
         shown.and_then(|name| state.agents.get(name)).or_else(|| state.agents.values().find(good)).or_else(|| state.agents.values().next());
     html! {
@@ -77,7 +113,7 @@ fn overview(site: &Site, who: &SignedIn, shown: Option<&AgentName>, answers: &BT
                 @if state.agents.is_empty() { li { p.small.soft { "No agent yet." } } }
             } }
             div.stack-l {
-                @if let Some(entry) = shown { (detail(site, &state, entry, who, now)) }
+                @if let Some(entry) = shown { (detail(site, &state, entry, used.flatten(), (who, now))) }
                 (people(&state, who, answers, now))
             }
         }
@@ -91,7 +127,7 @@ fn condition(entry: &AgentState, frozen: bool, now: Timestamp) -> Markup {
     }
 }
 
-fn detail(site: &Site, state: &Folded, entry: &AgentState, who: &SignedIn, now: Timestamp) -> Markup {
+fn detail(site: &Site, state: &Folded, entry: &AgentState, used: Used<'_>, (who, now): (&SignedIn, Timestamp)) -> Markup {
     let frozen = state.frozen_because(&entry.agent);
     let scope = &entry.scope;
     let alive = !entry.revoked && !entry.decoy;
@@ -139,8 +175,37 @@ fn detail(site: &Site, state: &Folded, entry: &AgentState, who: &SignedIn, now: 
                 } }
             } }
         }
-        @if alive { (changes_of(entry, who)) }
+        @if alive { (unused(entry, used, who)) (changes_of(entry, who)) }
         p.small { a href={ "/audit?agent=" (entry.agent) } { "What did " (entry.agent) " touch?" } }
+    }
+}
+
+/// Rights that the token has and its agent never used, and the button that takes them away.
+fn unused(entry: &AgentState, used: Used<'_>, who: &SignedIn) -> Markup {
+    let listed =
+        |all: &mut dyn Iterator<Item = String>| html! { @for (at, one) in all.enumerate() { @if at > 0 { ", " } b { (visible(&one)) } } };
+    html! {
+        section aria-labelledby="un" {
+            div.sec-head { h2 id="un" { "Rights it does not use" } span.push { "by what is on record of thirty days" } }
+            @match used {
+                None => a.btn href={ "/agents/" (entry.agent) "?used=30#un" } { (icon("search")) "Look at thirty days" },
+                Some(Err(because)) => div.note.hold role="status" { (icon("warn")) div { b { "Not known: " } (visible(because)) } },
+                Some(Ok(used)) if used.operations == 0 => p role="status" { "Nothing of " (entry.agent) " ran in thirty days. If nobody needs it, revoke its token." },
+                Some(Ok(used)) => {
+                    p role="status" { (count(used.operations, "operation", "operations")) " ran. "
+                        @if !used.unused_kinds.is_empty() { "Never needed: " (listed(&mut used.unused_kinds.iter().map(|kind| title(*kind).to_owned()))) ". " }
+                        @if !used.unused_systems.is_empty() { "Never reached: " (listed(&mut used.unused_systems.iter().cloned())) "; to leave a system out takes a new token. " }
+                        @if used.narrower { "All of it was on " (listed(&mut used.resources.iter().cloned())) "." } @else { "It needs the kinds and resources that it has." }
+                    }
+                    @if used.narrower { form.row method="post" action={ "/agents/" (entry.agent) "/narrow" } data-passkey {
+                        (form_token(who))
+                        @for kind in &used.kinds { input type="hidden" name="allow" value=(kind); }
+                        input type="hidden" name="resources" value=(used.resources.join("\n"));
+                        button.btn type="submit" { (icon("key")) "Remove what it does not use" } (say())
+                    } }
+                }
+            }
+        }
     }
 }
 

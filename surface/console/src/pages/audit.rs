@@ -1,6 +1,6 @@
 //! Audit: what happened, and can I prove it?
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use axum::{
     extract::{Path, Query, State},
@@ -8,7 +8,7 @@ use axum::{
     response::Response,
 };
 use maud::{Markup, html};
-use reprieve_gate::{RecordQuery, RecordsError, UNSIGNED};
+use reprieve_gate::{RecordQuery, RecordsError, Searched, UNSIGNED};
 use reprieve_operation::{AgentName, Answer, Event, HoldId, Outcome, Protocol, Recorded, RefusalKind};
 use serde::Deserialize;
 
@@ -23,6 +23,8 @@ use crate::{
 };
 
 const PAGE: usize = 60;
+/// How long a search goes back through the record before it shows what it has.
+const PATIENCE: Duration = Duration::from_millis(120);
 const MOST_EXPORTED: usize = 1_000;
 
 #[derive(Deserialize, Default)]
@@ -74,7 +76,10 @@ async fn search(site: &Arc<Site>, query: RecordQuery) -> Result<Vec<Recorded>, P
 }
 
 pub(crate) async fn page(State(site): State<Arc<Site>>, Entered(who): Entered, Query(asked): Query<Asked>) -> Result<Response, Problem> {
-    let found = search(&site, asked.query(PAGE)).await?;
+    let (records, query) = (site.console.records.clone(), asked.query(PAGE));
+    let done = tokio::task::spawn_blocking(move || records.search_for(&query, PATIENCE)).await;
+    let done = done.map_err(|error| unavailable(RecordsError::Unavailable(error.to_string())))?.map_err(unavailable)?;
+    let Searched { found, stopped_at } = done;
     let size = site.console.audit.state().size;
     let typed = if asked.q.is_empty() && !asked.agent.is_empty() { format!("agent:{}", asked.agent) } else { asked.q.clone() };
     let export: String = form_urlencoded::byte_serialize(typed.as_bytes()).collect();
@@ -93,13 +98,16 @@ pub(crate) async fn page(State(site): State<Arc<Site>>, Entered(who): Entered, Q
             }
             button.btn.sm type="submit" { "Search" }
         }
-        (entries(&site, &found))
+        (entries(&site, &found, stopped_at.is_none()))
+        @if let Some(stopped_at) = stopped_at {
+            p.foot-note role="status" { "Looked through events " (number(stopped_at)) " to " (number(asked.before.unwrap_or(size).saturating_sub(1))) ". " a href=(asked.older(stopped_at)) { "Look further back" } }
+        }
         @if found.len() == PAGE && let Some(last) = found.last() { p.small.muted.foot-note { a href=(asked.older(last.index)) { "Older" } } }
     };
     Ok(Page::new(Section::Audit, body).answer(&site, &who))
 }
 
-fn entries(site: &Site, found: &[Recorded]) -> Markup {
+fn entries(site: &Site, found: &[Recorded], whole: bool) -> Markup {
     html! {
         div.scroll tabindex="0" role="region" aria-label="Entries" { table.tbl.hoverable {
             thead { tr { th scope="col" { "Entry" } th scope="col" { "Time" } th scope="col" { "Actor" } th scope="col" { "Event" } th scope="col" { "Outcome" } } }
@@ -108,7 +116,8 @@ fn entries(site: &Site, found: &[Recorded]) -> Markup {
                     td.mono { a href={ "/audit/" (recorded.index) } data-row { (number(recorded.index)) } } td { (time_of_day(recorded.at)) }
                     td { (actor(site, &recorded.event)) } td { (what(&recorded.event)) } td { (result(&recorded.event)) }
                 } }
-                @if found.is_empty() { tr { td.muted colspan="5" { "Nothing matches." } } }
+                @if found.is_empty() && whole { tr { td.muted colspan="5" { "Nothing matches." } } }
+                @if found.is_empty() && !whole { tr { td.muted colspan="5" { "Nothing so far." } } }
             }
         } }
     }

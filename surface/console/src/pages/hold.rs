@@ -18,7 +18,7 @@ use reprieve_operation::{
 
 use self::{
     decision::{decision, thumb},
-    evidence::{blast_radius, claims, quoted, statement, verdict, way_back},
+    evidence::{blast_radius, claims, quoted, samples, statement, verdict, way_back},
 };
 use super::{
     desk::{carried, parsed, propose},
@@ -59,6 +59,7 @@ pub(crate) async fn page(State(site): State<Arc<Site>>, Entered(who): Entered, P
                 (claims(&hold))
                 (statement(&hold))
                 (blast_radius(&hold, now))
+                (samples(&hold))
                 (way_back(&site, &hold))
             }
             aside.sticky aria-label="Decision" { (decision(&site, &hold, &people, &who, now)) }

@@ -80,7 +80,7 @@ fn body(report: &RecoveryReport) -> Markup {
         p.answer {
             @if production.is_empty() { "No database in production is known here." }
             @else if unproven == 0 { "Every database in production came back in its last drill." }
-            @else { span.c-danger { (spelled(unproven)) " of " (spelled(production.len())) " in production: unproven." } }
+            @else { span.c-danger { (spelled(unproven)) " of " (spelled(production.len()).to_lowercase()) " in production: unproven." } }
         }
         p.under { "What counts is a copy that was restored and looked at, lately. A copy that was never tried is a hope." }
         @if same > 0 {
@@ -104,8 +104,8 @@ fn one(system: &SystemRecovery, report: &RecoveryReport) -> Markup {
     html! {
         section.after aria-label=(system.system) {
             div.sec-head { h2 { span.mono { (system.system) } " " (environment(&system.environment)) }
-                @if let Some(why) = system.unproven { span.seal.bad { (icon("x")) "Unproven: " (why.in_words()) } }
-                @else { span.seal { (icon("check")) "Came back" } }
+                @if let Some(why) = system.unproven { span.seal.bad.push { (icon("x")) "Unproven: " (why.in_words()) } }
+                @else { span.seal.push { (icon("check")) "Came back" } }
             }
             table.tbl { tbody {
                 tr { th scope="row" { "Would be lost" } td { (spread(system.rpo_ms)) } td.muted { (promised(system.objective_rpo_s)) } }

@@ -27,8 +27,8 @@ pub(crate) async fn page(State(site): State<Arc<Site>>, Entered(who): Entered) -
             state.holds.values().filter(|hold| hold.system == shown.name && hold.status == HoldStatus::Waiting).count() as u64
         };
         html! {
-            p.answer { (spelled(systems.len())) @if systems.len() == 1 { " system is" } @else { " systems are" } " behind Reprieve, " (production) " of them production." }
-            p.under { "Who acts, and what they reach. Where backups live is not shown: backups by Reprieve are not built yet." }
+            p.answer { (spelled(systems.len())) @if systems.len() == 1 { " system is" } @else { " systems are" } " behind Reprieve, " (spelled(production).to_lowercase()) " of them production." }
+            p.under { "Who acts, and what they reach. What burns together with its copies is on the " a href="/recovery" { "recovery page" } "." }
             (map(systems, &agents, |name| state.frozen_because(name).is_some()))
             p.legend {
                 span { svg.ln viewBox="0 0 26 6" aria-hidden="true" { path.wr d="M0 3h26" {} } "reads and writes" }

@@ -121,20 +121,20 @@ pub(crate) async fn change(
             }
             figure.stmt { pre { code { @for part in change.text.split('\n') { span.l { (visible(part)) } } } } figcaption.foot { span { "Literals are redacted" } } }
             (conflicts(&preview))
-            (rows(&preview))
             @if preview.plan.is_ok() || preview.conflicts_found > 0 {
-                form.row.undo-go method="post" action={ "/undo/" (id) } data-passkey {
+                form.row.undo-go id="undo-go" method="post" action={ "/undo/" (id) } data-passkey {
                     (form_token(&who))
                     @if preview.conflicts_found > 0 {
                         fieldset.row.tight { legend.vh { "Rows that changed since" }
-                            label.pick { input type="radio" name="choice" value="theirs" checked; "Keep them as they are now" }
-                            label.pick { input type="radio" name="choice" value="ours"; "Put them back too" } }
+                            label.pick { input type="radio" name="choice" value="theirs" checked; "Keep all of them as they are now" }
+                            label.pick { input type="radio" name="choice" value="ours"; "Put back what is not ticked above" } }
                     } @else { input type="hidden" name="choice" value=(choice.as_str()); }
                     input type="text" name="reason" maxlength="1000" placeholder="Why, for the record" aria-label="Reason";
                     button.btn.main type="submit" { (icon("key")) "Undo with passkey" }
                     (say())
                 }
             }
+            (rows(&preview))
         }
     };
     Ok(Page::new(Section::Undo, body).below(id.to_string()).answer(&site, &who))
@@ -144,12 +144,19 @@ fn conflicts(preview: &UndoPreview) -> Markup {
     html! {
         @if preview.conflicts_found > 0 {
             section aria-labelledby="u-c" {
-                div.sec-head { h2 id="u-c" { (count(preview.conflicts_found, "row was", "rows were")) " changed since" } span.push { "the first " (preview.conflicts.len()) } }
+                div.sec-head { h2 id="u-c" { (count(preview.conflicts_found, "row was", "rows were")) " changed since" }
+                    @if preview.conflicts_found > preview.conflicts.len() as u64 { span.push { "the first " (preview.conflicts.len()) "; the rest follows what you choose below" } } }
                 div.scroll tabindex="0" role="region" aria-label="Conflicting rows" {
                     table.tbl.sample.conflicts {
-                        thead { tr { th scope="col" { "Table" } th scope="col" { "Now" } th scope="col" { "Before the change" } } }
-                        tbody { @for (table, now, wanted) in &preview.conflicts { tr {
-                            td.mono { (visible(table)) } td.mono.is { @match now { Some(row) => (visible(row)), None => "no row" } } td.mono { @match wanted { Some(row) => (visible(row)), None => "no row" } }
+                        thead { tr { th scope="col" { "Keep now" } th scope="col" { "Row" } th scope="col" { "Now" } th scope="col" { "Before the change" } } }
+                        tbody { @for conflict in &preview.conflicts { tr {
+                            td { @match &conflict.row {
+                                // What stays is the default: nothing later is overwritten silently.
+                                Some(row) => input type="checkbox" name="keep" form="undo-go" value=(row.to_string()) checked aria-label={ "Keep " (row.to_string()) " as it is now" };,
+                                None => span.muted { "has no key" },
+                            } }
+                            td.mono { @match &conflict.row { Some(row) => (visible(&row.to_string())), None => (visible(&conflict.table)) } }
+                            td.mono.is { @match &conflict.now { Some(row) => (visible(row)), None => "no row" } } td.mono { @match &conflict.wanted { Some(row) => (visible(row)), None => "no row" } }
                         } } }
                     }
                 }
@@ -191,6 +198,9 @@ pub(crate) async fn apply(
     Posted { who, form }: Posted,
 ) -> Result<Response, Problem> {
     let id: UndoId = parsed(&id)?;
-    let request = UndoRequest { changes: vec![id], choice: read_choice(form.get("choice")), keep: Vec::new() };
+    let choice = read_choice(form.get("choice"));
+    // With every conflicting row kept, single ones say nothing.
+    let keep = if choice == UndoChoice::Ours { form.all("keep").map(parsed).collect::<Result<_, _>>()? } else { Vec::new() };
+    let request = UndoRequest { changes: vec![id], choice, keep };
     propose(&site, &who, Command::Undo { request, reason: form.get("reason").to_owned() }, "/undo")
 }

@@ -139,4 +139,13 @@ async fn every_page_answers_who_is_in() {
         assert_eq!(world.ask("GET", &format!("/assets/{asset}"), "", "").await.status, 200, "{asset}");
     }
     assert_eq!(world.ask("GET", "/assets/..%2fCargo.toml", "", "").await.status, 404);
+    for (accepted, packed) in [("", false), ("Accept-Encoding: br, gzip;q=0\r\n", false), ("Accept-Encoding: identity\r\n", false)] {
+        let answer = world.ask("GET", "/assets/reprieve.css", accepted, "").await;
+        assert_eq!(answer.head.contains("content-encoding: gzip"), packed, "{accepted}");
+        assert!(answer.body.contains(":root"), "{accepted}");
+    }
+    let packed = world.head("/assets/reprieve.css", "Accept-Encoding: gzip, deflate, br\r\n").await;
+    assert!(packed.contains("content-encoding: gzip") && packed.contains("vary: accept-encoding"), "{packed}");
+    let page = world.ask("GET", "/live", &format!("{}Accept-Encoding: gzip\r\n", signed_in()), "").await;
+    assert!(!page.head.contains("content-encoding"), "a page holds a secret and what others sent");
 }

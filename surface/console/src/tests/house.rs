@@ -9,8 +9,8 @@ use std::{
 use arc_swap::ArcSwap;
 use reprieve_gate::{
     Answering, Assertion, Audit, AuditError, ChangeView, Changes, Clock, Command, Counter, Desk, DeskAnswer, DeskError, EventProof,
-    Invited, Looking, NewPasskey, Pending, Proposal, Reception, RecordQuery, Records, RecordsError, Recovery, RecoveryReport, SignIn,
-    SignedIn, SignedOn, UndoChoice, UndoPreview,
+    Invited, Looking, NewPasskey, Pending, Proposal, Reception, RecordQuery, Records, RecordsError, Recovery, RecoveryReport, Searched,
+    SignIn, SignedIn, SignedOn, UndoChoice, UndoPreview,
 };
 use reprieve_operation::{Digest, Event, OperatorName, Recorded, State, Timestamp, UndoId};
 use reprieve_policy::{Policy, Profile};
@@ -49,6 +49,7 @@ pub(super) fn console(clerk: Arc<Clerk>) -> Arc<Console> {
         policy: Arc::new(ArcSwap::from_pointee(Policy::build(Profile::Guard, &[]).expect("the built-in rules"))),
         policy_files: Arc::new(|| Ok(Vec::new())),
         simulate: Arc::new(|_, _, _| Err("nothing is on record".to_owned())),
+        used_rights: Arc::new(|_, _| Err("nothing is on record".to_owned())),
         origin: ORIGIN.to_owned(),
         name: "the test".to_owned(),
         agents_at: "127.0.0.1:6432".to_owned(),
@@ -148,6 +149,10 @@ impl Clock for House {
 impl Records for House {
     fn search(&self, _query: &RecordQuery) -> Result<Vec<Recorded>, RecordsError> {
         Ok(Vec::new())
+    }
+
+    fn search_for(&self, _query: &RecordQuery, _patience: Duration) -> Result<Searched, RecordsError> {
+        Ok(Searched::default())
     }
 
     fn prove(&self, _index: u64) -> Result<EventProof, RecordsError> {

@@ -120,8 +120,8 @@ pub(crate) fn effect(reach: &Reach) -> Markup {
             b { (visible(found.size.as_deref().unwrap_or("1 resource"))) }
             @if !found.backups.is_empty() { br; "+ " (count(found.backups.len() as u64, "backup", "backups")) }
         }
-        @else if !reach.dropped.is_empty() { b { "drops " (count(reach.dropped.len() as u64, "relation", "relations")) } }
-        @else if !reach.rewritten.is_empty() { b { "rewrites " (count(reach.rewritten.len() as u64, "relation", "relations")) } }
+        @else if !reach.dropped.is_empty() { b { (count(reach.dropped.len() as u64, "relation", "relations")) } br; "dropped" }
+        @else if !reach.rewritten.is_empty() { b { (count(reach.rewritten.len() as u64, "relation", "relations")) } br; "rewritten" }
         @else if reach.rows() > 0 {
             @if reach.deleted() > 0 { b { (count(reach.rows(), "row", "rows")) } } @else { (count(reach.rows(), "row", "rows")) }
             @if tables > 1 { br; "in " (count(tables, "table", "tables")) }

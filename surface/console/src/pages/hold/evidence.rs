@@ -7,7 +7,7 @@ use super::risk;
 use crate::{
     site::Site,
     statement::{claimed_rows, plain, said, sql},
-    words::{agent, bar, count, environment_class, hidden, icon, loss_of, number, person, small_icon, time, verb, visible},
+    words::{agent, bar, count, environment_class, hidden, icon, line, loss_of, number, person, small_icon, time, verb, visible},
 };
 
 /// Rows of the table of reach.
@@ -183,6 +183,31 @@ pub(super) fn blast_radius(hold: &HoldState, now: Timestamp) -> Markup {
                 @if !reach.rewritten.is_empty() { dt { "Emptied or rewritten" } dd { (names(&reach.rewritten)) } }
                 @if reach.touches_catalogs() { dt { "Definitions" } dd { @for (name, rows) in &reach.catalogs { span.mono { (visible(name)) } " " (count(*rows, "row", "rows")) " " } } }
                 @if !reach.escapes.is_empty() { dt { "Outside of it" } dd { (names(&reach.escapes)) } }
+            }
+        }
+    }
+}
+
+/// A few of the rows, masked before they got here. Their values are anybody's text all the same.
+pub(super) fn samples(hold: &HoldState) -> Markup {
+    let value = |value: &Option<String>| html! { @match value { Some(text) => (line(text)), None => span.muted { "NULL" } } };
+    html! {
+        @for (at, sample) in hold.samples.iter().enumerate() {
+            section aria-labelledby={ "h-sample" (at) } {
+                div.sec-head { h2 id={ "h-sample" (at) } { "Affected rows of " span.mono { (line(&sample.table)) } }
+                    span.push { (number(sample.rows.len() as u64)) " of " (number(sample.of)) ", different kinds first, personal data masked" } }
+                div.scroll tabindex="0" role="region" aria-label={ "Sample of affected rows, table " (at + 1) } { table.tbl.sample {
+                    thead { tr { th scope="col" { span.vh { "Change" } } @for column in &sample.columns { th scope="col" { (line(column)) } } } }
+                    tbody { @for row in &sample.rows {
+                        @match &row.after {
+                            None => tr.del { td { span aria-hidden="true" { "−" } span.vh { "deleted" } } @for field in &row.before { td { (value(field)) } } },
+                            Some(after) => tr { td { span aria-hidden="true" { "~" } span.vh { "changed" } }
+                                @for (was, is) in row.before.iter().zip(after) { td {
+                                    @if was == is { (value(was)) } @else { span.was { (value(was)) } " " span.is { (value(is)) } }
+                                } } },
+                        }
+                    } }
+                } }
             }
         }
     }
