@@ -34,6 +34,8 @@ use crate::{
     wire,
 };
 
+/// How long a copy waits for another one to end.
+const ALONE_WITHIN: Duration = Duration::from_secs(3_600);
 /// The newest recovery points that a list shows.
 const LISTED: usize = 50;
 
@@ -134,6 +136,7 @@ fn now(cli: &Cli, settings: &Settings, system: &System) -> anyhow::Result<u8> {
     keys.prepare_recovery(settings)?;
     let signer = keys.copyist()?;
     let runtime = runtime()?;
+    let _alone = alone(settings, &system.name)?;
     let made = copy(settings, system, &keys, &signer, &runtime);
     let (manifest, object) = match made {
         Ok(made) => made,
@@ -158,16 +161,17 @@ fn now(cli: &Cli, settings: &Settings, system: &System) -> anyhow::Result<u8> {
         tell!(
             "{}",
             json!({ "point": manifest.point, "manifest": object, "purged": purged, "engine": manifest.engine, "plain_bytes": manifest.plain_bytes,
-                             "stored_bytes": manifest.stored_bytes, "ms": manifest.ended.since(manifest.began).as_millis() })
+                             "stored_bytes": manifest.stored_bytes, "added_bytes": manifest.added_bytes, "ms": manifest.ended.since(manifest.began).as_millis() })
         );
     } else {
         tell!(
-            "{}: a {} copy of {}, {} in {} bytes, in {:.1} s. Nothing proves yet that it comes back: reprieve drill run {}",
+            "{}: a {} copy of {}, {} in {} bytes ({} of them new), in {:.1} s. Nothing proves yet that it comes back: reprieve drill run {}",
             manifest.point,
             manifest.engine.as_str(),
             manifest.address,
             manifest.plain_bytes,
             manifest.stored_bytes,
+            manifest.added_bytes,
             manifest.ended.since(manifest.began).as_secs_f64(),
             system.name
         );
@@ -177,6 +181,7 @@ fn now(cli: &Cli, settings: &Settings, system: &System) -> anyhow::Result<u8> {
 
 fn purge_now(cli: &Cli, settings: &Settings, system: &System) -> anyhow::Result<u8> {
     let keys = Keys::of(settings);
+    let _alone = alone(settings, &system.name)?;
     let purged = purge(settings, system, &keys, &keys.copyist()?, &runtime()?)?;
     if cli.json {
         tell!("{}", json!({ "purged": purged }));
@@ -184,6 +189,23 @@ fn purge_now(cli: &Cli, settings: &Settings, system: &System) -> anyhow::Result<
         tell!("{} copies were purged.", purged.len());
     }
     Ok(0)
+}
+
+/// One copy or purge of a system at a time: a copy relies on what is in the vault, and a purge takes away what nothing relies on.
+fn alone(settings: &Settings, system: &SystemName) -> anyhow::Result<std::fs::File> {
+    let folder = settings.path(&PathBuf::from("recovery")).join(system.as_str());
+    std::fs::create_dir_all(&folder).with_context(|| format!("cannot make {}", folder.display()))?;
+    let path = folder.join("copying");
+    let file = std::fs::File::create(&path).with_context(|| format!("cannot make {}", path.display()))?;
+    let deadline = std::time::Instant::now() + ALONE_WITHIN;
+    // The lock goes with the file, however this process ends.
+    while file.try_lock().is_err() {
+        if std::time::Instant::now() > deadline {
+            bail!("another copy or purge of `{system}` is still running");
+        }
+        std::thread::sleep(Duration::from_millis(200));
+    }
+    Ok(file)
 }
 
 /// Removes what is over: recorded first, and only what the gateway's ledger agrees with. Answers the points.
@@ -224,7 +246,11 @@ fn copy(
     let (source, recipients) = (source(system, keys)?, keys.recipients(settings)?);
     let (engine, allow_empty) =
         system.backup.as_ref().map_or((reprieve_recovery::EngineChoice::Auto, false), |backup| (backup.engine, backup.allow_empty));
-    let options = BackupOptions { engine, allow_empty, locked_for: settings.recovery.locked };
+    // What a drill failed with may be in what would be relied on.
+    let drills = events(settings, &["drill_passed", "drill_failed"])?;
+    let newest = drills.iter().filter(|recorded| drilled(&recorded.event) == Some(&system.name)).max_by_key(|recorded| recorded.index);
+    let anew = newest.is_some_and(|recorded| matches!(recorded.event, Event::DrillFailed { .. }));
+    let options = BackupOptions { engine, allow_empty, anew, locked_for: settings.recovery.locked };
     let access = wire::vault(settings, keys)?;
     let vault = runtime.block_on(access.vault())?;
     let (manifest, object) =
@@ -454,6 +480,13 @@ fn show(report: &DrillReport) {
         seconds(report.rpo_ms),
         seconds(report.rto_ms)
     );
+}
+
+fn drilled(event: &Event) -> Option<&SystemName> {
+    match event {
+        Event::DrillPassed { system, .. } | Event::DrillFailed { system, .. } => Some(system),
+        _ => None,
+    }
 }
 
 fn list_drills(cli: &Cli, settings: &Settings, system: Option<&SystemName>) -> anyhow::Result<u8> {

@@ -302,11 +302,19 @@ pub(crate) struct Anchors {
     audit: Arc<AuditLog>,
     access: reprieve_undo::VaultAccess,
     last: Mutex<Option<(String, Digest)>>,
+    /// Where the last one's name lies from one start to the next.
+    file: PathBuf,
 }
 
 impl Anchors {
     pub(crate) fn new(settings: &Settings, keys: &Keys, audit: Arc<AuditLog>) -> anyhow::Result<Arc<Self>> {
-        Ok(Arc::new(Self { audit, access: wire::vault(settings, keys)?, last: Mutex::default() }))
+        let folder = settings.path(Path::new("recovery"));
+        fs::create_dir_all(&folder).with_context(|| format!("cannot make {}", folder.display()))?;
+        let file = folder.join("head");
+        // Of a head that can't be found any more nothing is lost but its room.
+        let name = fs::read_to_string(&file).ok().and_then(|name| Digest::try_from(name.trim().to_owned()).ok());
+        let last = Mutex::new(name.map(|name| (String::new(), name)));
+        Ok(Arc::new(Self { audit, access: wire::vault(settings, keys)?, last, file }))
     }
 
     pub(crate) async fn run(self: Arc<Self>) {
@@ -327,6 +335,7 @@ impl Anchors {
         let vault = self.access.vault().await?;
         let digest = anchor(vault, &checkpoint).await?;
         *self.last.lock().unwrap_or_else(PoisonError::into_inner) = Some((checkpoint, digest));
+        fs::write(&self.file, format!("{digest}\n")).with_context(|| format!("cannot write {}", self.file.display()))?;
         // The newer one says all that the older did; where objects are locked it stays.
         if let Some((_, older)) = before.filter(|(_, older)| *older != digest) {
             let _kept = vault.delete(older).await;

@@ -4,6 +4,7 @@
 //! in clear. A copy counts from the moment its manifest is in the vault.
 
 use std::{
+    collections::HashSet,
     io::{BufRead as _, BufReader, Write as _},
     process::{Child, ChildStderr, ChildStdout, Command, Stdio},
     thread::JoinHandle,
@@ -13,14 +14,14 @@ use std::{
 use reprieve_gate::Clock;
 use reprieve_ledger::Signer;
 use reprieve_operation::{SystemName, Timestamp};
-use reprieve_vault::{Lock, ObjectRef, Vault};
+use reprieve_vault::{Lock, ObjectRef, Vault, VaultError};
 use serde::{Deserialize, Serialize};
 use tokio::runtime::Handle;
 
 use crate::{
     Contents, Manifest, Recipients, RecoveryError, Source, Tools,
+    chunks::seal_chunks,
     manifest::{Lsn, close},
-    seal::seal,
     survey::{survey, total},
     tools::{collect, name, tail},
 };
@@ -71,8 +72,19 @@ pub struct BackupOptions {
     pub engine: EngineChoice,
     /// Whether a server without a single row is worth a copy. Mostly it is the wrong server.
     pub allow_empty: bool,
+    /// Whether everything is put again, also what is in the vault already: what is there may be damaged.
+    pub anew: bool,
     /// For how long the vault promises that nobody can remove what is put; looked at for every object of the copy.
     pub locked_for: Option<Duration>,
+}
+
+/// What a copy may rely on.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Needed {
+    /// On nothing that is in the vault.
+    pub(crate) anew: bool,
+    /// On nothing that somebody may remove before.
+    pub(crate) locked_until: Option<Timestamp>,
 }
 
 /// Makes copies as one stream.
@@ -201,28 +213,35 @@ pub fn backup(
     let _kept = if all { KeptWal::by(source, &tools) } else { None };
     let mut running = Running::start(engine.program(&tools, source))?;
     let output = running.output.take().ok_or_else(|| RecoveryError::Damaged("a program has no output".to_owned()))?;
-    let sealed = seal(vault, handle, recipients, output);
+    let locked_until = options.locked_for.map(|time| began.plus(time));
+    let needed = Needed { anew: options.anew, locked_until };
+    let sealed = seal_chunks(vault, handle, recipients, system, needed, output);
     let said = running.end();
     let (sealed, said) = match (sealed, said) {
         (Ok(sealed), Ok(said)) => (sealed, said),
-        (sealed, said) => {
-            forget(vault, handle, sealed.as_ref().map_or(&[], |sealed| sealed.objects.as_slice()));
-            // A program that could not write says so because nobody read on.
-            sealed?;
-            said?;
-            return Err(RecoveryError::Damaged("the copy did not end".to_owned()));
+        (Ok(sealed), Err(error)) => {
+            forget(vault, handle, &sealed.fresh);
+            return Err(error);
+        }
+        // A program that could not write says so because nobody read on.
+        (Err((error, fresh)), _) => {
+            forget(vault, handle, &fresh);
+            return Err(error);
         }
     };
-    if let Some(time) = options.locked_for
-        && let Err(error) = locked(vault, handle, &sealed.objects, began.plus(time))
-    {
-        forget(vault, handle, &sealed.objects);
+    // What is relied on has to be there to the end, whoever purges meanwhile.
+    let stands = still_there(vault, handle, &sealed.objects).and_then(|()| match locked_until {
+        Some(until) => locked(vault, handle, sealed.all(), until).map(drop),
+        None => Ok(()),
+    });
+    if let Err(error) = stands {
+        forget(vault, handle, &sealed.fresh);
         return Err(error);
     }
     let wal = engine.wal(&said)?;
     let after = survey(source, &tools, all, false)?;
-    let (plain_bytes, stored_bytes) = (sealed.plain_bytes, sealed.stored_bytes());
-    let contents = Contents { objects: sealed.objects, before, after };
+    let (plain_bytes, stored_bytes, added_bytes) = (sealed.plain_bytes, size_of(sealed.all()), size_of(&sealed.fresh));
+    let contents = Contents { objects: sealed.objects, keys: Some(sealed.keys), before, after };
     let manifest = |contents| Manifest {
         point: format!("R-{:08x}", rand::random::<u32>()),
         system: system.clone(),
@@ -240,15 +259,35 @@ pub fn backup(
         contents,
         plain_bytes,
         stored_bytes,
+        added_bytes,
         recipients: recipients.as_text(),
     };
     handle.block_on(close(vault, &contents, manifest, signer))
 }
 
+/// Whether all of it is in the vault at the end.
+fn still_there(vault: &Vault, handle: &Handle, objects: &[ObjectRef]) -> Result<(), RecoveryError> {
+    let mut looked = HashSet::new();
+    objects.iter().filter(|object| looked.insert(object.digest)).try_for_each(|object| {
+        if handle.block_on(vault.exists(object.digest))? { Ok(()) } else { Err(VaultError::Missing(object.digest).into()) }
+    })
+}
+
+fn size_of<'o>(objects: impl IntoIterator<Item = &'o ObjectRef>) -> u64 {
+    let mut counted = HashSet::new();
+    objects.into_iter().filter(|object| counted.insert(object.digest)).map(|object| object.stored_bytes).sum()
+}
+
 /// Whether nobody can remove any of these before a time; answers until when. What can't be read is not locked.
-pub(crate) fn locked(vault: &Vault, handle: &Handle, objects: &[ObjectRef], until: Timestamp) -> Result<Timestamp, RecoveryError> {
+pub(crate) fn locked<'o>(
+    vault: &Vault,
+    handle: &Handle,
+    objects: impl IntoIterator<Item = &'o ObjectRef>,
+    until: Timestamp,
+) -> Result<Timestamp, RecoveryError> {
     let mut earliest = Timestamp(u64::MAX);
-    for object in objects {
+    let mut looked = HashSet::new();
+    for object in objects.into_iter().filter(|object| looked.insert(object.digest)) {
         match handle.block_on(vault.lock(object.digest))? {
             Lock::Until(locked) if locked.plus(SKEW) >= until => earliest = earliest.min(locked),
             Lock::Until(_) => {

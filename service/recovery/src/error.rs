@@ -46,7 +46,7 @@ pub enum RecoveryError {
         source: io::Error,
     },
     /// The vault is away, full, or has lost or changed something.
-    #[error("{}", with_causes(.0))]
+    #[error(transparent)]
     Vault(#[from] reprieve_vault::VaultError),
     /// What is in the vault is not what was put there, or not complete.
     #[error("{0}")]
@@ -74,11 +74,7 @@ impl RecoveryError {
     /// The error with its causes, in one line.
     #[must_use]
     pub fn in_words(&self) -> String {
-        match self {
-            // Said already.
-            Self::Vault(_) => self.to_string(),
-            _ => with_causes(self),
-        }
+        with_causes(self)
     }
 }
 

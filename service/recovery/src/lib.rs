@@ -1,11 +1,12 @@
 //! Recovery: copies of protected databases in the vault, and the proof that they come back.
 //!
-//! A copy is made by PostgreSQL's own programs ([`Engine`], `engine.rs`), packed and sealed to public keys (`seal.rs`), cut into
-//! objects of the vault, and closed by one signed manifest that is never changed (`manifest.rs`). `wal.rs` keeps what is
+//! A copy is made by PostgreSQL's own programs ([`Engine`], `engine.rs`), cut into chunks that are sealed (`chunks.rs`, `seal.rs`) and
+//! put into the vault, and closed by one signed manifest that is never changed (`manifest.rs`). `wal.rs` keeps what is
 //! committed between copies. `restore.rs` brings a copy back into a new place, `drill.rs` does so in a throw-away server and
 //! tries to find fault with it. What both send to the gateway is a signed note (`note.rs`); `office.rs` takes it into the ledger.
 //! All of this blocks: it runs in processes of its own, and on threads that may.
 
+mod chunks;
 mod drill;
 mod engine;
 mod error;

@@ -54,8 +54,18 @@ pub struct Manifest {
     pub plain_bytes: u64,
     /// See `plain_bytes`.
     pub stored_bytes: u64,
+    /// How much of that was not in the vault before.
+    #[serde(default)]
+    pub added_bytes: u64,
     /// To whom it is sealed.
     pub recipients: Vec<String>,
+}
+
+impl Contents {
+    /// All objects that it takes to bring the copy back.
+    pub(crate) fn all(&self) -> impl Iterator<Item = &ObjectRef> {
+        self.objects.iter().chain(&self.keys)
+    }
 }
 
 impl Manifest {
@@ -106,6 +116,9 @@ impl From<Lsn> for String {
 pub struct Contents {
     /// The sealed stream, in order.
     pub objects: Vec<ObjectRef>,
+    /// The sealed keys of its chunks; none where the stream was sealed as one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub keys: Option<ObjectRef>,
     /// What the databases looked like before and after copying.
     pub before: Survey,
     /// See `before`.

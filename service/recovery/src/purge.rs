@@ -112,7 +112,7 @@ pub fn plan_purge(
     let (mut needed, mut clusters): (BTreeSet<Digest>, BTreeMap<String, (u64, u64)>) = Default::default();
     for known in points.iter().filter(|known| !known.purged && !over.iter().any(|over| over.point == known.point)) {
         let (manifest, contents) = handle.block_on(read_point(vault, known.manifest, key))?;
-        needed.extend(contents.objects.iter().map(|object| object.digest));
+        needed.extend(contents.all().map(|object| object.digest));
         needed.extend([known.manifest, manifest.contents.digest]);
         if let Some(first) = first_segment(&manifest) {
             let (first, bytes) = (first, manifest.segment_bytes);
@@ -123,7 +123,7 @@ pub fn plan_purge(
         match handle.block_on(read_point(vault, known.manifest, key)) {
             Ok((manifest, contents)) => {
                 let list = [manifest.contents, handle.block_on(vault.describe(known.manifest))?];
-                purge.add(vault, handle, contents.objects.iter().chain(&list), &needed)?;
+                purge.add(vault, handle, contents.all().chain(&list), &needed)?;
             }
             // Gone already, or nothing that anybody could still restore.
             Err(RecoveryError::Vault(VaultError::Missing(_) | VaultError::Corrupt { .. }) | RecoveryError::Damaged(_)) => {}

@@ -9,7 +9,10 @@ use std::{
     io::{self, Read},
     path::{Path, PathBuf},
     process::{Command, Stdio},
-    sync::atomic::{AtomicUsize, Ordering},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicUsize, Ordering},
+    },
     thread,
     time::{Duration, Instant},
 };
@@ -21,7 +24,9 @@ use serde::{Deserialize, Serialize};
 use tokio::runtime::Handle;
 
 use crate::{
-    Contents, DrillKey, EngineKind, Manifest, RecoveryError, Source, Tools, heartbeat, read_index, read_point,
+    Contents, DrillKey, EngineKind, Manifest, RecoveryError, Source, Tools,
+    chunks::unseal_chunks,
+    heartbeat, read_index, read_point,
     seal::unseal,
     server::{Scratch, Server},
     tools::{collect, free_bytes, name, run, tail},
@@ -32,6 +37,8 @@ use crate::{
 const STEP: Duration = Duration::from_secs(6 * 3_600);
 /// Parts of the log that are fetched and opened at once; each takes three times its size in memory.
 const FETCHERS: usize = 2;
+/// How often what is unpacked is sent to the disk.
+const FLUSH_EVERY: Duration = Duration::from_millis(200);
 /// Room that is left alone.
 const ROOM: u64 = 64 << 20;
 /// Where fetched parts of the log lie until they were replayed.
@@ -213,13 +220,14 @@ pub(crate) fn bring_back(
         return Err(RecoveryError::Refused(format!("no room in `{}`: {needed} bytes are needed, {free} are free", parent.display())));
     }
     tools.own_folder(data)?;
-    phases
-        .time("fetch", || unseal(ground.vault, ground.handle, ground.identity, &contents.objects, |stream| unpack(tools, data, stream)))?;
+    let flushing = if to_keep { Some(Flushing::start(data)?) } else { None };
+    phases.time("fetch", || open_copy(ground, contents, |stream| unpack(tools, data, stream)))?;
     phases.time("pg_verifybackup", || {
         let mut command = tools.served("pg_verifybackup");
         command.arg("--quiet").arg(data);
         run(command, STEP).map(drop)
     })?;
+    drop(flushing);
     let fetched = data.join(FETCHED);
     let files = phases.time("fetch the log", || {
         tools.own_folder(&fetched)?;
@@ -236,6 +244,8 @@ pub(crate) fn bring_back(
     settings.push(("restore_command", format!("cp \"{}/%f\" \"%p\"", fetched.display())));
     settings.push(("recovery_target_action", "promote".to_owned()));
     settings.push(("fsync", if to_keep { "on" } else { "off" }.to_owned()));
+    // One call instead of one for each file; most of it is on the disk by then.
+    settings.push(("recovery_init_sync_method", "syncfs".to_owned()));
     let server = phases.time("start and replay", || Server::start(tools, scratch.path(), data, &manifest.superuser, &settings, STEP))?;
     // PostgreSQL takes a file of the log that it can't have for the log's end.
     let newest = files.iter().filter_map(|file| Some((wal::numbered(file, manifest.segment_bytes)?, file))).max();
@@ -271,6 +281,49 @@ fn hand_over(tools: &Tools, data: &Path) -> Result<(), RecoveryError> {
     files.into_iter().filter(|(name, _)| !data.join(name).exists()).try_for_each(|(name, text)| tools.write(&data.join(name), text))
 }
 
+/// Has what is unpacked go to the disk while the rest is still coming: the server that starts over it waits for all of it.
+struct Flushing {
+    stopped: Arc<AtomicBool>,
+    thread: Option<thread::JoinHandle<()>>,
+}
+
+impl Flushing {
+    fn start(data: &Path) -> Result<Self, RecoveryError> {
+        let folder = fs::File::open(data).map_err(RecoveryError::file(format!("open `{}`", data.display())))?;
+        let stopped = Arc::new(AtomicBool::new(false));
+        let until = stopped.clone();
+        let thread = thread::Builder::new().name("flush".to_owned()).spawn(move || {
+            while !until.load(Ordering::Relaxed) {
+                thread::sleep(FLUSH_EVERY);
+                // The server does it again and says what is wrong; this only makes it early.
+                let _again = rustix::fs::syncfs(&folder);
+            }
+        });
+        Ok(Self { stopped, thread: Some(thread.map_err(RecoveryError::file("start a thread"))?) })
+    }
+}
+
+impl Drop for Flushing {
+    fn drop(&mut self) {
+        self.stopped.store(true, Ordering::Relaxed);
+        if let Some(thread) = self.thread.take() {
+            let _ended = thread.join();
+        }
+    }
+}
+
+/// Opens a copy as the stream that it was made of.
+fn open_copy<T>(
+    ground: Ground<'_>,
+    contents: &Contents,
+    use_it: impl FnOnce(&mut dyn Read) -> Result<T, RecoveryError>,
+) -> Result<T, RecoveryError> {
+    match &contents.keys {
+        Some(keys) => unseal_chunks(ground.vault, ground.handle, ground.identity, &contents.objects, keys, use_it),
+        None => unseal(ground.vault, ground.handle, ground.identity, &contents.objects, use_it),
+    }
+}
+
 fn unpack(tools: &Tools, data: &Path, stream: &mut dyn Read) -> Result<(), RecoveryError> {
     let mut command = tools.system("tar");
     command.args(["--extract", "--no-same-owner", "--file=-", "--directory"]).arg(data);
@@ -279,7 +332,7 @@ fn unpack(tools: &Tools, data: &Path, stream: &mut dyn Read) -> Result<(), Recov
 
 /// Restores a logical copy's contents into an empty database.
 pub(crate) fn fill(ground: Ground<'_>, tools: &Tools, contents: &Contents, target: &Source) -> Result<(), RecoveryError> {
-    unseal(ground.vault, ground.handle, ground.identity, &contents.objects, |stream| {
+    open_copy(ground, contents, |stream| {
         let mut command = tools.client("pg_restore");
         target.tell(&mut command).args([
             "--no-owner",
@@ -478,6 +531,7 @@ mod tests {
             contents,
             plain_bytes: 0,
             stored_bytes: 0,
+            added_bytes: 0,
             recipients: Vec::new(),
         };
         let part = |file: &str| StoredWal {

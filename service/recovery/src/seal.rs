@@ -95,12 +95,6 @@ pub(crate) struct Sealed {
     pub(crate) plain_bytes: u64,
 }
 
-impl Sealed {
-    pub(crate) fn stored_bytes(&self) -> u64 {
-        self.objects.iter().map(|object| object.stored_bytes).sum()
-    }
-}
-
 /// Puts everything that `from` gives into the vault. Blocks. A third of the work each is done on its own thread: compressing,
 /// encrypting, storing.
 pub(crate) fn seal(vault: &Vault, handle: &Handle, recipients: &Recipients, mut from: impl Read) -> Result<Sealed, RecoveryError> {

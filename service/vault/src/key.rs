@@ -18,6 +18,7 @@ pub struct VaultKey {
     name: Zeroizing<[u8; 32]>,
     wrap: Zeroizing<[u8; 32]>,
     mark: Zeroizing<[u8; 32]>,
+    contents: Zeroizing<[u8; 32]>,
 }
 
 impl VaultKey {
@@ -48,12 +49,21 @@ impl VaultKey {
             root.expand(purpose, key.as_mut_slice()).expect("32 bytes are within what HKDF gives");
             key
         };
-        Self { name: make(b"name"), wrap: make(b"wrap"), mark: make(b"mark") }
+        Self { name: make(b"name"), wrap: make(b"wrap"), mark: make(b"mark"), contents: make(b"contents") }
     }
 
     /// Begins an object's name: fed with the plaintext, it becomes the digest.
     pub(crate) fn naming(&self) -> Naming {
         Naming(mac(&self.name))
+    }
+
+    /// A key made from contents: the same for the same ones of the same owner, and nobody's to guess who has not this key.
+    pub(crate) fn content_key(&self, owner: &str, contents: &[u8]) -> Zeroizing<[u8; 32]> {
+        let mut naming = Naming(mac(&self.contents));
+        naming.update(&(owner.len() as u64).to_le_bytes());
+        naming.update(owner.as_bytes());
+        naming.update(contents);
+        Zeroizing::new(naming.digest().0)
     }
 
     /// The cipher that wraps the objects' own keys.

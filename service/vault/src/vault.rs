@@ -15,6 +15,7 @@ use tokio::{
     io::{AsyncRead, AsyncReadExt as _},
     sync::{OnceCell, OwnedMutexGuard, mpsc},
 };
+use zeroize::Zeroizing;
 
 use crate::{
     Kind, Lock, ObjectRef, Stored, Usage, VaultError, VaultKey, VaultOptions, Verified,
@@ -198,6 +199,21 @@ impl Vault {
             }
         }
         false
+    }
+
+    /// The name that these contents have, or would have.
+    #[must_use]
+    pub fn name_of(&self, contents: &[u8]) -> Digest {
+        let mut naming = self.inner.key.naming();
+        naming.update(contents);
+        naming.digest()
+    }
+
+    /// A key made from contents, for whoever encrypts them before they are put and wants the same to become the same object.
+    /// It is another one for each owner, and nobody can guess it who has not the vault's key.
+    #[must_use]
+    pub fn content_key(&self, owner: &str, contents: &[u8]) -> Zeroizing<[u8; 32]> {
+        self.inner.key.content_key(owner, contents)
     }
 
     /// How the object is locked against removal.
