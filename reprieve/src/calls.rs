@@ -74,7 +74,7 @@ pub(crate) fn http(
         {
             call[field].as_array().into_iter().flatten().for_each(|line| tell!("  {label:<8} {}", text(line)));
         }
-        for (label, field) in [("undo", "undo"), ("loses", "loses"), ("provider", "soft")] {
+        for (label, field) in [("undo", "undo"), ("loses", "loses"), ("adds", "adds"), ("provider", "soft")] {
             call[field].as_str().filter(|line| !line.is_empty()).into_iter().for_each(|line| tell!("  {label:<8} {line}"));
         }
     }
@@ -196,6 +196,7 @@ fn call(call: &Call) -> Value {
         "keeps": call.escrow.iter().map(|escrow| escrow.says.clone()).collect::<Vec<_>>(),
         "undo": call.undo.as_ref().map(|undo| undo.says.clone()),
         "loses": call.undo.as_ref().map(|undo| undo.loses.clone()),
+        "adds": call.adds,
         "soft": call.soft,
         "staged": call.staged.iter().map(|_| "what was staged before is looked at first").collect::<Vec<_>>(),
         "sql": call.sql,

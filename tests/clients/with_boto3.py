@@ -44,6 +44,79 @@ def put_and_get():
     assert "2026/q1 (final).txt" in names, names
 
 
+def whole(size, seed):
+    """A file that can't be compressed, the same each time."""
+    import random
+
+    return random.Random(seed).randbytes(size)
+
+
+def parts():
+    """A file of 9 MiB in the place of another, which boto3 sends in parts by itself."""
+    import io
+
+    s3 = client("s3")
+    s3.upload_fileobj(io.BytesIO(whole(9 << 20, 2)), "reports", "kept")
+    assert s3.head_object(Bucket="reports", Key="kept")["ContentLength"] == 9 << 20
+
+
+def at_once():
+    """Nine MiB in one request."""
+    s3 = client("s3")
+    s3.put_object(Bucket="reports", Key="at once", Body=whole(9 << 20, 3))
+    assert s3.head_object(Bucket="reports", Key="at once")["ContentLength"] == 9 << 20
+
+
+def copy():
+    s3 = client("s3")
+    s3.put_object(Bucket="reports", Key="target", Body=b"what was there")
+    s3.copy_object(Bucket="reports", Key="target", CopySource={"Bucket": "reports", "Key": "kept"})
+    assert s3.get_object(Bucket="reports", Key="target")["Body"].read() == b"kept"
+
+
+def too_much():
+    """What can't be kept, or nobody could say what it reaches."""
+    s3 = client("s3")
+    acl = {"ACL": "public-read"}
+    return {
+        "over a file that is too large": status_of(lambda: s3.put_object(Bucket="reports", Key="huge", Body=b"small")),
+        "a copy over it": status_of(lambda: s3.copy_object(Bucket="reports", Key="huge", CopySource="reports/target")),
+        "for everyone": status_of(lambda: s3.create_multipart_upload(Bucket="reports", Key="open", **acl)),
+        "many": status_of(lambda: s3.delete_objects(Bucket="reports", Delete={"Objects": [{"Key": "target"}, {"Key": "new"}]})),
+        "no versions": status_of(lambda: s3.put_bucket_versioning(Bucket="reports", VersioningConfiguration={"Status": "Suspended"})),
+    }
+
+
+def delete_volume(volume):
+    return status_of(lambda: client("ec2").delete_volume(VolumeId=volume))
+
+
+def delete_database(name):
+    return status_of(lambda: client("rds").delete_db_instance(DBInstanceIdentifier=name, SkipFinalSnapshot=True))
+
+
+def terraform_destroy():
+    """The calls that take an environment away, in the order in which Terraform's provider for AWS makes them: what depends first."""
+    rds, ec2, ecs, elb = client("rds"), client("ec2"), client("ecs"), client("elbv2")
+    vpc, subnet, bastion, balancer = sys.argv[2:6]
+    return {
+        "service": status_of(lambda: ecs.update_service(cluster="courses", service="web", desiredCount=0)),
+        "service, deleted": status_of(lambda: ecs.delete_service(cluster="courses", service="web", force=True)),
+        "cluster": status_of(lambda: ecs.delete_cluster(cluster="courses")),
+        "balancer": status_of(lambda: elb.delete_load_balancer(LoadBalancerArn=balancer)),
+        "protection": status_of(
+            lambda: rds.modify_db_instance(DBInstanceIdentifier="courses", DeletionProtection=False, ApplyImmediately=True)
+        ),
+        "database": status_of(
+            lambda: rds.delete_db_instance(DBInstanceIdentifier="courses", SkipFinalSnapshot=True, DeleteAutomatedBackups=True)
+        ),
+        "snapshot": status_of(lambda: rds.delete_db_snapshot(DBSnapshotIdentifier="courses-weekly")),
+        "bastion": status_of(lambda: ec2.terminate_instances(InstanceIds=[bastion])),
+        "subnet": status_of(lambda: ec2.delete_subnet(SubnetId=subnet)),
+        "network": status_of(lambda: ec2.delete_vpc(VpcId=vpc)),
+    }
+
+
 def reads():
     assert client("ec2").describe_instances()["Reservations"]
     assert client("dynamodb").describe_table(TableName="orders")["Table"]["TableName"] == "orders"
@@ -87,5 +160,12 @@ if __name__ == "__main__":
         "terminate": lambda: terminate(sys.argv[2]),
         "destroy": destroy,
         "presigned": presigned,
+        "parts": parts,
+        "at_once": at_once,
+        "copy": copy,
+        "too_much": too_much,
+        "delete_volume": lambda: delete_volume(sys.argv[2]),
+        "delete_database": lambda: delete_database(sys.argv[2]),
+        "terraform_destroy": terraform_destroy,
     }[sys.argv[1]]()
     print(json.dumps({"told": told}))

@@ -17,7 +17,7 @@ use reprieve_testkit::{EnvironmentBudget, Gateway, GatewayOptions, GuardedServic
 use reprieve_tests::Cloud;
 use serde_json::Value;
 
-const PACKAGES: [&str; 5] = ["moto[server]==5.*", "boto3", "awscli", "requests", "httpx"];
+const PACKAGES: [&str; 6] = ["moto[server]==5.*", "boto3", "awscli", "requests", "httpx", "websockets>=15"];
 const KEYS: &str = "AKIAIOSFODNN7EXAMPLE:wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY";
 
 fn said(output: &Output) -> String {
@@ -35,10 +35,11 @@ fn install() -> Result<Option<PathBuf>> {
     let lock = File::create(folder.with_extension("lock")).context("cannot make a lock")?;
     lock.lock().context("cannot lock the environment")?;
     let complete = folder.join("complete");
-    if complete.exists() {
+    // One that was made for other packages gets what it lacks.
+    if std::fs::read_to_string(&complete).is_ok_and(|packages| packages == PACKAGES.join(" ")) {
         return Ok(Some(folder.join("bin")));
     }
-    let made = Command::new("python3").args(["-m", "venv", "--clear"]).arg(&folder).output();
+    let made = Command::new("python3").args(["-m", "venv"]).arg(&folder).output();
     if !made.as_ref().is_ok_and(|made| made.status.success()) {
         return skip("python3 -m venv", &made.map_or_else(|error| error.to_string(), |made| said(&made)));
     }
@@ -49,7 +50,7 @@ fn install() -> Result<Option<PathBuf>> {
     if !pip.status.success() {
         return skip("pip", &said(&pip));
     }
-    File::create(complete).context("cannot mark the environment complete")?;
+    std::fs::write(complete, PACKAGES.join(" ")).context("cannot mark the environment complete")?;
     Ok(Some(folder.join("bin")))
 }
 
@@ -228,6 +229,131 @@ fn boto3_reads_writes_and_is_held_where_it_destroys() -> Result<()> {
 }
 
 #[test]
+fn files_in_parts_go_through_and_what_they_replace_comes_back() -> Result<()> {
+    let Some(account) = Account::open()? else { return Ok(()) };
+    let undo = |what: &str| -> Result<()> {
+        let listed = account.gateway.json(&["undo", "list", "--json"])?;
+        let newest = listed["changes"][0]["id"].as_str().with_context(|| format!("{what}: {listed}"))?;
+        account.gateway.operate(&["undo", "apply", newest, "--reason", "not meant"]).map(drop).context(what.to_owned())
+    };
+    let content = |key: &str| {
+        account.moto.owner(&account.bin, &format!("print(client('s3').get_object(Bucket='reports', Key='{key}')['Body'].read()[:20])"))
+    };
+    account.boto3(&["parts"])?;
+    undo("the file in parts")?;
+    ensure!(content("kept")? == "b'kept'", "it did not come back: {}", content("kept")?);
+    account.boto3(&["copy"])?;
+    undo("the copy")?;
+    account.boto3(&["at_once"])?;
+    ensure!(content("target")? == "b'what was there'", "it did not come back: {}", content("target")?);
+
+    account.moto.owner(&account.bin, "client('s3').put_object(Bucket='reports', Key='huge', Body=b'x' * (33 << 20))")?;
+    let told = account.boto3(&["too_much"])?;
+    ensure!(told.as_object().is_some_and(|told| told.values().all(|status| *status == 403)), "{told}");
+    let sizes = "print({o['Key']: o['Size'] for o in client('s3').list_objects_v2(Bucket='reports')['Contents']}['huge'])";
+    ensure!(account.moto.owner(&account.bin, sizes)? == (33_usize << 20).to_string(), "it was overwritten");
+    Ok(())
+}
+
+/// Waits for the hold of a call, and approves it.
+fn approve(account: &Account, part: &str) -> Result<String> {
+    let hold = account.gateway.wait_for_hold("deployer", part)?;
+    let id = hold["id"].as_str().context("no hold")?.to_owned();
+    account.gateway.approve_as_asked(&id)?;
+    Ok(id)
+}
+
+#[test]
+fn a_snapshot_is_really_taken_before_what_it_is_of_goes() -> Result<()> {
+    let Some(account) = Account::open()? else { return Ok(()) };
+    let volume = account.moto.owner(
+        &account.bin,
+        "print(client('ec2').create_volume(Size=8, AvailabilityZone='us-east-1a')['VolumeId'])\n\
+         for name in ('orders', 'shop'): client('rds').create_db_instance(DBInstanceIdentifier=name, DBInstanceClass='db.t3.micro', Engine='postgres', \
+         MasterUsername='u', MasterUserPassword='password1', AllocatedStorage=10)\n\
+         client('rds').create_db_snapshot(DBInstanceIdentifier='shop', DBSnapshotIdentifier='reprieve-shop')",
+    )?;
+    let look = || -> Result<Value> {
+        let script = format!(
+            "ec2, rds = client('ec2'), client('rds')\n\
+             print(json.dumps({{'volume': '{volume}' in [v['VolumeId'] for v in ec2.describe_volumes()['Volumes']], \
+             'made': [v['VolumeId'] for v in ec2.describe_volumes()['Volumes'] if v.get('SnapshotId')], \
+             'snapshots': [s['VolumeId'] for s in ec2.describe_snapshots()['Snapshots'] if 'Reprieve' in s['Description']], \
+             'databases': sorted(d['DBInstanceIdentifier'] for d in rds.describe_db_instances()['DBInstances']), \
+             'kept': sorted(s['DBSnapshotIdentifier'] for s in rds.describe_db_snapshots()['DBSnapshots'] if ':' not in s['DBSnapshotIdentifier'])}}))"
+        );
+        Ok(serde_json::from_str(&account.moto.owner(&account.bin, &script)?)?)
+    };
+    ensure!(account.boto3(&["delete_volume", &volume])? == 403, "it was not held");
+    ensure!(look()?["snapshots"] == serde_json::json!([]), "made before anybody approved");
+    account.gateway.wait_for_status(&approve(&account, "DeleteVolume")?, "finished")?;
+    let after = look()?;
+    ensure!(after["volume"] == false && after["snapshots"] == serde_json::json!([volume]), "{after}");
+    // And back, as another volume.
+    let listed = account.gateway.json(&["undo", "list", "--json"])?;
+    let id = listed["changes"][0]["id"].as_str().with_context(|| format!("{listed}"))?;
+    account.gateway.operate(&["undo", "apply", id, "--reason", "not meant"])?;
+    ensure!(look()?["made"].as_array().is_some_and(|made| !made.is_empty()), "{}", look()?);
+
+    ensure!(account.boto3(&["delete_database", "orders"])? == 403, "it was not held");
+    account.gateway.wait_for_status(&approve(&account, "orders")?, "finished")?;
+    let after = look()?;
+    ensure!(after["databases"] == serde_json::json!(["shop"]), "{after}");
+    ensure!(after["kept"] == serde_json::json!(["reprieve-orders", "reprieve-shop"]), "{after}");
+
+    // A snapshot of that name is there already, so that none can be taken: approved or not, it stays.
+    ensure!(account.boto3(&["delete_database", "shop"])? == 403, "it was not held");
+    let first = approve(&account, "shop")?;
+    let until = Instant::now() + Duration::from_secs(60);
+    loop {
+        let holds = account.gateway.holds()?;
+        let anew =
+            holds.iter().any(|hold| hold["id"] != first.as_str() && hold["status"] == "waiting" && hold.to_string().contains("shop"));
+        if anew || account.gateway.hold(&first)?["status"] == "finished" {
+            break;
+        }
+        ensure!(Instant::now() < until, "nothing came of it: {holds:?}");
+        std::thread::sleep(Duration::from_millis(200));
+    }
+    ensure!(look()?["databases"] == serde_json::json!(["shop"]), "it went without a snapshot: {}", look()?);
+    Ok(())
+}
+
+/// docs/incidents.md: the environment of a course platform, taken away by `terraform destroy`.
+#[test]
+fn what_terraform_destroy_sends_takes_nothing_away() -> Result<()> {
+    let Some(account) = Account::open()? else { return Ok(()) };
+    let made = account.moto.owner(
+        &account.bin,
+        "ec2, rds, ecs, elb = client('ec2'), client('rds'), client('ecs'), client('elbv2')\n\
+         vpc = ec2.create_vpc(CidrBlock='10.0.0.0/16')['Vpc']['VpcId']\n\
+         nets = [ec2.create_subnet(VpcId=vpc, CidrBlock=f'10.0.{n}.0/24', AvailabilityZone=f'us-east-1{z}')['Subnet']['SubnetId'] for n, z in enumerate('ab')]\n\
+         bastion = ec2.run_instances(ImageId='ami-12c6146b', MinCount=1, MaxCount=1, SubnetId=nets[0])['Instances'][0]['InstanceId']\n\
+         rds.create_db_instance(DBInstanceIdentifier='courses', DBInstanceClass='db.t3.micro', Engine='postgres', MasterUsername='u', \
+         MasterUserPassword='password1', AllocatedStorage=10, DeletionProtection=True)\n\
+         rds.create_db_snapshot(DBInstanceIdentifier='courses', DBSnapshotIdentifier='courses-weekly')\n\
+         ecs.create_cluster(clusterName='courses')\n\
+         ecs.register_task_definition(family='web', containerDefinitions=[{'name': 'web', 'image': 'web', 'memory': 128}])\n\
+         ecs.create_service(cluster='courses', serviceName='web', taskDefinition='web', desiredCount=1)\n\
+         lb = elb.create_load_balancer(Name='courses', Subnets=nets)['LoadBalancers'][0]['LoadBalancerArn']\n\
+         print(vpc, nets[1], bastion, lb)",
+    )?;
+    let look = "ec2, rds, ecs, elb = client('ec2'), client('rds'), client('ecs'), client('elbv2')\n\
+         db = rds.describe_db_instances(DBInstanceIdentifier='courses')['DBInstances'][0]\n\
+         print(json.dumps([sorted(v['VpcId'] for v in ec2.describe_vpcs()['Vpcs']), sorted(s['SubnetId'] for s in ec2.describe_subnets()['Subnets']), \
+         sorted(i['State']['Name'] for r in ec2.describe_instances()['Reservations'] for i in r['Instances']), db['DBInstanceStatus'], \
+         db['DeletionProtection'], [s['DBSnapshotIdentifier'] for s in rds.describe_db_snapshots()['DBSnapshots']], ecs.list_clusters()['clusterArns'], \
+         [(s['status'], s['desiredCount']) for s in ecs.describe_services(cluster='courses', services=['web'])['services']], \
+         len(elb.describe_load_balancers()['LoadBalancers'])]))";
+    let before = account.moto.owner(&account.bin, look)?;
+    let arguments: Vec<&str> = std::iter::once("terraform_destroy").chain(made.split_whitespace()).collect();
+    let told = account.boto3(&arguments)?;
+    ensure!(told.as_object().is_some_and(|told| told.len() == 10 && told.values().all(|status| *status == 403)), "{told}");
+    ensure!(account.moto.owner(&account.bin, look)? == before, "something is gone");
+    Ok(())
+}
+
+#[test]
 fn the_aws_command_line_works_as_it_comes() -> Result<()> {
     let Some(account) = Account::open()? else { return Ok(()) };
     let aws = |arguments: &[&str]| -> Result<Output> {
@@ -271,5 +397,95 @@ fn pythons_http_libraries_obey_the_environment() -> Result<()> {
         ensure!(said(&output).trim() == "200 403", "{script}\n{}", said(&output));
     }
     ensure!(cloud.changes().is_empty(), "{:?}", cloud.changes());
+    Ok(())
+}
+
+const LIVE: &str = "import asyncio, sys, websockets\n\
+    async def serve(socket):\n\
+    \u{20} await socket.send(f\"{socket.request.headers['x-live-key']} {socket.request.path}\")\n\
+    \u{20} async for text in socket: await socket.send(text.upper())\n\
+    async def main():\n\
+    \u{20} async with websockets.serve(serve, '127.0.0.1', int(sys.argv[1])): await asyncio.Future()\n\
+    asyncio.run(main())\n";
+
+/// Says what it hears; asks once more when it is told to.
+const LISTENER: &str = "import os, ssl, sys\n\
+    from websockets.sync.client import connect\n\
+    from websockets.exceptions import InvalidStatus, ConnectionClosed\n\
+    tls = ssl.create_default_context(cafile=os.environ['SSL_CERT_FILE'])\n\
+    try:\n\
+    \u{20} with connect('wss://live.example.com/updates', ssl=tls, compression=None) as socket:\n\
+    \u{20}   print(socket.recv(), flush=True)\n\
+    \u{20}   for line in sys.stdin:\n\
+    \u{20}     socket.send(line.strip()); print(socket.recv(), flush=True)\n\
+    except InvalidStatus as error: print(error.response.status_code, flush=True)\n\
+    except (ConnectionClosed, OSError): print('cut', flush=True)\n";
+
+/// A program that is ended when dropped.
+struct Ended(Child);
+
+impl Drop for Ended {
+    fn drop(&mut self) {
+        // It may have ended by itself.
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+#[test]
+fn a_websocket_opens_once_it_was_approved_and_is_cut_with_its_token() -> Result<()> {
+    use std::io::{BufRead as _, BufReader, Write as _};
+    let Some(bin) = programs()? else { return Ok(()) };
+    let port = free_port()?;
+    let server =
+        Command::new(bin.join("python")).args(["-c", LIVE, &port.to_string()]).stdin(Stdio::null()).spawn().context("no server")?;
+    let _server = Ended(server);
+    let until = Instant::now() + Duration::from_secs(60);
+    while std::net::TcpStream::connect(("127.0.0.1", port)).is_err() {
+        ensure!(Instant::now() < until, "the server does not start");
+        std::thread::sleep(Duration::from_millis(100));
+    }
+    let service = GuardedService {
+        name: "live".to_owned(),
+        environment: "production".to_owned(),
+        credential: "the-real-key-of-live".to_owned(),
+        presented: "header:x-live-key".to_owned(),
+        settings: format!("hosts = [\"live.example.com\"]\nurl = \"http://127.0.0.1:{port}\"\nupgrades = [\"websocket\"]\n"),
+    };
+    let gateway = Gateway::start(GatewayOptions { services: vec![service], ..GatewayOptions::default() })?;
+    let variables = variables(&gateway, "watcher", "live")?;
+    let listen = || -> Result<(Ended, BufReader<std::process::ChildStdout>, String)> {
+        let mut command = Command::new(bin.join("python"));
+        command.args(["-c", LISTENER]).envs(variables.iter().cloned()).stdin(Stdio::piped()).stdout(Stdio::piped());
+        let mut child = command.spawn().context("no client")?;
+        let mut heard = BufReader::new(child.stdout.take().context("no output")?);
+        let mut first = String::new();
+        heard.read_line(&mut first)?;
+        Ok((Ended(child), heard, first.trim().to_owned()))
+    };
+    let (_, _, first) = listen()?;
+    ensure!(first == "403", "it was not held: {first}\n{}", gateway.log());
+    let hold = gateway.wait_for_hold("watcher", "upgrade: websocket")?;
+    gateway.approve_as_asked(hold["id"].as_str().context("no hold")?)?;
+    let (mut client, mut heard, first) = listen()?;
+    // The service repeats the gateway's credential; the agent doesn't see it.
+    ensure!(first == "******************** /updates", "{first}\n{}", gateway.log());
+    let stdin = client.0.stdin.as_mut().context("no input")?;
+    for word in ["hello", &"long ".repeat(40_000)] {
+        writeln!(stdin, "{word}")?;
+        let mut said = String::new();
+        heard.read_line(&mut said)?;
+        ensure!(said.trim() == word.trim().to_uppercase(), "{} characters", said.len());
+    }
+    // Another one is asked for anew, and this one ends with its token.
+    let (_, _, second) = listen()?;
+    ensure!(second == "403", "a second time: {second}");
+    gateway.operate(&["agent", "revoke", "watcher"])?;
+    let mut last = String::new();
+    std::thread::sleep(Duration::from_secs(2));
+    writeln!(client.0.stdin.as_mut().context("no input")?, "still there?")?;
+    heard.read_line(&mut last)?;
+    ensure!(last.trim() == "cut", "it outlived its token: {last}");
+    ensure!(gateway.verify()?["verified"] == true, "the ledger does not verify");
     Ok(())
 }

@@ -32,6 +32,10 @@ impl Stage {
     }
 
     fn with(relations_dropped: u64) -> Result<Stage> {
+        Self::set(relations_dropped, "")
+    }
+
+    fn set(relations_dropped: u64, settings: &str) -> Result<Stage> {
         let cloud = Cloud::start()?;
         let services = [
             ("cloudflare", "api.cloudflare.com"),
@@ -50,6 +54,7 @@ impl Stage {
             services: services.iter().map(|(provider, host)| cloud.guarded(provider, host)).collect(),
             budgets: vec![budget],
             rows_without_undo: 0,
+            settings: settings.to_owned(),
             ..GatewayOptions::default()
         };
         let gateway = Gateway::start(options)?;
@@ -328,9 +333,38 @@ fn a_hostile_agent_gets_nothing_through_that_does_not_come_back() -> Result<()> 
         ensure!(problem["reach"]["lasting"].as_array().is_some_and(|lasting| !lasting.is_empty()), "{what}: {problem}");
     }
     let keys = format!("{S3}/assets?delete");
-    let many =
-        stage.curl.run(&keys, &["-X", "POST", "--data-binary", "<Delete><Object><Key>reports/2026/q1.bin</Key></Object></Delete>"])?;
-    ensure!(many.status == 403 && many.json()?["outcome"] == "held", "{many:?}");
+    let many = "<Delete><Object><Key>reports/2026/q1.bin</Key></Object></Delete>";
+    for (label, outcome) in [("content-type: application/xml", "held"), ("content-type: application/x-www-form-urlencoded", "refused")] {
+        let many = stage.curl.run(&keys, &["-X", "POST", "--data-binary", many, "-H", label])?;
+        ensure!(many.status == 403 && many.json()?["outcome"] == outcome, "{many:?}");
+    }
+    // The service finds in them what a careless reader doesn't: each of them switches versions off.
+    for (label, text) in [
+        ("content-type: application/xml", "<VersioningConfiguration><Status>Sus<!-- x -->pended</Status></VersioningConfiguration>"),
+        ("content-type: application/xml", "<VersioningConfiguration><Status>&#83;uspended</Status></VersioningConfiguration>"),
+        (
+            "content-type: text/plain",
+            "<x:VersioningConfiguration xmlns:x='x'><x:Status><![CDATA[Suspended]]></x:Status></x:VersioningConfiguration>",
+        ),
+        (
+            "content-type: application/x-www-form-urlencoded",
+            "<VersioningConfiguration><Status>Suspended</Status></VersioningConfiguration>",
+        ),
+        ("content-type: multipart/form-data; boundary=b", "--b\r\n\r\n<VersioningConfiguration/>\r\n--b--\r\n"),
+        (
+            "content-type: application/xml",
+            "<?xml version='1.0' encoding='UTF-7'?><VersioningConfiguration><Status>+AFM-uspended</Status></VersioningConfiguration>",
+        ),
+        (
+            "content-type: application/xml",
+            "<!DOCTYPE v [<!ENTITY x 'Suspended'>]><VersioningConfiguration><Status>&x;</Status></VersioningConfiguration>",
+        ),
+    ] {
+        let off = stage.curl.run(&format!("{S3}/assets?versioning"), &["-X", "PUT", "--data-binary", text, "-H", label])?;
+        let told = off.json()?;
+        let seen = told["outcome"] == "refused" || told["rule"] == "calls-that-destroy";
+        ensure!(off.status == 403 && seen, "{label} {text}: {told}");
+    }
     ensure!(stage.cloud.changes().is_empty(), "{:?}", stage.cloud.changes());
     Ok(())
 }
@@ -375,5 +409,56 @@ fn while_the_vault_is_away_nothing_counts_as_undoable() -> Result<()> {
     ensure!(answer.status == 403 && answer.json()?["outcome"] == "held", "{answer:?}");
     ensure!(stage.cloud.get(RECORD).is_some(), "it is gone");
     std::fs::rename(&aside, &vault)?;
+    Ok(())
+}
+
+/// Every file below a folder.
+fn files(folder: &std::path::Path) -> Result<std::collections::BTreeSet<std::path::PathBuf>> {
+    let (mut found, mut folders) = (std::collections::BTreeSet::new(), vec![folder.to_owned()]);
+    while let Some(folder) = folders.pop() {
+        for entry in std::fs::read_dir(folder)? {
+            let path = entry?.path();
+            if path.is_dir() {
+                folders.push(path);
+            } else {
+                found.insert(path);
+            }
+        }
+    }
+    Ok(found)
+}
+
+#[test]
+fn what_was_kept_is_gone_from_the_vault_once_its_window_is_over() -> Result<()> {
+    let mut stage = Stage::set(10, "[undo]\nwindow = \"20s\"\njournal_window = \"10s\"\n")?;
+    let vault = stage.gateway.folder().join("vault");
+    let before = files(&vault)?;
+    ensure!(stage.call("DELETE", &format!("{CLOUDFLARE}{RECORD}"), None)?.status == 200, "not let pass");
+    let id = stage.id()?;
+    let kept: Vec<_> = files(&vault)?.difference(&before).cloned().collect();
+    let recorded =
+        |events: &[Value], kind: &str| events.iter().filter(|event| event["event"]["event"] == kind).cloned().collect::<Vec<_>>();
+    ensure!(kept.len() >= 2 && recorded(&stage.gateway.events()?, "call_kept").len() == 2, "{kept:?}");
+    // What is over is looked for at a start, and then every ten minutes. The first start comes too early.
+    stage.gateway.restart()?;
+    std::thread::sleep(Duration::from_secs(25));
+    ensure!(recorded(&stage.gateway.events()?, "calls_purged").is_empty(), "removed before its window was over");
+    stage.gateway.restart()?;
+    let until = Instant::now() + Duration::from_secs(60);
+    let purged = loop {
+        if let Some(purged) = recorded(&stage.gateway.events()?, "calls_purged").pop() {
+            break purged;
+        }
+        ensure!(Instant::now() < until, "nothing was removed\n{}", stage.gateway.log());
+        std::thread::sleep(Duration::from_millis(200));
+    };
+    ensure!(purged["event"]["objects"] == 2 && purged["event"]["stored_bytes"].as_u64().is_some_and(|bytes| bytes > 0), "{purged}");
+    let left = files(&vault)?;
+    ensure!(kept.iter().filter(|path| left.contains(*path)).count() + 2 <= kept.len(), "it is still there: {kept:?}");
+    ensure!(stage.undo(&id, &[]).is_err(), "it was undone after its window");
+    // Once: the next start finds nothing more.
+    stage.gateway.restart()?;
+    std::thread::sleep(Duration::from_secs(2));
+    ensure!(recorded(&stage.gateway.events()?, "calls_purged").len() == 1, "removed twice");
     Ok(())
 }

@@ -61,6 +61,8 @@ pub struct Call {
     pub escrow: Vec<Escrow>,
     /// The call that takes it back.
     pub undo: Option<Undo>,
+    /// Why there is nothing to take back, in words: what it adds replaces nothing.
+    pub adds: Option<String>,
     /// How the provider itself keeps what is deleted, in words.
     pub soft: Option<String>,
     /// It carries out what earlier calls put together: to be looked at first.
@@ -398,6 +400,7 @@ fn judge(provider: Option<&Provider>, provider_name: &str, request: &Request, in
         operation: format!("{provider_name}:{}", shown(&invocation.label)),
         escrow,
         undo: undo.or_else(|| invocation.undo.clone()),
+        adds: row.and_then(|row| row.adds.clone()),
         soft: row.and_then(|row| row.soft.clone()),
         staged,
         sql: row

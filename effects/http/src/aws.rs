@@ -261,6 +261,12 @@ fn of_route(service: &Service, request: &Canonical, segments: &[String]) -> Resu
         Content::Opaque if service.protocols.iter().all(|protocol| protocol != "rest-xml") => {}
         Content::Opaque => return Err("its body is no XML".to_owned()),
         Content::Broken(why) => return Err(why.clone()),
+        // Such a service doesn't look at labels, and finds in it what nobody saw here.
+        Content::Form(_) | Content::Multipart(_)
+            if !is_upload(&operation.name) && service.protocols.iter().any(|protocol| protocol == "rest-xml") =>
+        {
+            return Err("its body is labelled as a form, and the service reads XML; set `Content-Type: application/xml`".to_owned());
+        }
         Content::None | Content::Form(_) | Content::Multipart(_) => {}
     }
     let headers = request.request.headers.iter().filter(|(name, _)| name.starts_with("x-amz-"));

@@ -12,7 +12,7 @@ use serde_json::{Map, Value};
 use crate::{
     chunked, json,
     multipart::{self, Part},
-    request::{BODY_LIMIT, Body, Request},
+    request::{BODY_LIMIT, Body, FILE_LIMIT, Request},
     xml,
 };
 
@@ -109,7 +109,7 @@ pub(crate) fn canonical(request: &Request, paths: Paths) -> Result<Canonical, St
         return Err("the scheme is neither http nor https".to_owned());
     }
     let mut headers = headers(request)?;
-    let body = decoded(request, &mut headers)?;
+    let body = decoded(request, &mut headers, paths)?;
     let (path, query) = target(request)?;
     let segments = segments(&path, paths)?;
     let pairs = query.as_deref().map(pairs).transpose()?.unwrap_or_default();
@@ -170,8 +170,8 @@ fn headers(request: &Request) -> Result<Vec<(String, String)>, String> {
     Ok(headers)
 }
 
-/// The body without compression, at most [`BODY_LIMIT`] of it.
-fn decoded(request: &Request, headers: &mut Vec<(String, String)>) -> Result<Body, String> {
+/// The body without compression, at most [`BODY_LIMIT`] of it, or [`FILE_LIMIT`] where it may be the user's own file.
+fn decoded(request: &Request, headers: &mut Vec<(String, String)>, paths: Paths) -> Result<Body, String> {
     let encoding = headers.iter().find(|(name, _)| name == "content-encoding").map(|(_, value)| value.to_ascii_lowercase());
     let bytes = match &request.body {
         Body::Unread(why) => return Err(format!("its body was not read: {why}")),
@@ -181,8 +181,13 @@ fn decoded(request: &Request, headers: &mut Vec<(String, String)>) -> Result<Bod
             return Ok(Body::Empty);
         }
     };
-    if bytes.len() > BODY_LIMIT {
-        return Err(format!("its body is larger than {BODY_LIMIT} bytes"));
+    let most = match paths {
+        Paths::Strict => BODY_LIMIT,
+        // With the heads of its chunks.
+        Paths::Names => FILE_LIMIT + (1 << 20),
+    };
+    if bytes.len() > most {
+        return Err(format!("its body is larger than {most} bytes"));
     }
     let limit = BODY_LIMIT as u64 + 1;
     let mut plain = Vec::new();
@@ -307,6 +312,9 @@ fn pairs(text: &str) -> Result<Vec<(String, String)>, String> {
 
 fn content(body: &Body, media: Option<&str>) -> Result<Content, String> {
     let Body::Bytes(bytes) = body else { return Ok(Content::None) };
+    if bytes.len() > BODY_LIMIT {
+        return Err(format!("its body is larger than the {BODY_LIMIT} bytes that are looked into"));
+    }
     let media = media.unwrap_or_default().to_ascii_lowercase();
     let mut parameters = media.split(';').map(str::trim);
     let kind = parameters.next().unwrap_or_default().to_owned();

@@ -268,6 +268,7 @@ impl Provider {
         lines.extend(row.note.clone());
         lines.extend(row.names.iter().map(|name| format!("names a {} at `{}`", name.r#type, name.at)));
         lines.extend(row.guards.iter().map(|guard| format!("`{}`: {} ({})", guard.test.at, guard.class, guard.because)));
+        lines.extend(row.adds.iter().map(|adds| format!("nothing to take back: {adds}")));
         lines.extend(row.soft.iter().map(|soft| format!("the provider keeps it: {soft}")));
         lines.extend(row.escrow.iter().map(|escrow| format!("kept first: {}", escrow.says)));
         lines.extend(row.undo.iter().map(|undo| {

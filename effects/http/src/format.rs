@@ -67,6 +67,8 @@ pub(crate) struct Row {
     /// What it touches.
     #[serde(default)]
     pub(crate) names: Vec<Naming>,
+    /// Why there is nothing to take back: what it adds replaces nothing, and nobody sees it before another call.
+    pub(crate) adds: Option<String>,
     /// How long, and in what form, the provider itself keeps what is deleted.
     pub(crate) soft: Option<String>,
     /// It only says what it would do if this is so.

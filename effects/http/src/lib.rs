@@ -33,5 +33,5 @@ pub use draft::Missing;
 pub use format::Speaks;
 pub use look::{Look, Seen, State};
 pub use lookup::{Lookup, ResolveError, Resolved, answer};
-pub use request::{BODY_LIMIT, Body, Request};
+pub use request::{BODY_LIMIT, Body, FILE_LIMIT, Request};
 pub use undo::{Escrow, Progress, Undo, Until};

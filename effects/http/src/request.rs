@@ -11,6 +11,9 @@ use sha2::{Digest as _, Sha256};
 /// Bodies above this are not looked into, and so not understood.
 pub const BODY_LIMIT: usize = 8 << 20;
 
+/// Files above this are not taken: they are only passed on, and so need not be looked into.
+pub const FILE_LIMIT: usize = 32 << 20;
+
 /// Text bodies up to this length are shown to people in full; longer and binary ones by their digest.
 const SHOWN_BODY: usize = 64 << 10;
 

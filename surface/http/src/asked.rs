@@ -13,12 +13,23 @@ use http::{
 use http_body::Body as _;
 use http_body_util::{BodyExt as _, LengthLimitError, Limited};
 use hyper::body::Incoming;
+use reprieve_effects_http::{BODY_LIMIT, FILE_LIMIT};
 use reprieve_operation::{Digest, Parameters, Refusal};
+use tokio::sync::SemaphorePermit;
 
-use crate::place::{Place, Scheme};
+use crate::{
+    place::{Place, Scheme},
+    system::System,
+};
 
-/// The largest body that is looked into; a larger one is not sent.
-pub(crate) const BODY_LIMIT: usize = 8 << 20;
+/// The largest body that is taken from anybody: what is looked into, and heads of chunks.
+const USUAL: usize = BODY_LIMIT + (256 << 10);
+
+/// The largest of those that say how large they are. One that is looked into is not sent all the same.
+const LARGEST: usize = FILE_LIMIT + (1 << 20);
+
+/// In how many bytes AWS' tools say a body to be whose chunks have heads.
+const DECODED: &str = "x-amz-decoded-content-length";
 
 /// How long a body may take to arrive.
 const BODY_TIME: Duration = Duration::from_secs(60);
@@ -73,10 +84,16 @@ pub(crate) struct Asked {
 }
 
 impl Asked {
-    /// Reads a request for `place`, or says why it is not sent on. `upgrades`: what a connection may become.
-    pub(crate) async fn read(parts: Parts, body: Incoming, place: Place, upgrades: &[String]) -> Result<Self, Refusal> {
+    /// Reads a request for `place`, or says why it is not sent on. A large body takes a place among the
+    /// system's large files, for as long as that is held.
+    pub(crate) async fn read(
+        parts: Parts,
+        body: Incoming,
+        at: Place,
+        system: &System,
+    ) -> Result<(Self, Option<SemaphorePermit<'_>>), Refusal> {
         let Parts { method, uri, headers, version, .. } = parts;
-        let (mut headers, upgrade) = check(&method, &uri, headers, upgrades)?;
+        let (mut headers, upgrade) = check(&method, &uri, headers, &system.upgrades)?;
         if upgrade.is_some() && version != Version::HTTP_11 {
             return Err(unfit("upgrade", "a connection becomes another protocol in HTTP/1.1 only"));
         }
@@ -84,25 +101,34 @@ impl Asked {
         if target.len() > TARGET_LIMIT || !target.starts_with('/') && target != "*" {
             return Err(unfit("target", "the request's target is too long, or is no path"));
         }
+        let decoded = headers.get(DECODED).and_then(|value| value.to_str().ok()?.parse::<u64>().ok()).unwrap_or(0);
         for name in CONNECTION_HEADERS {
             headers.remove(name);
         }
-        let too_large = || {
-            let reason = format!("the request's body is larger than the {BODY_LIMIT} bytes that are looked into");
-            Refusal::refused("body-limit", reason, "send less at a time, or ask an operator for another way")
+        let too_large = |limit: usize| {
+            let reason = format!("the request's body is larger than {limit} bytes");
+            Refusal::refused("body-limit", reason, "send less at a time (a file in parts), or ask an operator for another way")
         };
-        if body.size_hint().lower() > BODY_LIMIT as u64 {
-            return Err(too_large());
+        let said = body.size_hint().lower().max(decoded);
+        if said > LARGEST as u64 {
+            return Err(too_large(FILE_LIMIT));
         }
-        let collected = tokio::time::timeout(BODY_TIME, Limited::new(body, BODY_LIMIT).collect()).await;
+        let (limit, place) = if said > USUAL as u64 {
+            let waited = tokio::time::timeout(BODY_TIME, system.uploads.acquire()).await;
+            let busy = || Refusal::unavailable("files", "too many large files are on their way");
+            (LARGEST, Some(waited.map_err(|_| busy())?.map_err(|_| busy())?))
+        } else {
+            (USUAL, None)
+        };
+        let collected = tokio::time::timeout(BODY_TIME, Limited::new(body, limit).collect()).await;
         let body = match collected {
             // Trailers end here: no service needs them, and one that reads them as headers would read what was not looked at.
             Ok(Ok(body)) => body.to_bytes(),
-            Ok(Err(error)) if error.is::<LengthLimitError>() => return Err(too_large()),
+            Ok(Err(error)) if error.is::<LengthLimitError>() => return Err(too_large(limit)),
             Ok(Err(error)) => return Err(unfit("broken-body", &format!("the request's body broke off: {error}"))),
             Err(_) => return Err(unfit("slow-body", "the request's body took too long to arrive")),
         };
-        Ok(Self { method, place, target, headers, body, upgrade })
+        Ok((Self { method, place: at, target, headers, body, upgrade }, place))
     }
 }
 
@@ -125,6 +151,11 @@ impl Asked {
         if self.body.is_empty() {
             return (text, None);
         }
+        if self.is_large() {
+            // The ledger is no place for it: who asked has to send it again once it is approved.
+            let _ = write!(text, "\n({} bytes, digest {})", self.body.len(), Digest::of(&[&self.body]));
+            return (text, None);
+        }
         match std::str::from_utf8(&self.body) {
             Ok(body) if !body.contains('\0') => {
                 let _ = write!(text, "\n{body}");
@@ -135,6 +166,11 @@ impl Asked {
                 (text, Some(Parameters { formats: vec![1], values: vec![Some(self.body.to_vec())] }))
             }
         }
+    }
+
+    /// Whether it is larger than what is held for somebody who is gone.
+    pub(crate) fn is_large(&self) -> bool {
+        self.body.len() > BODY_LIMIT
     }
 
     /// The request that was held. `None`: this is not one.
@@ -164,7 +200,9 @@ impl Asked {
 
 /// Headers that say who sends a request, when and with what program, and not what it does: an identical retry may differ in them, and
 /// what was approved is sent without them.
-const SENDERS_OWN: [&str; 14] = [
+const SENDERS_OWN: [&str; 15] = [
+    // Another one for each try (RFC 6455 section 4.1).
+    "sec-websocket-key",
     "user-agent",
     "accept-encoding",
     "date",

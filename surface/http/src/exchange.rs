@@ -127,7 +127,7 @@ async fn ask(caller: &Arc<Caller>, place: Place, mut request: Request<Incoming>)
     let becomes = request.headers().contains_key(UPGRADE).then(|| hyper::upgrade::on(&mut request));
     let (parts, body) = request.into_parts();
     let wait = preferred_wait(&parts);
-    let mut asked = Asked::read(parts, body, place, &system.upgrades).await?;
+    let (mut asked, _place) = Asked::read(parts, body, place, &system).await?;
     system.credential.strip(&mut asked.headers, &mut asked.target)?;
     let session = caller.session(&system).await?;
     let Surface { memory, catalog, .. } = caller.surface.as_ref();
@@ -217,8 +217,8 @@ fn operation(caller: &Caller, system: &System, session: SessionId, understood: &
         redacted: understood.redacted.clone(),
         bound: None,
         parameters: understood.parameters.clone(),
-        // A channel is of no use to anybody but the client that asked for it.
-        action: if understood.asked.upgrade.is_some() { Action::InSession } else { Action::SelfContained },
+        // A channel is of no use to anybody but the client that asked for it, and a large file is only there while it is sent.
+        action: if understood.asked.upgrade.is_some() || understood.asked.is_large() { Action::InSession } else { Action::SelfContained },
         effects: understood.effects.clone(),
         reach: None,
         rows_apart: 0,

@@ -6,6 +6,8 @@ use ipnet::IpNet;
 use reprieve_operation::{Environment, SystemName};
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject as _};
 
+use tokio::sync::Semaphore;
+
 use crate::{
     connect::{Client, Connector, client},
     credential::Credential,
@@ -37,6 +39,9 @@ pub struct SystemOptions {
     pub upgrades: Vec<String>,
 }
 
+/// Large files at a time.
+const FILES: usize = 4;
+
 /// A protected service.
 pub struct System {
     pub(crate) name: SystemName,
@@ -48,6 +53,9 @@ pub struct System {
     /// For requests after which a connection becomes something else.
     pub(crate) upgrading: Client,
     pub(crate) upgrades: Vec<String>,
+    /// Large files on their way to it, and from it to the vault. Apart: who has a place in the one may need one in the other.
+    pub(crate) uploads: Semaphore,
+    pub(crate) files: Semaphore,
     /// Who changes what of it.
     pub(crate) turns: Turns,
     hosts: Vec<HostPattern>,
@@ -90,7 +98,20 @@ impl System {
         let client = client_to(&tls);
         tls.alpn_protocols = vec![b"http/1.1".to_vec()];
         let upgrading = client_to(&tls);
-        Ok(Self { name, environment, provider, url, credential, client, upgrading, upgrades, turns: Turns::default(), hosts })
+        Ok(Self {
+            name,
+            environment,
+            provider,
+            url,
+            credential,
+            client,
+            upgrading,
+            upgrades,
+            uploads: Semaphore::new(FILES),
+            files: Semaphore::new(FILES),
+            turns: Turns::default(),
+            hosts,
+        })
     }
 
     /// Whether agents mean this service by that place.

@@ -6,7 +6,7 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use reprieve_effects_http::{Call, Catalog, Escrow as Step, Look, Progress, Seen, State, Undo, analyze, answer};
+use reprieve_effects_http::{Call, Catalog, Class, Escrow as Step, FILE_LIMIT, Look, Progress, Seen, State, Undo, analyze, answer};
 use reprieve_gate::{Escrow, Keeping};
 use reprieve_operation::{AgentName, Hazard, IntentId, Kind, Moment};
 use serde::{Deserialize, Serialize};
@@ -14,7 +14,6 @@ use serde_json::{Map, Value};
 use tokio::time::{Instant, sleep};
 
 use crate::{
-    asked::BODY_LIMIT,
     place::Place,
     resolve::{READ_BYTES, only_reads, read},
     system::System,
@@ -89,6 +88,8 @@ pub(crate) async fn look_before(ground: Ground<'_>, understood: &Understood, mak
     let changing: Vec<&Call> = understood.analysis.calls.iter().filter(|call| !only_reads(call)).collect();
     let call = match changing.as_slice() {
         [] => return Secured::default(),
+        // More than a write (for everyone to read, say) is more than an addition.
+        [call] if call.adds.is_some() && call.class == Class::plain(Kind::Write) => return Secured::default(),
         [call] => *call,
         several => {
             let one_of = |call: &&Call| format!("`{}` is one of several changes in one request, which are not taken back", call.operation);
@@ -199,7 +200,12 @@ async fn keep(ground: Ground<'_>, understood: &Understood, call: &Call, making: 
 
 /// One look at the service.
 async fn see(system: &System, place: &Place, look: &Look) -> Result<Seen, String> {
-    let limit = if look.raw { BODY_LIMIT } else { READ_BYTES };
+    let limit = if look.raw { FILE_LIMIT } else { READ_BYTES };
+    // Files are large, and kept in memory on their way to the vault: few at a time.
+    let _place = match look.raw {
+        true => Some(system.files.acquire().await.map_err(|error| error.to_string())?),
+        false => None,
+    };
     let (status, headers, body) = read(system, place, &look.request, limit).await?;
     look.read(status, &headers, &body)
 }
