@@ -165,7 +165,8 @@ fn every_page_is_accessible_and_asks_nobody_else() -> Result<()> {
     drop(browser);
     let mut browser = enter_as(gateway, "maya.chen")?;
     let hold = format!("/holds/{}", story.hold);
-    let pages: Vec<&str> = PAGES.iter().copied().chain([hold.as_str(), "/agents/nightly-etl"]).collect();
+    let pages: Vec<&str> =
+        PAGES.iter().copied().chain([hold.as_str(), "/agents/nightly-etl?used=30", "/agents/cursor-staging/report"]).collect();
     for (theme, dark) in [("light", false), ("dark", true)] {
         browser.screen(1440, 900, false, dark)?;
         for path in &pages {
@@ -291,7 +292,8 @@ fn screenshots() -> Result<()> {
     };
     pages = PAGES.iter().map(|path| (path.trim_start_matches('/').replace('/', "-"), (*path).to_owned())).collect();
     pages.push(("hold".to_owned(), format!("/holds/{}", story.hold)));
-    pages.push(("agent".to_owned(), "/agents/nightly-etl".to_owned()));
+    pages.push(("agent".to_owned(), "/agents/nightly-etl?used=30".to_owned()));
+    pages.push(("report".to_owned(), "/agents/cursor-staging/report".to_owned()));
     let conflicting = first(&mut browser, "/undo", ">1,210 rows[^]*?(\\/undo\\/U-\\d+)")?;
     for (name, path) in [("undo-one", conflicting), ("audit-event", first(&mut browser, "/audit?kind=hold_opened", "(\\/audit\\/\\d+)")?)] {
         ensure!(!path.is_empty(), "no page for {name}");

@@ -9,6 +9,7 @@ mod holds;
 mod live;
 mod policies;
 mod recovery;
+mod report;
 mod signin;
 mod systems;
 mod undo;
@@ -30,7 +31,7 @@ use crate::{
 };
 
 /// Every page's method and path; a test compares the router with it. All but the first eleven take a session.
-pub const PAGES: [(&str, &str); 45] = [
+pub const PAGES: [(&str, &str); 46] = [
     ("GET", "/"),
     ("GET", "/assets/{name}"),
     ("GET", "/signin"),
@@ -62,6 +63,7 @@ pub const PAGES: [(&str, &str); 45] = [
     ("GET", "/agents/new"),
     ("POST", "/agents/new"),
     ("GET", "/agents/{name}"),
+    ("GET", "/agents/{name}/report"),
     ("POST", "/agents/{name}/narrow"),
     ("POST", "/agents/{name}/revoke"),
     ("POST", "/operators/invite"),
@@ -107,6 +109,7 @@ pub(crate) fn router(site: Arc<Site>) -> Router {
         .route("/agents", get(agents::page))
         .route("/agents/new", get(agents::new).post(agents::create))
         .route("/agents/{name}", get(agents::one))
+        .route("/agents/{name}/report", get(report::page))
         .route("/agents/{name}/narrow", post(agents::narrow))
         .route("/agents/{name}/revoke", post(agents::revoke))
         .route("/operators/invite", post(agents::invite))

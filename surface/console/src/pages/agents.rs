@@ -176,7 +176,7 @@ fn detail(site: &Site, state: &Folded, entry: &AgentState, used: Used<'_>, (who,
             } }
         }
         @if alive { (unused(entry, used, who)) (changes_of(entry, who)) }
-        p.small { a href={ "/audit?agent=" (entry.agent) } { "What did " (entry.agent) " touch?" } }
+        p.small { a href={ "/agents/" (entry.agent) "/report" } { "What did " (entry.agent) " touch?" } " " a href={ "/audit?agent=" (entry.agent) } { "All of its events" } }
     }
 }
 

@@ -176,7 +176,8 @@ pub(crate) fn what(event: &Event) -> Markup {
     }
 }
 
-fn result(event: &Event) -> Markup {
+/// What became of it.
+pub(crate) fn result(event: &Event) -> Markup {
     match event {
         Event::Concluded { outcome: done, .. } => match done {
             Outcome::Done { reach, .. } if reach.is_undoable() && !reach.is_empty() => outcome("undo", "undo", "Undoable"),
