@@ -110,8 +110,10 @@ impl Asked {
             Refusal::refused("body-limit", reason, "send less at a time (a file in parts), or ask an operator for another way")
         };
         let said = body.size_hint().lower().max(decoded);
-        if said > LARGEST as u64 {
-            return Err(too_large(FILE_LIMIT));
+        // Elsewhere nothing is passed on that is not looked into.
+        let most = if system.provider.as_deref() == Some("aws") { LARGEST } else { USUAL };
+        if said > most as u64 {
+            return Err(too_large(most));
         }
         let (limit, place) = if said > USUAL as u64 {
             let waited = tokio::time::timeout(BODY_TIME, system.uploads.acquire()).await;
