@@ -599,6 +599,35 @@ async fn undo_when_kept(site: &Site, id: &str) -> Result<()> {
 
 /// An index that is attached to another one stays so: what attaches tables is approved, by whatever route it comes.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_approves_is_told_what_stays_and_nobody_is_told_that_something_undone_is_done() -> Result<()> {
+    let site = site(true)?;
+    site.direct("CREATE SEQUENCE numbers; CREATE TABLE parts (id int PRIMARY KEY); INSERT INTO parts SELECT generate_series(1, 9)")?;
+    site.gateway.json(&["protect", "shop", "--apply", "--json"])?;
+    let url = site.gateway.agent("helper", &["shop"], "read,write,destroy,grant")?;
+    let client = connect(&url).await?;
+    // Each alone can be taken back; after the other, what the second empties can't. Nobody was asked about that.
+    let both = "BEGIN; DROP SEQUENCE numbers; TRUNCATE parts; COMMIT";
+    let mut asked = Vec::new();
+    while let Err(error) = client.simple_query(both).await {
+        assert_eq!(denied(Err(error))?.code, "RPH01", "{asked:?}");
+        client.batch_execute("ROLLBACK").await?;
+        let hold = site.gateway.holds()?.into_iter().find(|hold| hold["status"] == "waiting").context("a hold")?;
+        asked.push(hold["reach"]["lasting"].to_string());
+        site.gateway.approve_as_asked(hold["id"].as_str().context("an id")?)?;
+    }
+    ensure!(asked.last().is_some_and(|told| told.contains("`public.parts` is rewritten")), "{asked:?}");
+
+    site.direct("CREATE TABLE uses (id int PRIMARY KEY); INSERT INTO uses SELECT generate_series(1, 9)")?;
+    assert_eq!(denied(client.simple_query("DROP TABLE uses").await)?.code, "RPH01");
+    site.gateway.approve_until_done()?;
+    // Its result waits for whoever asked; but by then it was taken back.
+    apply(&site, &newest(&site)?).await?;
+    assert_eq!(denied(client.simple_query("DROP TABLE uses").await)?.code, "RPH01");
+    assert_eq!(site.direct("SELECT count(*) FROM uses")?, "9");
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_attaches_tables_is_held_and_a_new_partition_is_not() -> Result<()> {
     let site = site(false)?;
     site.direct(

@@ -159,7 +159,9 @@ impl Reach {
     #[must_use]
     pub fn is_within(&self, approved: &Self) -> bool {
         let beyond = self.beyond(approved);
-        beyond.is_empty() && (approved.estimated || beyond.lasting.is_empty())
+        // An estimate names what stays, and can't list every reason why.
+        let names_nothing = |reason: &String| approved.estimated && !approved.lasting.is_empty() && !reason.contains('`');
+        beyond.is_empty() && beyond.lasting.iter().all(names_nothing)
     }
 
     /// Whether there is a way back from all of it.
@@ -170,9 +172,8 @@ impl Reach {
 }
 
 impl Reach {
-    /// What of this is not in `approved`: the part that still has to be decided on.
-    #[must_use]
-    pub fn beyond(&self, approved: &Self) -> Self {
+    /// What of this is not in `approved`.
+    fn beyond(&self, approved: &Self) -> Self {
         let without = |mine: &[String], theirs: &[String]| mine.iter().filter(|name| !theirs.contains(name)).cloned().collect();
         let less = |rows: &TableReach, limit: TableReach| TableReach {
             inserted: rows.inserted.saturating_sub(limit.inserted),
@@ -194,6 +195,16 @@ impl Reach {
             found: self.found.iter().filter(|found| !approved.found.iter().any(|other| found.is_same(other))).cloned().collect(),
             estimated: self.estimated,
         }
+    }
+
+    /// What an approval of `approved` leaves to be decided on. Where that is only that there is no way back, it is all of it.
+    #[must_use]
+    pub fn undecided(&self, approved: &Self) -> Self {
+        if self.is_within(approved) {
+            return Self::default();
+        }
+        let beyond = self.beyond(approved);
+        if beyond.is_empty() { self.clone() } else { beyond }
     }
 
     /// Adds `other`, as when one transaction does both.
@@ -263,5 +274,21 @@ mod tests {
         let dropped = Reach { dropped: vec!["public.a".into()], ..Reach::default() };
         assert!(!dropped.is_within(&approved));
         assert!(dropped.is_within(&dropped));
+    }
+    #[test]
+    fn what_stays_is_approved_by_name_and_then_whatever_the_reason() {
+        let lasting = |reasons: &[&str]| Reach {
+            dropped: vec!["public.a".into()],
+            lasting: reasons.iter().map(|reason| (*reason).to_owned()).collect(),
+            ..Reach::default()
+        };
+        let estimate = |reasons: &[&str]| Reach { estimated: true, ..lasting(reasons) };
+        let measured = lasting(&["`public.a` is dropped", "rules are changed"]);
+        assert!(measured.is_within(&estimate(&["`public.a` is dropped"])));
+        assert!(!measured.is_within(&lasting(&["`public.a` is dropped"])));
+        for told in [estimate(&[]), estimate(&["`public.b` is rewritten"])] {
+            assert!(!measured.is_within(&told));
+            assert_eq!(measured.undecided(&told), measured);
+        }
     }
 }

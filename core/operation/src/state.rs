@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     Action, AgentName, Answer, Digest, Effect, Environment, Event, HeldReason, HoldId, IntentId, Needs, OperatorName, Outcome, Parameters,
-    Protocol, Reach, Recorded, Role, Sample, Scope, ScramVerifier, SessionId, SystemName, Timestamp, TokenId,
+    Protocol, Reach, Recorded, Role, Sample, Scope, ScramVerifier, SessionId, SystemName, Timestamp, TokenId, UndoId,
 };
 
 /// A token as it stands.
@@ -367,7 +367,10 @@ impl State {
                 self.open_intents.insert(*intent, (agent.clone(), at));
                 self.next.intent = self.next.intent.max(intent.0 + 1);
             }
-            Event::UndoStarted { intent, agent, .. } => {
+            Event::UndoStarted { intent, agent, reverts, .. } => {
+                // A kept result would tell the next one who asks that it is done.
+                let undone = |intent: Option<IntentId>| intent.is_some_and(|intent| reverts.contains(&UndoId::from(intent)));
+                self.holds.values_mut().filter(|hold| undone(hold.released_by)).for_each(|hold| hold.kept = None);
                 self.open_intents.insert(*intent, (agent.clone(), at));
                 self.approved_intents.insert(*intent);
                 self.next.intent = self.next.intent.max(intent.0 + 1);

@@ -275,11 +275,14 @@ impl Snapshot {
             }
             return;
         }
-        if !self.covers(oid) {
-            let because = self.uncovered_because.as_ref().map_or_else(String::new, |because| format!(": {because}"));
-            reach.lasting.push(format!("changes of `{name}` are not kept{because}"));
-        }
+        reach.lasting.extend(self.stays(oid, name));
         reach.tables.insert(name.to_owned(), rows);
+    }
+
+    /// Why changed rows of a table can't be taken back.
+    pub(crate) fn stays(&self, oid: u32, name: &str) -> Option<String> {
+        let because = self.uncovered_because.as_ref().map_or_else(String::new, |because| format!(": {because}"));
+        (!self.covers(oid)).then(|| format!("changes of `{name}` are not kept{because}"))
     }
 
     /// The long way: every relation that the backend holds a lock on, and every catalog, with counters and what tells a replaced,
@@ -416,7 +419,7 @@ impl Snapshot {
 
     /// What of changed definitions can't be taken back: what is gone, rewritten in another form, or changes rights and code. What a
     /// TRUNCATE empties is kept before it is gone.
-    fn add_lasting_definitions(&self, reach: &mut Reach, columns_moved: bool) {
+    pub(crate) fn add_lasting_definitions(&self, reach: &mut Reach, columns_moved: bool) {
         let is_kept =
             |name: &String| !columns_moved && self.relations.iter().any(|(oid, relation)| relation.name == *name && self.covers(*oid));
         let mut lasting: Vec<String> = reach.dropped.iter().map(|name| format!("`{name}` is dropped")).collect();

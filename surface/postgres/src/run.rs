@@ -149,7 +149,7 @@ impl Upstream for Run<'_> {
                 Form::Commit { approved, .. } => {
                     let approved = approved.clone();
                     let measured = self.ends.measure().await.ok()??;
-                    Some(approved.map_or(measured.reach.clone(), |approved| measured.reach.beyond(&approved)))
+                    Some(approved.map_or(measured.reach.clone(), |approved| measured.reach.undecided(&approved)))
                 }
                 Form::Simple { text, unwrapped: false, .. } => {
                     let text = text.clone();
@@ -495,7 +495,7 @@ impl Ends {
             self.roll_back_whatever_is_open().await.map_err(lost)?;
             return code.map(|code| Ran::Failed { code }).ok_or_else(unmeasured);
         };
-        let rest = approved.map_or_else(|| measured.reach.clone(), |approved| measured.reach.beyond(approved));
+        let rest = approved.map_or_else(|| measured.reach.clone(), |approved| measured.reach.undecided(approved));
         if !rest.is_empty() && self.clear(&mut permit, &rest).await?.is_none() {
             self.take_samples(&rest, &permit.operation().effects).await;
             self.roll_back_whatever_is_open().await.map_err(lost)?;

@@ -133,6 +133,21 @@ impl Secured {
         names.filter_map(keep).collect()
     }
 
+    /// Adds to an estimate what will stay of it, as far as that is known before it runs.
+    pub(crate) fn foretell(&self, system: &System, view: &View, effects: &[Effect], reach: &mut Reach) {
+        let moves_columns = effects.iter().any(|effect| matches!(effect, Effect::Rewrite { how, .. } if *how != Rewrite::Truncate));
+        view.snapshot.add_lasting_definitions(reach, moves_columns);
+        self.settle(view, reach);
+        let goes = |name: &String| reach.dropped.contains(name) || reach.rewritten.contains(name);
+        let rows = reach.tables.keys().filter(|name| !goes(name)).filter_map(|name| view.snapshot.stays(view.snapshot.table(name)?, name));
+        let rows: Vec<String> = rows.collect();
+        reach.lasting.extend(rows);
+        let (tables, names): (Vec<u32>, Vec<String>) = self.to_set_aside(view, effects, reach).into_iter().unzip();
+        if system.set_aside(&tables).is_some() {
+            reach.lasting.retain(|reason| !names.iter().any(|name| *reason == format!("`{name}` is dropped")));
+        }
+    }
+
     /// Takes off a reach what can be taken back after all, and adds what can't because nothing is kept.
     pub(crate) fn settle(&self, view: &View, reach: &mut Reach) {
         let elsewhere = ELSEWHERE.iter().any(|catalog| reach.catalogs.get(*catalog).is_some_and(|rows| *rows > 0));

@@ -21,7 +21,9 @@ impl Ends {
     /// What a statement that drops or empties whole relations would reach, from the catalogue, without running it.
     pub(crate) async fn estimate_wholesale(&mut self, effects: &[Effect]) -> Option<Reach> {
         let view = self.system.fresh_view().await?;
-        crate::estimate::wholesale(&view, effects, self.system.measure_limit)
+        let mut reach = crate::estimate::wholesale(&view, effects, self.system.measure_limit)?;
+        self.secured.foretell(&self.system, &view, effects, &mut reach);
+        Some(reach)
     }
 
     /// Runs a text in a transaction that is rolled back, to measure it.

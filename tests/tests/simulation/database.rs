@@ -305,7 +305,7 @@ impl Upstream for Client {
             let reach = self.reach();
             pause().await;
             let left = approved.iter().fold(reach.clone(), |left, (_, approved)| match approved {
-                Some(approved) => left.beyond(approved),
+                Some(approved) => left.undecided(approved),
                 None => left,
             });
             if !left.is_empty() && permit.clear(&left).await?.is_none() {
@@ -328,7 +328,12 @@ impl Upstream for Client {
                 Form::Release(work) => work.estimate(day).filter(|reach| reach.estimated),
                 Form::Commit(_, approved, _) => {
                     let reach = self.reach();
-                    Some(approved.iter().filter_map(|(_, approved)| approved.as_ref()).fold(reach, |left, approved| left.beyond(approved)))
+                    Some(
+                        approved
+                            .iter()
+                            .filter_map(|(_, approved)| approved.as_ref())
+                            .fold(reach, |left, approved| left.undecided(approved)),
+                    )
                 }
             }
         })
