@@ -12,13 +12,14 @@ use std::{
 use anyhow::{Context as _, Result, ensure};
 
 /// Drivers, and the migration tools that go with them.
-const PYTHON: [&str; 7] =
-    ["psycopg[binary]==3.*", "asyncpg", "sqlalchemy==2.*", "django==5.*", "alembic==1.*", "yoyo-migrations==9.*", "tzdata"];
+const PYTHON: [&str; 6] = ["psycopg[binary]==3.*", "asyncpg", "sqlalchemy==2.*", "django==5.*", "alembic==1.*", "tzdata"];
 
 /// Migration tools and what they ask for.
 const NODE: &str = r#"{
   "private": true,
   "dependencies": {
+    "drizzle-kit": "^0.31",
+    "drizzle-orm": "^0.44",
     "knex": "^3",
     "node-pg-migrate": "^7",
     "pg": "^8",

@@ -1,5 +1,5 @@
 //! Migration tools do their work through the gateway: what adds passes in silence; what destroys is held, succeeds once people agreed,
-//! and comes back with every row and definition (so far shown for Alembic's batches, Django's code and node-pg-migrate).
+//! and comes back with every row and definition.
 //!
 //! Their projects are in `migrations/`; the tools themselves are installed on first use (`tests/src/tools.rs`).
 
@@ -198,4 +198,57 @@ fn sequelize() -> Result<()> {
     )?;
     yard.passes("nothing to do", sync(&[])())?;
     yard.silence()
+}
+
+#[test]
+fn drizzle() -> Result<()> {
+    let Some(node) = node("drizzle")? else { return Ok(()) };
+    let yard = Yard::open("drizzle")?;
+    let push = |schema: &'static str| {
+        let (node, yard) = (&node, &yard);
+        move || {
+            let mut command = node(yard, "drizzle-kit/bin.cjs", &["push", "--force"]);
+            command.env("SCHEMA", schema);
+            command
+        }
+    };
+    yard.passes("the first schema", push("first.js")())?;
+    yard.fill(
+        "INSERT INTO cars (plate, price, sold) SELECT 'P' || n, n, true FROM generate_series(1, 200) n;
+         INSERT INTO rentals (car) SELECT 1 + n % 200 FROM generate_series(1, 1000) n",
+    )?;
+    yard.passes("more columns and tables", push("second.js")())?;
+    yard.passes("nothing to do", push("second.js")())?;
+    yard.silence()?;
+    yard.is_held_and_comes_back("less columns and tables, by force", push("third.js"))?;
+    Ok(())
+}
+
+#[test]
+fn sqlx() -> Result<()> {
+    let yard = Yard::open("sqlx")?;
+    let folder = tempfile::tempdir()?;
+    let add = |part: &str| -> Result<()> {
+        for file in std::fs::read_dir(project("sqlx").join(part))? {
+            let file = file?;
+            std::fs::copy(file.path(), folder.path().join(file.file_name()))?;
+        }
+        Ok(())
+    };
+    let migrate = || {
+        let mut command = program(Path::new(env!("CARGO_BIN_EXE_sqlx-migrate")));
+        command.arg(folder.path()).env("DATABASE_URL", yard.url());
+        command
+    };
+    add("add")?;
+    yard.passes("the migrations", migrate())?;
+    yard.fill(
+        "INSERT INTO cars (plate, price) SELECT 'P' || n, n + 0.5 FROM generate_series(1, 200) n;
+         INSERT INTO rentals (car) SELECT 1 + n % 200 FROM generate_series(1, 1000) n; INSERT INTO services (car) VALUES (7)",
+    )?;
+    yard.passes("nothing to do", migrate())?;
+    yard.silence()?;
+    add("drop")?;
+    yard.is_held_and_comes_back("a reset", migrate)?;
+    Ok(())
 }

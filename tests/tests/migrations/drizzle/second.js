@@ -1,0 +1,6 @@
+const { boolean, integer, numeric, pgTable, serial, text, timestamp } = require("drizzle-orm/pg-core");
+
+const cars = pgTable("cars", { id: serial().primaryKey(), plate: text().notNull().unique(), price: numeric({ precision: 8, scale: 2 }), sold: boolean(), colour: text().default("white") });
+const rentals = pgTable("rentals", { id: serial().primaryKey(), car: integer().notNull().references(() => cars.id), begins: timestamp().defaultNow() });
+const services = pgTable("services", { id: serial().primaryKey(), car: integer().references(() => cars.id) });
+module.exports = { cars, rentals, services };

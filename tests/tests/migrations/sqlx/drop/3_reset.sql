@@ -1,0 +1,3 @@
+DROP TABLE services;
+ALTER TABLE cars DROP COLUMN colour, ALTER COLUMN price TYPE integer;
+TRUNCATE rentals RESTART IDENTITY;
