@@ -193,9 +193,9 @@ async fn relations(work: &Transaction<'_>, source: &str, xids: &[String], taken:
     let rows = work
         .query(
             &format!(
-                "SELECT COALESCE(pg_catalog.pg_partition_root(j.relation)::pg_catalog.oid, j.relation), j.relation, j.xid::pg_catalog.text, \
-                 pg_catalog.count(*), pg_catalog.count(j.old), pg_catalog.count(j.new) \
-                 FROM {source} j WHERE j.xid = ANY ($1::pg_catalog.text[]::pg_catalog.xid8[]) AND j.statement > 0 GROUP BY 1, 2, 3 ORDER BY 1, 2"
+                "SELECT COALESCE(pg_catalog.pg_partition_root(g.relation)::pg_catalog.oid, g.relation), g.relation, g.xid::pg_catalog.text, g.edges, g.had, g.has \
+                 FROM (SELECT j.relation, j.xid, pg_catalog.count(*) AS edges, pg_catalog.count(j.old) AS had, pg_catalog.count(j.new) AS has \
+                  FROM {source} j WHERE j.xid = ANY ($1::pg_catalog.text[]::pg_catalog.xid8[]) AND j.statement > 0 GROUP BY 1, 2) g ORDER BY 1, 2"
             ),
             &[&xids],
         )

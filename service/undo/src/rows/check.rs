@@ -63,10 +63,12 @@ pub(super) async fn check_foreign_keys(work: &Transaction<'_>, part: &Part) -> R
 pub(super) async fn check_what_was_done(work: &Transaction<'_>, parts: &[Part], from: i64) -> Result<(), UndoError> {
     let written = work
         .query(
-            "SELECT COALESCE(pg_catalog.pg_partition_root(j.relation)::pg_catalog.oid, j.relation), pg_catalog.count(j.old), pg_catalog.count(j.new), \
-              COALESCE(pg_catalog.sum(pg_catalog.hashtextextended(j.old, 0)), 0)::pg_catalog.text, \
-              COALESCE(pg_catalog.sum(pg_catalog.hashtextextended(j.new, 0)), 0)::pg_catalog.text \
-             FROM reprieve.journal j WHERE j.xid = pg_catalog.pg_current_xact_id_if_assigned() AND j.statement > $1 GROUP BY 1",
+            "SELECT COALESCE(pg_catalog.pg_partition_root(g.relation)::pg_catalog.oid, g.relation), pg_catalog.sum(g.gone)::pg_catalog.int8, \
+              pg_catalog.sum(g.come)::pg_catalog.int8, pg_catalog.sum(g.old)::pg_catalog.text, pg_catalog.sum(g.new)::pg_catalog.text \
+             FROM (SELECT j.relation, pg_catalog.count(j.old) AS gone, pg_catalog.count(j.new) AS come, \
+               COALESCE(pg_catalog.sum(pg_catalog.hashtextextended(j.old, 0)), 0) AS old, \
+               COALESCE(pg_catalog.sum(pg_catalog.hashtextextended(j.new, 0)), 0) AS new \
+              FROM reprieve.journal j WHERE j.xid = pg_catalog.pg_current_xact_id_if_assigned() AND j.statement > $1 GROUP BY 1) g GROUP BY 1",
             &[&from],
         )
         .await?;
