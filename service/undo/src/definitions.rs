@@ -110,6 +110,11 @@ impl DefinitionsLog {
         Ok(is_new)
     }
 
+    /// Another number each time that definitions were found to have changed, whoever looked.
+    pub(crate) fn version(&self) -> u64 {
+        self.wanted.load(Ordering::Acquire)
+    }
+
     fn last(&self) -> MutexGuard<'_, Last> {
         self.last.lock().unwrap_or_else(PoisonError::into_inner)
     }

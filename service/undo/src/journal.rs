@@ -5,7 +5,10 @@
 //! one spelling whatever the session's settings. They run as their owner, out of the agents' reach, and also where
 //! `session_replication_role` leaves other triggers out.
 
-use std::sync::Arc;
+use std::sync::{
+    Arc,
+    atomic::{AtomicU64, Ordering},
+};
 
 use reprieve_gate::{Coverage, Running, Sampling};
 use tokio_postgres::{Client, GenericClient, Transaction, error::SqlState};
@@ -139,13 +142,15 @@ pub struct Journal {
     login: Login,
     query: String,
     definitions: Option<Arc<DefinitionsLog>>,
+    /// The definitions' version that the surface was told of: an undo, too, learns that they changed.
+    told: AtomicU64,
 }
 
 impl Journal {
     /// The journal that this administrator's login sets up and keeps up.
     #[must_use]
     pub fn new(login: Login, definitions: Option<Arc<DefinitionsLog>>) -> Self {
-        Self { login, query: covered_tables(), definitions }
+        Self { login, query: covered_tables(), definitions, told: AtomicU64::new(0) }
     }
 
     /// Covers tables that came since it was set up. Does nothing where it never was.
@@ -192,7 +197,11 @@ impl Coverage for Journal {
     fn definitions_ready(&self) -> Running<'_, Result<bool, String>> {
         Box::pin(async move {
             match &self.definitions {
-                Some(definitions) => definitions.ready().await,
+                Some(definitions) => {
+                    let had_changed = definitions.ready().await?;
+                    let version = definitions.version();
+                    Ok(self.told.swap(version, Ordering::AcqRel) != version || had_changed)
+                }
                 None => Err("definitions are not kept".to_owned()),
             }
         })
