@@ -25,7 +25,10 @@ pub use coverage::{Coverage, Room, Sampling, Strict};
 pub use desk::{Command, Desk, DeskAnswer, DeskError, Revert, RowName, SignedCommand, UndoChoice, UndoRequest};
 pub use gate::{Considered, Gate, GateOptions};
 pub use permit::{Approved, Clearance, OpenIntent, Permit, Release};
-pub use reception::{Answering, Assertion, Counter, Invited, NewPasskey, Proposal, Reception, SignIn, SignedIn, SignedOn, UNSIGNED};
+pub use reception::{
+    Answering, Assertion, Counter, Invited, NewPasskey, Proposal, Provider, ProviderAnswer, Reception, Redirect, SignIn, SignedIn,
+    SignedOn, UNSIGNED, Vouched,
+};
 pub use records::{
     ChangeView, Changes, ConflictView, EventProof, Looking, RecordQuery, Records, RecordsError, RowView, Searched, UndoPreview,
 };

@@ -101,6 +101,49 @@ pub struct Proposal {
     pub credentials: Vec<String>,
 }
 
+/// Where a browser is sent to sign in, and what it has to bring back.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Redirect {
+    /// The provider's page.
+    pub url: String,
+    /// What the browser keeps in a cookie until then.
+    pub secret: String,
+}
+
+/// What a browser brings back from the provider, as it came.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ProviderAnswer {
+    /// What the provider gives a token for.
+    pub code: String,
+    /// What was sent along.
+    pub state: String,
+    /// Who the answer says it is from.
+    pub issuer: Option<String>,
+}
+
+/// An operator whom a provider vouches for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Vouched {
+    /// Who.
+    pub operator: OperatorName,
+    /// By whom and under what name there: [`reprieve_operation::VOUCHED`], the issuer, `#`, the name.
+    pub evidence: String,
+    /// Whether the settings name them by that name; otherwise by an address, which the provider may give to somebody else one day.
+    pub is_named: bool,
+}
+
+/// Somebody else's sign-in, such as an organisation's. It opens the console, and approves nothing.
+pub trait Provider: Send + Sync {
+    /// Sends a browser there.
+    fn begin(&self) -> Answering<'_, Redirect>;
+
+    /// Who came back. The secret is used up, whatever becomes of it.
+    fn finish(&self, secret: String, answer: ProviderAnswer) -> Answering<'_, Vouched>;
+
+    /// Its name, for people.
+    fn name(&self) -> &str;
+}
+
 /// Lets operators in.
 pub trait Reception: Send + Sync {
     /// Whom an invitation is for.
@@ -114,6 +157,9 @@ pub trait Reception: Send + Sync {
 
     /// Begins a session, bound to the browser.
     fn sign_in<'a>(&'a self, sign_in: SignIn, browser: &'a str, peer: IpAddr) -> Answering<'a, SignedOn>;
+
+    /// Begins a session of somebody whom a provider vouches for, if they are an operator.
+    fn admit<'a>(&'a self, vouched: Vouched, browser: &'a str, peer: IpAddr) -> Answering<'a, SignedOn>;
 
     /// Who is in.
     fn session(&self, secret: &str, browser: &str) -> Option<SignedIn>;

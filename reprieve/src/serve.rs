@@ -211,6 +211,13 @@ pub(crate) fn check(cli: &Cli, settings: &Settings) -> anyhow::Result<u8> {
             json!({ "error": format!("{error:#}") })
         }
     };
+    let sign_in = match wire::provider(settings, &keys) {
+        Ok(provider) => json!(provider.map(|provider| provider.name().to_owned())),
+        Err(error) => {
+            missing += 1;
+            json!({ "error": format!("{error:#}") })
+        }
+    };
     let report = json!({
         "profile": policy.profile().to_string(),
         "policy_digest": policy.digest(),
@@ -221,6 +228,7 @@ pub(crate) fn check(cli: &Cli, settings: &Settings) -> anyhow::Result<u8> {
         "systems": systems,
         "vault": vault,
         "notify": notify,
+        "sign_in_by": sign_in,
         "undo": { "window_s": settings.undo.window.as_secs(), "journal_window_s": settings.undo.journal_window.as_secs(),
                   "journal_bytes": settings.undo.journal_bytes, "lag_s": settings.undo.lag.as_secs(),
                   "strict_wait_s": settings.undo.strict_wait.as_secs(), "strict_bytes": settings.undo.strict_bytes },

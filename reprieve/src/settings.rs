@@ -9,7 +9,7 @@ use std::{
 
 use anyhow::{Context as _, bail};
 use reprieve_approvals::ConsoleOrigin;
-use reprieve_operation::{AgentName, Budget, Environment, SystemName};
+use reprieve_operation::{AgentName, Budget, Environment, OperatorName, SystemName};
 use reprieve_policy::Profile;
 use serde::{Deserialize, Deserializer, de::Error as _};
 
@@ -145,6 +145,21 @@ pub(crate) struct ConsoleSettings {
     pub(crate) origin: Option<String>,
     /// Whose gateway it is, in a few words.
     pub(crate) name: Option<String>,
+    /// Another sign-in besides passkeys.
+    pub(crate) oidc: Option<OidcSettings>,
+}
+
+/// An OpenID Connect provider, and whom it may let in.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct OidcSettings {
+    /// As the provider names itself: `https://…`.
+    pub(crate) issuer: String,
+    pub(crate) client_id: String,
+    /// Our secret there, as `secret:NAME`, `env:NAME` or `file:PATH`; none for a public client.
+    pub(crate) client_secret: Option<String>,
+    /// Operators by verified e-mail address, or by `sub:` and the provider's name for them.
+    pub(crate) operators: BTreeMap<String, OperatorName>,
 }
 
 /// How changes can be taken back.

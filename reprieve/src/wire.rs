@@ -11,7 +11,8 @@ use anyhow::Context as _;
 use arc_swap::ArcSwap;
 use reprieve_approvals::{ApprovalsDesk, DeskOptions};
 use reprieve_audit::{AuditLog, AuditOptions, SystemClock};
-use reprieve_gate::{Audit as _, Clock, Gate, GateOptions, Revert};
+use reprieve_gate::{Audit as _, Clock, Gate, GateOptions, Provider, Revert};
+use reprieve_oidc::{Oidc, OidcOptions};
 use reprieve_operation::{Event, SystemName};
 use reprieve_policy::{Policy, Source};
 use reprieve_secrets::resolve;
@@ -114,7 +115,8 @@ pub(crate) fn build(settings: &Settings, keys: &Keys) -> anyhow::Result<Parts> {
     };
     let postgres = Surface::new(gate.clone(), systems, options).context("cannot start the threads for sessions")?;
     let recovery = crate::recovery::runs::open(settings, keys, &audit)?;
-    let console = Arc::new(console(settings, &audit, clock, &desk, changes, policy.clone(), office)?);
+    let console = console(settings, &audit, clock, &desk, changes, policy.clone(), office)?;
+    let console = Arc::new(Console { provider: provider(settings, keys)?, ..console });
     let http = services.map(|services| services.surface(settings, keys, gate.clone(), escrow.clone())).transpose()?;
     Ok(Parts { audit, gate, desk, postgres, http, policy, keepers, definitions, settlers, console, escrow, recovery })
 }
@@ -151,6 +153,23 @@ pub(crate) fn open_desk(
 /// The longest that a page waits for the past to be asked.
 const SIMULATE_WITHIN: Duration = Duration::from_secs(20);
 
+/// Another sign-in besides passkeys, where there is one.
+pub(crate) fn provider(settings: &Settings, keys: &Keys) -> anyhow::Result<Option<Arc<dyn Provider>>> {
+    let Some(own) = &settings.console.oidc else { return Ok(None) };
+    let secret = match &own.client_secret {
+        Some(reference) => Some(resolve(reference, Some(&keys.secrets()?))?.reveal().trim().to_owned()),
+        None => None,
+    };
+    let options = OidcOptions {
+        issuer: own.issuer.clone(),
+        client: own.client_id.clone(),
+        secret,
+        origin: settings.console_origin()?.as_str().to_owned(),
+        operators: own.operators.clone(),
+    };
+    Ok(Some(Arc::new(Oidc::new(options).context("`[console.oidc]` is not right")?)))
+}
+
 /// The operators' pages.
 fn console(
     settings: &Settings,
@@ -167,6 +186,7 @@ fn console(
     Ok(Console {
         desk: desk.clone(),
         reception: desk.clone(),
+        provider: None,
         counter: desk.clone(),
         audit: audit.clone(),
         clock,

@@ -448,6 +448,21 @@ impl Gateway {
         self.halt()
     }
 
+    /// Adds settings, as TOML of tables that it has not yet, and starts it again.
+    pub fn add_settings(&mut self, text: &str) -> Result<()> {
+        let file = self.folder().join("reprieve.toml");
+        let before = fs::read_to_string(&file).context("cannot read the settings")?;
+        fs::write(
+            &file,
+            format!(
+                "{before}
+{text}"
+            ),
+        )
+        .context("cannot write the settings")?;
+        self.restart()
+    }
+
     /// Starts it again after [`Gateway::kill_now`] or [`Gateway::stop`]; stops it first if it runs. Same ports.
     pub fn restart(&mut self) -> Result<()> {
         self.halt()?;

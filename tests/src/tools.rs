@@ -83,7 +83,12 @@ pub fn debian(folder: &Path, program: &str, packages: &[&str]) -> Result<Option<
 /// The folder with `node_modules`; `None` where they can't be installed, with the reason on the screen.
 pub fn node(folder: &Path) -> Result<Option<PathBuf>> {
     static FOUND: OnceLock<Result<Option<PathBuf>, String>> = OnceLock::new();
-    FOUND.get_or_init(|| make_node(&folder.join("node")).map_err(|error| format!("{error:#}"))).clone().map_err(anyhow::Error::msg)
+    FOUND.get_or_init(|| make_node(&folder.join("node"), NODE).map_err(|error| format!("{error:#}"))).clone().map_err(anyhow::Error::msg)
+}
+
+/// Other packages than the usual ones, by their `package.json`, in a folder of their own; `None` as with [`node`].
+pub fn node_with(folder: &Path, name: &str, packages: &str) -> Result<Option<PathBuf>> {
+    make_node(&folder.join(name), packages)
 }
 
 fn make_python(folder: &Path, packages: &[&str]) -> Result<Option<PathBuf>> {
@@ -104,13 +109,13 @@ fn make_python(folder: &Path, packages: &[&str]) -> Result<Option<PathBuf>> {
     Ok(Some(python))
 }
 
-fn make_node(folder: &Path) -> Result<Option<PathBuf>> {
-    let installed = Installed::look(folder, NODE)?;
+fn make_node(folder: &Path, packages: &str) -> Result<Option<PathBuf>> {
+    let installed = Installed::look(folder, packages)?;
     if installed.is_complete {
         return Ok(Some(folder.to_owned()));
     }
     fs::create_dir_all(folder).context("cannot make the folder of the packages")?;
-    fs::write(folder.join("package.json"), NODE).context("cannot write `package.json`")?;
+    fs::write(folder.join("package.json"), packages).context("cannot write `package.json`")?;
     // Scripts of packages fetch programs from elsewhere; none of these needs one.
     let arguments = ["install", "--ignore-scripts", "--no-audit", "--no-fund", "--loglevel=error"];
     let output = Command::new("npm").args(arguments).current_dir(folder).output();

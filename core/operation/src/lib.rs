@@ -25,6 +25,7 @@ pub use role::Role;
 pub use sample::{Sample, SampleRow};
 pub use scope::{Pattern, Scope, ScopeError};
 pub use state::{
-    AgentState, DrillState, HoldState, HoldStatus, InvitationState, Next, OperatorState, PasskeyState, RECOVERABLE, RecoveryState, State,
+    AgentState, DrillState, HoldState, HoldStatus, InvitationState, LostOutcome, Next, OpenIntent, OperatorState, PasskeyState,
+    RECOVERABLE, RecoveryState, State, VOUCHED,
 };
 pub use token::{SCRAM_ITERATIONS, ScramVerifier, Token, TokenError};

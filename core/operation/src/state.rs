@@ -38,6 +38,9 @@ pub struct AgentState {
     pub revoked: bool,
 }
 
+/// What the credential of a sign-in begins with that a provider vouched for. A passkey's is base64url, so it is never one of these.
+pub const VOUCHED: &str = "oidc:";
+
 /// An operator as recorded.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct OperatorState {
@@ -54,6 +57,9 @@ pub struct OperatorState {
     /// The digests of recovery codes that were not used.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub recovery_codes: Vec<Digest>,
+    /// Who they are at a provider of sign-ins, as of the last time: [`VOUCHED`], the issuer, `#`, and its name for them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub vouched: Option<String>,
 }
 
 impl OperatorState {
@@ -245,6 +251,28 @@ pub struct DrillState {
 /// The least level that proves that a copy comes back: the server started, and its contents stood the checks.
 pub const RECOVERABLE: u8 = 4;
 
+/// An intent without an outcome.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OpenIntent {
+    /// Who.
+    pub agent: AgentName,
+    /// Where.
+    pub system: SystemName,
+    /// On which connection; none for an undo.
+    pub session: Option<SessionId>,
+    /// Since when.
+    pub at: Timestamp,
+}
+
+/// An intent that ended, nobody knows how.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LostOutcome {
+    /// What was meant.
+    pub intent: OpenIntent,
+    /// When that was written down.
+    pub at: Timestamp,
+}
+
 /// Everything a gateway has to know to decide.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct State {
@@ -264,7 +292,9 @@ pub struct State {
     /// Holds that are open, or whose result is kept, or that ended lately.
     pub holds: BTreeMap<HoldId, HoldState>,
     /// Intents without an outcome.
-    pub open_intents: HashMap<IntentId, (AgentName, Timestamp)>,
+    pub open_intents: HashMap<IntentId, OpenIntent>,
+    /// Intents whose outcome was lost, and that nobody has settled since. The oldest ones are given up where there are too many.
+    pub unsettled: BTreeMap<IntentId, LostOutcome>,
     /// Open intents that run on an approval: their rows are not taken from the agent's budget.
     approved_intents: HashSet<IntentId>,
     /// What is known of each system's copies.
@@ -285,6 +315,9 @@ pub struct Next {
     pub session: u64,
     pub token: u64,
 }
+
+/// Lost outcomes that are remembered: each is one of a gateway that was killed. A change that is given up stays unknown.
+const MOST_UNSETTLED: usize = 10_000;
 
 /// Ended holds stay in memory this long, so that a retry hears what became of its hold.
 const REMEMBER_ENDED: Duration = Duration::from_secs(72 * 3600);
@@ -321,7 +354,7 @@ impl State {
                 let (public_key, sealed_totp) = (public_key.clone(), sealed_totp.clone());
                 self.operators.insert(
                     operator.clone(),
-                    OperatorState { public_key, sealed_totp, role: *role, passkeys: Vec::new(), recovery_codes: Vec::new() },
+                    OperatorState { public_key, sealed_totp, role: *role, passkeys: Vec::new(), recovery_codes: Vec::new(), vouched: None },
                 );
             }
             Event::RoleGiven { operator, role, by: _ } => {
@@ -351,6 +384,11 @@ impl State {
                     state.passkeys.retain(|passkey| passkey.credential != *credential);
                 }
             }
+            Event::SignedIn { operator, credential, .. } => {
+                if let Some(state) = self.operators.get_mut(operator).filter(|_| credential.starts_with(VOUCHED)) {
+                    state.vouched = Some(credential.clone());
+                }
+            }
             Event::DecoyPresented { claimed, .. } => {
                 self.frozen.insert(claimed.clone(), "presented a decoy token".to_owned());
             }
@@ -363,20 +401,28 @@ impl State {
                 self.frozen.remove(agent);
             }
             Event::SessionOpened { session, .. } => self.next.session = self.next.session.max(session.0 + 1),
-            Event::Intent { intent, agent, .. } => {
-                self.open_intents.insert(*intent, (agent.clone(), at));
+            Event::Intent { intent, agent, system, session, .. } => {
+                let open = OpenIntent { agent: agent.clone(), system: system.clone(), session: Some(*session), at };
+                self.open_intents.insert(*intent, open);
                 self.next.intent = self.next.intent.max(intent.0 + 1);
             }
-            Event::UndoStarted { intent, agent, reverts, .. } => {
+            Event::UndoStarted { intent, agent, system, reverts, .. } => {
                 // A kept result would tell the next one who asks that it is done.
                 let undone = |intent: Option<IntentId>| intent.is_some_and(|intent| reverts.contains(&UndoId::from(intent)));
                 self.holds.values_mut().filter(|hold| undone(hold.released_by)).for_each(|hold| hold.kept = None);
-                self.open_intents.insert(*intent, (agent.clone(), at));
+                let open = OpenIntent { agent: agent.clone(), system: system.clone(), session: None, at };
+                self.open_intents.insert(*intent, open);
                 self.approved_intents.insert(*intent);
                 self.next.intent = self.next.intent.max(intent.0 + 1);
             }
             Event::Concluded { intent, agent, outcome, statements: _ } => {
-                self.open_intents.remove(intent);
+                let open = self.open_intents.remove(intent);
+                if let (Outcome::Unknown, Some(open)) = (outcome, open) {
+                    self.unsettled.insert(*intent, LostOutcome { intent: open, at });
+                    if self.unsettled.len() > MOST_UNSETTLED {
+                        self.unsettled.pop_first();
+                    }
+                }
                 // Its intent may have been refused by a full queue: the number is used all the same.
                 self.next.intent = self.next.intent.max(intent.0 + 1);
                 let approved = self.approved_intents.remove(intent);
@@ -384,7 +430,10 @@ impl State {
                     self.count_rows(agent, reach.rows(), at);
                 }
             }
-            Event::Settled { agent, reach, .. } => self.count_rows(agent, reach.rows(), at),
+            Event::Settled { intent, agent, reach, .. } => {
+                self.unsettled.remove(intent);
+                self.count_rows(agent, reach.rows(), at);
+            }
             Event::HoldOpened { .. }
             | Event::HoldAnswered { .. }
             | Event::HoldExpired { .. }
@@ -398,7 +447,6 @@ impl State {
             | Event::PolicyActivated { .. }
             | Event::PolicyRejected { .. }
             | Event::CodeSpent { .. }
-            | Event::SignedIn { .. }
             | Event::SessionClosed { .. }
             | Event::SessionRefused { .. }
             | Event::Reads { .. }

@@ -100,6 +100,7 @@ impl ApprovalsDesk {
             role: Role::Viewer,
             passkeys: Vec::new(),
             recovery_codes: Vec::new(),
+            vouched: None,
         };
         Ok(Self {
             audit,

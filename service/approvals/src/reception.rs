@@ -8,8 +8,8 @@ use base64::{
 };
 use hmac::{Hmac, Mac as _};
 use rand::{RngCore as _, rngs::OsRng};
-use reprieve_gate::{Answering, DeskError, Invited, NewPasskey, Reception, SignIn, SignedIn, SignedOn};
-use reprieve_operation::{Digest, Event, InvitationState, OperatorName, OperatorState, Role, State, Timestamp};
+use reprieve_gate::{Answering, DeskError, Invited, NewPasskey, Reception, SignIn, SignedIn, SignedOn, Vouched};
+use reprieve_operation::{Digest, Event, InvitationState, OperatorName, OperatorState, Role, State, Timestamp, VOUCHED};
 use serde_json::{Value, json};
 use sha2::Sha256;
 
@@ -247,6 +247,35 @@ impl ApprovalsDesk {
         Ok(SignedOn { secret, operator })
     }
 
+    /// A session without a passkey: what it may do without one is to look, to deny and to freeze.
+    async fn begin_vouched(&self, vouched: Vouched, browser: &str, peer: IpAddr) -> Result<SignedOn, DeskError> {
+        let Vouched { operator, evidence, is_named } = vouched;
+        let _turn = self.turn().await?;
+        let (is_operator, is_somebody_else) = {
+            let state = self.audit.state();
+            let others = state.operators.iter().any(|(name, entry)| *name != operator && entry.vouched.as_ref() == Some(&evidence));
+            let before = state.operators.get(&operator).and_then(|entry| entry.vouched.as_ref());
+            (state.operators.contains_key(&operator), others || before.is_some_and(|before| *before != evidence) && !is_named)
+        };
+        if !is_operator || !evidence.starts_with(VOUCHED) {
+            tracing::info!(%operator, "a provider vouches for somebody who is no operator");
+            return Err(DeskError::NotAuthenticated);
+        }
+        // An address was given to somebody else, or one person is to be two operators: two approvals would not mean two people.
+        if is_somebody_else {
+            tracing::warn!(%operator, "a provider vouches for an operator under another name than before");
+            self.attempts().note(format!("sign in as operator `{operator}` by another account of the provider"));
+            self.raise_alarms();
+            let text = "another account of the provider is linked to this operator, or this account to another one; an administrator can name \
+                        it in the settings";
+            return Err(DeskError::Forbidden(text.to_owned()));
+        }
+        let event = Event::SignedIn { operator: operator.clone(), credential: evidence.clone(), peer: peer.to_string() };
+        self.append(event).await.map_err(|error| refused(error, ""))?;
+        let secret = self.sessions().begin(operator.clone(), evidence, browser, self.clock.now());
+        Ok(SignedOn { secret, operator })
+    }
+
     fn who_signs(&self, sign_in: &SignIn, now: Timestamp) -> Option<OperatorName> {
         let challenge = BASE64URL.decode(&sign_in.challenge).ok()?;
         if !self.challenges().is_good(&challenge, now) {
@@ -293,8 +322,15 @@ impl Reception for ApprovalsDesk {
         Box::pin(self.begin_session(sign_in, browser, peer))
     }
 
+    fn admit<'a>(&'a self, vouched: Vouched, browser: &'a str, peer: IpAddr) -> Answering<'a, SignedOn> {
+        Box::pin(self.begin_vouched(vouched, browser, peer))
+    }
+
     fn session(&self, secret: &str, browser: &str) -> Option<SignedIn> {
         let (who, credential) = self.sessions().find(secret, browser, self.clock.now())?;
+        if credential.starts_with(VOUCHED) {
+            return self.audit.state().operators.contains_key(&who.operator).then_some(who);
+        }
         // Another gateway may have removed the passkey.
         self.passkey(&credential).is_some_and(|(operator, _)| operator == who.operator).then_some(who)
     }

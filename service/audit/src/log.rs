@@ -303,7 +303,7 @@ fn spawn(writer: Writer, waiting: Receiver<Message>) -> std::io::Result<JoinHand
 fn sweep(writer: &mut Writer) -> Result<(), OpenError> {
     let mut open: Vec<_> = {
         let state = writer.shared.state.read().unwrap_or_else(PoisonError::into_inner);
-        state.open_intents.iter().map(|(intent, (agent, _))| (*intent, agent.clone())).collect()
+        state.open_intents.iter().map(|(intent, open)| (*intent, open.agent.clone())).collect()
     };
     open.sort_by_key(|(intent, _)| *intent);
     for some in open.chunks(SWEEP) {

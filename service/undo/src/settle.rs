@@ -12,12 +12,12 @@ use std::{
 };
 
 use reprieve_gate::{Audit, AuditError, Clock};
-use reprieve_operation::{Event, IntentId, Outcome, Reach, SessionId, SystemName, TableReach, UndoId};
+use reprieve_operation::{Event, IntentId, LostOutcome, OpenIntent, Outcome, Reach, SessionId, SystemName, TableReach, Timestamp, UndoId};
 use tokio::sync::broadcast::error::RecvError;
 use tokio_postgres::Client;
 
 use crate::{
-    Change, History, Login, Standing, UndoError, changes,
+    History, Login, UndoError, changes,
     journal::{BACKENDS, is_set_up},
 };
 
@@ -26,9 +26,6 @@ const RETRY: Duration = Duration::from_secs(2);
 
 /// Events read at a time.
 const PAGE: usize = 500;
-
-/// Changes looked at in one go.
-const MOST_CHANGES: usize = 1_000_000;
 
 /// Settles one system's changes.
 pub struct Settler {
@@ -58,9 +55,8 @@ impl Settler {
     /// Settles what is unknown at the start, and whatever becomes so later, for ever.
     pub async fn run(self: Arc<Self>) {
         let mut events = self.audit.follow();
-        let mut settled = HashSet::new();
         loop {
-            while let Err(error) = self.settle(&mut settled).await {
+            while let Err(error) = self.settle().await {
                 tracing::debug!(system = %self.system, %error, "what a lost outcome was can't be found out yet");
                 tokio::time::sleep(RETRY).await;
             }
@@ -75,54 +71,50 @@ impl Settler {
         }
     }
 
-    /// Looks once. An error: it has to be tried again.
-    async fn settle(&self, settled: &mut HashSet<UndoId>) -> Result<(), UndoError> {
-        let all = changes(self.history.as_ref(), self.clock.now(), self.window, MOST_CHANGES, |change| change.system == self.system)?;
-        let unknown = all.iter().filter(|change| change.standing == Standing::Unknown && !settled.contains(&change.undo));
-        let unknown: Vec<&Change> = unknown.collect();
-        if unknown.is_empty() {
+    /// Looks once. An error: it has to be tried again. Which outcomes were lost is in the ledger's state: where none was, as after most
+    /// starts, no event is read.
+    async fn settle(&self) -> Result<(), UndoError> {
+        let now = self.clock.now();
+        let is_ours = |lost: &LostOutcome| lost.intent.system == self.system && now.since(lost.at) < self.window;
+        let lost: Vec<(IntentId, LostOutcome)> = {
+            let state = self.audit.state();
+            state.unsettled.iter().filter(|(_, lost)| is_ours(lost)).map(|(intent, lost)| (*intent, lost.clone())).collect()
+        };
+        if lost.is_empty() {
             return Ok(());
         }
         let client = self.login.connect().await?;
         let has_journal = is_set_up(&client).await?;
-        let mut measured = self.measured()?;
-        for change in unknown {
-            let found = match (measured.remove(&change.undo), change.session.filter(|_| has_journal)) {
+        let mut measured = self.read(Reading::measured).await?;
+        let by_journal =
+            |(intent, lost): &(IntentId, LostOutcome)| lost.intent.session.filter(|_| has_journal && !measured.contains_key(intent));
+        let sessions: HashSet<SessionId> = lost.iter().filter_map(by_journal).collect();
+        let served = self.read(move |reading| if sessions.is_empty() { Ok(Served::default()) } else { reading.served(sessions) }).await?;
+        for (intent, LostOutcome { intent: OpenIntent { agent, session, .. }, .. }) in lost {
+            let found = match (measured.remove(&intent), session.and_then(|session| served.alone(session))) {
                 (Some((xid, reach)), _) => status(&client, xid, reach).await?,
-                (None, Some(session)) => self.find(&client, session, &all).await?,
+                (None, Some((opened, process))) => self.find(&client, opened, process, &served.finals).await?,
                 (None, None) => None,
             };
             let (xid, reach) = found.map_or((None, Reach::default()), |(xid, reach)| (Some(xid), reach));
-            tracing::info!(system = %self.system, change = %change.undo, ?xid, "an outcome that was lost is settled");
-            let event = Event::Settled { intent: IntentId(change.undo.0), agent: change.agent.clone(), xid, reach };
-            match self.audit.append(event).await {
+            tracing::info!(system = %self.system, change = %UndoId::from(intent), ?xid, "an outcome that was lost is settled");
+            match self.audit.append(Event::Settled { intent, agent, xid, reach }).await {
                 // Another start was here before.
-                Ok(_) | Err(AuditError::KeyTaken { .. }) => settled.insert(change.undo),
+                Ok(_) | Err(AuditError::KeyTaken { .. }) => {}
                 Err(error) => return Err(UndoError::Ledger(error.to_string())),
-            };
+            }
         }
         Ok(())
     }
 
-    /// What changes were measured to reach before they were final, where that was recorded.
-    fn measured(&self) -> Result<HashMap<UndoId, (u64, Reach)>, UndoError> {
-        let mut found = HashMap::new();
-        let mut before = u64::MAX;
-        loop {
-            let page = self.history.of_kind("measured", before, PAGE).map_err(UndoError::Ledger)?;
-            let Some(last) = page.last() else { return Ok(found) };
-            before = if self.clock.now().since(last.at) > self.window.saturating_mul(2) { 0 } else { last.index };
-            for recorded in page {
-                if let Event::Measured { intent, xid, reach, agent: _ } = recorded.event {
-                    found.entry(UndoId::from(intent)).or_insert((xid, reach));
-                }
-            }
-        }
+    /// Reads the ledger, which may take long, where that holds up nobody.
+    async fn read<T: Send + 'static>(&self, read: impl FnOnce(&Reading) -> Result<T, UndoError> + Send + 'static) -> Result<T, UndoError> {
+        let reading = Reading { history: self.history.clone(), system: self.system.clone(), now: self.clock.now(), window: self.window };
+        tokio::task::spawn_blocking(move || read(&reading)).await.map_err(|error| UndoError::Ledger(error.to_string()))?
     }
 
     /// The transaction of a change and what it reached, if exactly one can be meant.
-    async fn find(&self, client: &Client, session: SessionId, all: &[Change]) -> Result<Option<(u64, Reach)>, UndoError> {
-        let Some((opened, backend)) = self.backend(session)? else { return Ok(None) };
+    async fn find(&self, client: &Client, opened: u64, backend: u32, finals: &[Final]) -> Result<Option<(u64, Reach)>, UndoError> {
         // Another session may be served by a process of that number: the old one runs until it has noticed that its client is gone.
         let running = "SELECT EXISTS (SELECT FROM pg_catalog.pg_stat_activity a WHERE a.pid = $1 AND a.state <> 'idle' \
                        AND a.datname = pg_catalog.current_database())";
@@ -130,9 +122,9 @@ impl Settler {
         if client.query_one(running, &[&process]).await?.get(0) {
             return Err(UndoError::NotUndoable("the process that served it still runs".to_owned()));
         }
-        let known: HashSet<u64> = all.iter().filter_map(|other| other.xid).collect();
+        let known: HashSet<u64> = finals.iter().map(|other| other.xid).collect();
         // Numbers of transactions only grow: what was over before the session began is another process's of the same number.
-        let before = all.iter().filter(|other| other.index < opened).filter_map(|other| other.xid).max().unwrap_or(0);
+        let before = finals.iter().filter(|other| other.index < opened).map(|other| other.xid).max().unwrap_or(0);
         // Relations that were written down whole were dropped or rewritten: rows alone would not bring them back. Positions of sequences that
         // are still there come with rows that a TRUNCATE took.
         let question = format!(
@@ -157,22 +149,79 @@ impl Settler {
         }
         Ok(if found.len() == 1 { found.pop_first() } else { None })
     }
+}
 
-    /// Where the ledger says that a session was opened, and the process that served it.
-    fn backend(&self, wanted: SessionId) -> Result<Option<(u64, u32)>, UndoError> {
+/// What the ledger is asked, page by page.
+struct Reading {
+    history: Arc<dyn History>,
+    system: SystemName,
+    now: Timestamp,
+    window: Duration,
+}
+
+/// A transaction that an outcome speaks of, and where the ledger has it.
+struct Final {
+    index: u64,
+    xid: u64,
+}
+
+/// Who served sessions whose last outcome was lost, and what became final besides.
+#[derive(Default)]
+struct Served {
+    /// Where a session was opened, and the server's process.
+    by: HashMap<SessionId, (u64, u32)>,
+    finals: Vec<Final>,
+}
+
+impl Served {
+    /// The process of a session, where no other lost outcome can be one of that process.
+    fn alone(&self, session: SessionId) -> Option<(u64, u32)> {
+        let (opened, process) = self.by.get(&session)?;
+        (self.by.values().filter(|(_, other)| other == process).count() == 1).then_some((*opened, *process))
+    }
+}
+
+impl Reading {
+    /// What changes were measured to reach before they were final, where that was recorded.
+    fn measured(&self) -> Result<HashMap<IntentId, (u64, Reach)>, UndoError> {
+        let mut found = HashMap::new();
         let mut before = u64::MAX;
         loop {
-            let page = self.history.of_kind("session_opened", before, PAGE).map_err(UndoError::Ledger)?;
-            let Some(last) = page.last() else { return Ok(None) };
-            before = last.index;
-            for recorded in &page {
-                if let Event::SessionOpened { session, backend, .. } = &recorded.event
-                    && *session == wanted
-                {
-                    return Ok(backend.map(|backend| (recorded.index, backend)));
+            let page = self.history.of_kind("measured", before, PAGE).map_err(UndoError::Ledger)?;
+            let Some(last) = page.last() else { return Ok(found) };
+            before = if self.now.since(last.at) > self.window.saturating_mul(2) { 0 } else { last.index };
+            for recorded in page {
+                if let Event::Measured { intent, xid, reach, agent: _ } = recorded.event {
+                    found.entry(intent).or_insert((xid, reach));
                 }
             }
         }
+    }
+
+    fn served(&self, mut sessions: HashSet<SessionId>) -> Result<Served, UndoError> {
+        let mut found = Served::default();
+        let mut before = u64::MAX;
+        while !sessions.is_empty() {
+            let page = self.history.of_kind("session_opened", before, PAGE).map_err(UndoError::Ledger)?;
+            let Some(last) = page.last() else { break };
+            before = last.index;
+            for recorded in &page {
+                if let Event::SessionOpened { session, backend, .. } = &recorded.event
+                    && sessions.remove(session)
+                {
+                    found.by.extend(backend.map(|backend| (*session, (recorded.index, backend))));
+                }
+            }
+        }
+        let finals = &mut found.finals;
+        // Every change within the window, of which only the numbers are kept.
+        changes(self.history.as_ref(), self.now, self.window, 1, |change| {
+            if let Some(xid) = change.xid.filter(|_| change.system == self.system) {
+                finals.push(Final { index: change.index, xid });
+            }
+            false
+        })?;
+        Ok(found)
     }
 }
 

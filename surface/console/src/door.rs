@@ -17,6 +17,7 @@ use crate::{problem::Problem, site::Site};
 
 /// The session's cookie. The prefix makes browsers keep it for this host, on all paths, over TLS only.
 const COOKIE: &str = "__Host-reprieve";
+const WAY: &str = "__Host-reprieve-way";
 const FORM_TOKEN: HeaderName = HeaderName::from_static("x-form-token");
 const FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
 const LARGEST_FORM: usize = 256 * 1024;
@@ -70,6 +71,28 @@ pub(crate) fn cookie(secret: Option<&str>) -> HeaderValue {
     HeaderValue::from_str(&text).unwrap_or_else(|_| HeaderValue::from_static(""))
 }
 
+/// The cookie of who is on their way to another sign-in: it has to come back by a link of theirs, so it is lax, and lasts minutes.
+pub(crate) fn way_cookie(kept: Option<&str>) -> HeaderValue {
+    let text = match kept {
+        Some(kept) => format!("{WAY}={kept}; Path=/; Max-Age=600; Secure; HttpOnly; SameSite=Lax"),
+        None => format!("{WAY}=; Path=/; Max-Age=0; Secure; HttpOnly; SameSite=Lax"),
+    };
+    HeaderValue::from_str(&text).unwrap_or_else(|_| HeaderValue::from_static(""))
+}
+
+/// What that cookie holds; nothing where there are two.
+pub(crate) fn way_secret(headers: &HeaderMap) -> Option<String> {
+    only_cookie(headers, WAY).map(str::to_owned)
+}
+
+/// A cookie that came once.
+fn only_cookie<'a>(headers: &'a HeaderMap, wanted: &str) -> Option<&'a str> {
+    let cookies = headers.get_all(header::COOKIE).iter().filter_map(|value| value.to_str().ok()).flat_map(|line| line.split(';'));
+    let mut own = cookies.filter_map(|pair| pair.trim().split_once('=')).filter(|(name, _)| *name == wanted).map(|(_, value)| value);
+    let value = own.next()?;
+    (own.next().is_none() && !value.is_empty()).then_some(value)
+}
+
 /// What a session is bound to.
 pub(crate) fn browser(headers: &HeaderMap) -> &str {
     headers.get(header::USER_AGENT).and_then(|value| value.to_str().ok()).unwrap_or_default()
@@ -77,12 +100,7 @@ pub(crate) fn browser(headers: &HeaderMap) -> &str {
 
 /// Who is in, by the cookie. A browser that sends two of them is not believed.
 pub(crate) fn who(site: &Site, headers: &HeaderMap) -> Option<SignedIn> {
-    let cookies = headers.get_all(header::COOKIE).iter().filter_map(|value| value.to_str().ok()).flat_map(|line| line.split(';'));
-    let mut own = cookies.filter_map(|pair| pair.trim().split_once('=')).filter(|(name, _)| *name == COOKIE).map(|(_, value)| value);
-    let secret = own.next()?;
-    if own.next().is_some() || secret.is_empty() {
-        return None;
-    }
+    let secret = only_cookie(headers, COOKIE)?;
     site.console.reception.session(secret, browser(headers))
 }
 

@@ -30,13 +30,15 @@ use crate::{
     site::Site,
 };
 
-/// Every page's method and path; a test compares the router with it. All but the first eleven take a session.
-pub const PAGES: [(&str, &str); 46] = [
+/// Every page's method and path; a test compares the router with it. All but the first thirteen take a session.
+pub const PAGES: [(&str, &str); 48] = [
     ("GET", "/"),
     ("GET", "/assets/{name}"),
     ("GET", "/signin"),
     ("POST", "/signin"),
     ("POST", "/signin/challenge"),
+    ("GET", "/signin/oidc"),
+    ("GET", "/signin/oidc/callback"),
     ("GET", "/enrol"),
     ("POST", "/enrol"),
     ("POST", "/enrol/begin"),
@@ -89,6 +91,8 @@ pub(crate) fn router(site: Arc<Site>) -> Router {
         .route("/assets/{name}", get(asset))
         .route("/signin", get(signin::page).post(signin::sign_in))
         .route("/signin/challenge", post(signin::challenge))
+        .route("/signin/oidc", get(signin::to_provider))
+        .route("/signin/oidc/callback", get(signin::from_provider))
         .route("/enrol", get(signin::enrol_page).post(signin::enrol))
         .route("/enrol/begin", post(signin::enrol_begin))
         .route("/signout", post(signin::sign_out))

@@ -3,7 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use arc_swap::ArcSwap;
-use reprieve_gate::{Audit, Changes, Clock, Counter, Desk, Reception, Records, Recovery, Simulated, UsedRights};
+use reprieve_gate::{Audit, Changes, Clock, Counter, Desk, Provider, Reception, Records, Recovery, Simulated, UsedRights};
 use reprieve_operation::{AgentName, Environment, SystemName, Timestamp};
 use reprieve_policy::{Policy, Source};
 use tokio::sync::{Semaphore, watch};
@@ -36,6 +36,8 @@ pub struct Console {
     pub desk: Arc<dyn Desk>,
     /// Lets people in.
     pub reception: Arc<dyn Reception>,
+    /// Their organisation's sign-in, where there is one.
+    pub provider: Option<Arc<dyn Provider>>,
     /// Carries out what they do once they are in.
     pub counter: Arc<dyn Counter>,
     /// The ledger, to know the state and to follow it.

@@ -126,7 +126,7 @@ impl Ledger {
     /// Starts on what is durable, and sweeps open intents to `unknown`, as the real start does.
     pub(crate) fn start(disk: Arc<Mutex<Disk>>, clock: Arc<StandingClock>, lies: bool) -> Self {
         let mut state = lock(&disk).state();
-        let mut open: Vec<_> = state.open_intents.iter().map(|(intent, (agent, _))| (*intent, agent.clone())).collect();
+        let mut open: Vec<_> = state.open_intents.iter().map(|(intent, open)| (*intent, open.agent.clone())).collect();
         open.sort_by_key(|(intent, _)| *intent);
         for (intent, agent) in open {
             let event = Event::Concluded { intent, agent, outcome: Outcome::Unknown, statements: Vec::new() };

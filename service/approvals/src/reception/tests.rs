@@ -6,8 +6,8 @@ use base64::{
     Engine as _,
     engine::general_purpose::{STANDARD as BASE64, URL_SAFE_NO_PAD as BASE64URL},
 };
-use reprieve_gate::{Assertion, Clock as _, Command, Counter as _, DeskError, NewPasskey, Reception as _, SignIn, SignedIn};
-use reprieve_operation::{Answer, Event, HoldId, HoldStatus, Role};
+use reprieve_gate::{Assertion, Clock as _, Command, Counter as _, DeskError, NewPasskey, Reception as _, SignIn, SignedIn, Vouched};
+use reprieve_operation::{Answer, Event, HoldId, HoldStatus, OperatorName, Role, VOUCHED};
 use ring::{
     rand::SystemRandom,
     signature::{ECDSA_P256_SHA256_ASN1_SIGNING, EcdsaKeyPair, KeyPair as _},
@@ -306,4 +306,44 @@ async fn a_removed_passkey_ends_its_sessions_and_opens_nothing() {
     let challenge = world.desk.challenge();
     let sign_in = SignIn { assertion: ben.asserts(&challenge), challenge };
     assert_eq!(world.desk.sign_in(sign_in, BROWSER, PEER).await, Err(DeskError::NotAuthenticated));
+}
+
+/// An account of a provider is one operator's, and an operator is one account's, until the settings name another one.
+#[tokio::test]
+async fn who_is_vouched_for_is_an_operator_and_always_the_same() {
+    let (world, passkey, _) = world().await;
+    let (ana, ben) = (world.ana.name.clone(), world.ben.name.clone());
+    let vouched = |operator: &OperatorName, subject: &str, is_named| Vouched {
+        operator: operator.clone(),
+        evidence: format!("{VOUCHED}https://id.test#{subject}"),
+        is_named,
+    };
+    let admit = |vouched| world.desk.admit(vouched, BROWSER, PEER);
+    assert_eq!(admit(vouched(&named("nobody"), "1", true)).await, Err(DeskError::NotAuthenticated));
+    let unmarked = Vouched { evidence: passkey.credential(), ..vouched(&ana, "1", true) };
+    assert_eq!(admit(unmarked).await, Err(DeskError::NotAuthenticated), "no passkey's name");
+    for _ in 0..2 {
+        let signed_on = admit(vouched(&ana, "1", false)).await.expect("let in");
+        assert!(world.desk.session(&signed_on.secret, "another browser").is_none());
+        let who = world.desk.session(&signed_on.secret, BROWSER).expect("a session");
+        // It stops things, and decides nothing.
+        let freeze = Command::Freeze { agent: None, reason: "a look".to_owned() };
+        world.desk.act(who.clone(), freeze).await.expect("frozen");
+        let thaw = Command::Thaw { agent: None, reason: "mine".to_owned() };
+        assert!(matches!(world.desk.act(who.clone(), thaw.clone()).await, Err(DeskError::Forbidden(_))));
+        let proposal = world.desk.propose(&who, thaw).expect("proposed");
+        let stranger = Passkey::new("another’s").asserts(&proposal.challenge);
+        assert_eq!(world.desk.confirm(who.clone(), proposal.proposal, stranger).await, Err(DeskError::NotAuthenticated));
+    }
+    for (operator, subject, is_named, why) in [
+        (&ana, "2", false, "her address is somebody else’s now"),
+        (&ben, "1", false, "one account is not two operators"),
+        (&ben, "1", true, "whatever the settings say"),
+    ] {
+        let refused = admit(vouched(operator, subject, is_named)).await;
+        assert!(matches!(refused, Err(DeskError::Forbidden(_))), "{why}: {refused:?}");
+    }
+    admit(vouched(&ana, "2", true)).await.expect("the settings name it");
+    assert!(admit(vouched(&ana, "1", false)).await.is_err(), "the old one is out");
+    admit(vouched(&ben, "1", false)).await.expect("it is free again");
 }

@@ -11,7 +11,7 @@ use std::{
 };
 
 use reprieve_ledger::Hash;
-use reprieve_operation::{AgentName, HoldId, IntentId, Kind, SessionId, Timestamp, TokenId};
+use reprieve_operation::{AgentName, HoldId, IntentId, Kind, Reach, SessionId, Timestamp, TokenId};
 use reprieve_store::{Head, Placed, Row, Seal, Snapshot, SqliteStore};
 
 use super::*;
@@ -203,6 +203,14 @@ fn intents_found_open_become_unknown() {
     );
     assert!(matches!(append(&log, concluded(0, Outcome::Abandoned)), Err(AuditError::KeyTaken { .. })), "one outcome each");
     assert!(log.verify().expect("readable").is_good());
+    // Which ones are not settled is part of the state, also out of a snapshot.
+    let unsettled = |log: &AuditLog| log.state().unsettled.keys().map(|intent| intent.0).collect::<Vec<_>>();
+    assert_eq!(unsettled(&log), [0, 1, 3, 4]);
+    let agent = log.state().unsettled[&IntentId(1)].intent.agent.clone();
+    append(&log, Event::Settled { intent: IntentId(1), agent, xid: None, reach: Reach::default() }).expect("durable");
+    log.close();
+    drop(log);
+    assert_eq!(unsettled(&open(&path).expect("the same ledger")), [0, 3, 4]);
 }
 
 #[test]

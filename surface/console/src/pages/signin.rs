@@ -9,16 +9,16 @@ use axum::{
     response::{IntoResponse as _, Response},
 };
 use maud::{Markup, html};
-use reprieve_gate::{NewPasskey, SignIn};
+use reprieve_gate::{DeskError, NewPasskey, ProviderAnswer, SignIn};
 use serde::{Deserialize, de::DeserializeOwned};
 use serde_json::json;
 
 use crate::{
-    door::{Peer, Posted, Unsigned, browser, cookie, own_path, see_other},
+    door::{Form, Peer, Posted, Unsigned, browser, cookie, own_path, see_other, way_cookie, way_secret},
     frame::document,
     problem::Problem,
     site::Site,
-    words::{icon, ours},
+    words::{icon, ours, visible},
 };
 
 #[derive(Deserialize)]
@@ -70,10 +70,94 @@ pub(crate) async fn page(State(site): State<Arc<Site>>, Query(asked): Query<Aske
             button.btn.main.block type="submit" { (icon("key")) "Continue with passkey" }
             (crate::frame::say())
         }
+        @if let Some(provider) = &site.console.provider {
+            p.door-p { a.btn.block href={ "/signin/oidc?next=" (encoded(next)) } { "Continue with " (visible(provider.name())) } }
+            p.small.muted.door-p { "It opens the pages. To approve something you need a passkey all the same." }
+        }
         p.small.door-p { a href="/enrol" { "Lost your passkey? Use a recovery code" } }
         p.small.muted.door-p { "No passwords, so none can be found on a disk. Agents cannot sign in here; they hold tokens." }
     };
     door(&site, "Sign in", &body).into_response()
+}
+
+/// The longest path that rides along in a cookie.
+const LONGEST_PATH: usize = 1_000;
+
+fn encoded(path: &str) -> String {
+    form_urlencoded::byte_serialize(path.as_bytes()).collect()
+}
+
+/// Sends the browser to the organisation's own sign-in.
+pub(crate) async fn to_provider(State(site): State<Arc<Site>>, Query(asked): Query<Asked>) -> Result<Response, Problem> {
+    let provider = site.console.provider.as_ref().ok_or_else(no_provider)?;
+    let redirect = match provider.begin().await {
+        Ok(redirect) => redirect,
+        Err(error) => return Ok(turned_away(&site, error)),
+    };
+    let mut response = see_other(&redirect.url);
+    // What one goes on to rides along in the cookie: it is a path of ours, whatever it was.
+    let next = if asked.next.len() > LONGEST_PATH { "" } else { &asked.next };
+    let kept = format!("{}.{}", redirect.secret, encoded(own_path(next)));
+    response.headers_mut().insert(header::SET_COOKIE, way_cookie(Some(&kept)));
+    Ok(response)
+}
+
+/// Takes in who comes back from there. The page is reached by a link of the provider's, so it changes nothing but for the cookie's owner.
+pub(crate) async fn from_provider(
+    State(site): State<Arc<Site>>,
+    Extension(Peer(peer)): Extension<Peer>,
+    headers: HeaderMap,
+    Query(brought): Query<Brought>,
+) -> Result<Response, Problem> {
+    let provider = site.console.provider.as_ref().ok_or_else(no_provider)?;
+    let kept = way_secret(&headers).unwrap_or_default();
+    let (secret, next) = kept.split_once('.').unwrap_or((&kept, ""));
+    let next = Form::read(format!("next={next}").as_bytes()).get("next").to_owned();
+    let answer = ProviderAnswer { code: brought.code, state: brought.state, issuer: brought.iss };
+    let come = match provider.finish(secret.to_owned(), answer).await {
+        Ok(vouched) => site.console.reception.admit(vouched, browser(&headers), peer).await,
+        Err(error) => Err(error),
+    };
+    let mut response = match come {
+        Ok(signed_on) => {
+            let mut response = see_other(own_path(&next));
+            response.headers_mut().append(header::SET_COOKIE, cookie(Some(&signed_on.secret)));
+            response
+        }
+        Err(error) => turned_away(&site, error),
+    };
+    response.headers_mut().append(header::SET_COOKIE, way_cookie(None));
+    Ok(response)
+}
+
+/// Why somebody is not in, in words for people; the log has the rest.
+fn turned_away(site: &Arc<Site>, error: DeskError) -> Response {
+    let because = match &error {
+        DeskError::NotAuthenticated => {
+            "its answer was not good, or not for this browser, or it is not about one of our operators".to_owned()
+        }
+        DeskError::TooMany { .. } | DeskError::Forbidden(_) | DeskError::Invalid(_) | DeskError::Unavailable(_) => error.to_string(),
+    };
+    let body = html! {
+        h1.door-h { "You are not signed in" }
+        p { "Your organisation’s sign-in was not taken: " (visible(&because)) "." }
+        p.door-p { a.btn.main.block href="/signin" { "Sign in another way" } }
+    };
+    (Problem::from(error).status, door(site, "Not signed in", &body)).into_response()
+}
+
+/// What the provider sends back, by the browser.
+#[derive(Deserialize)]
+pub(crate) struct Brought {
+    #[serde(default)]
+    code: String,
+    #[serde(default)]
+    state: String,
+    iss: Option<String>,
+}
+
+fn no_provider() -> Problem {
+    Problem::new(StatusCode::NOT_FOUND, "no-provider", "no other sign-in is configured here")
 }
 
 pub(crate) async fn enrol_page(State(site): State<Arc<Site>>) -> Response {

@@ -7,7 +7,7 @@ use super::{
 use crate::PAGES;
 
 /// Pages that a stranger may see, because signing in begins there.
-const OPEN: usize = 11;
+const OPEN: usize = 13;
 
 fn signed_in() -> String {
     format!("User-Agent: {BROWSER}\r\nCookie: __Host-reprieve={SECRET}\r\n")
@@ -130,7 +130,11 @@ async fn every_page_answers_who_is_in() {
             continue;
         }
         let answer = world.ask(method, &filled(path), &signed_in(), "").await;
-        let expected = if missing { [404, 422] } else { [200, if path == "/" { 303 } else { 204 }] };
+        if path == "/signin/oidc/callback" {
+            assert_eq!(answer.status, 401, "{}", answer.body);
+            continue;
+        }
+        let expected = if missing { [404, 422] } else { [200, if path == "/" || path == "/signin/oidc" { 303 } else { 204 }] };
         assert!(expected.contains(&answer.status), "{path}: {} {}", answer.status, answer.body);
     }
     let page = world.ask("GET", "/live", &signed_in(), "").await;
@@ -148,4 +152,33 @@ async fn every_page_answers_who_is_in() {
     assert!(packed.contains("content-encoding: gzip") && packed.contains("vary: accept-encoding"), "{packed}");
     let page = world.ask("GET", "/live", &format!("{}Accept-Encoding: gzip\r\n", signed_in()), "").await;
     assert!(!page.head.contains("content-encoding"), "a page holds a secret and what others sent");
+}
+
+/// Who comes back from another sign-in is let in by the cookie that they left with and goes on to a path of ours, whatever came along.
+#[tokio::test]
+async fn who_comes_back_from_another_sign_in_is_who_was_sent() {
+    let world = World::new().await;
+    for (next, kept) in [("/holds/H-1", "%2Fholds%2FH-1"), ("https://evil.example", "%2Flive"), ("//evil.example", "%2Flive")] {
+        let sent = world.ask("GET", &format!("/signin/oidc?next={next}"), "", "").await;
+        assert!(sent.status == 303 && sent.head.contains("location: https://id.example/auth?state=s"), "{}", sent.head);
+        let cookie = format!("set-cookie: __host-reprieve-way=on-the-way.{}; path=/", kept.to_ascii_lowercase());
+        assert!(sent.head.contains(&cookie) && sent.head.contains("httponly; samesite=lax"), "{}", sent.head);
+    }
+    let back = "/signin/oidc/callback?code=good&state=s&iss=https://id.example";
+    for (cookies, status) in [
+        ("", 401),
+        ("Cookie: __Host-reprieve-way=guess.%2Flive\r\n", 401),
+        ("Cookie: __Host-reprieve-way=on-the-way.%2Flive; __Host-reprieve-way=planted\r\n", 401),
+        ("Cookie: __Host-reprieve-way=on-the-way.%2Fholds%2FH-1\r\n", 303),
+        ("Cookie: __Host-reprieve-way=on-the-way.https%3A%2F%2Fevil.example\r\n", 303),
+    ] {
+        let answer = world.ask("GET", back, &format!("User-Agent: {BROWSER}\r\n{cookies}"), "").await;
+        assert_eq!(answer.status, status, "{cookies} {}", answer.body);
+        assert!(answer.head.contains("__host-reprieve-way=; path=/; max-age=0"), "it is used up: {}", answer.head);
+        assert_eq!(answer.head.contains("set-cookie: __host-reprieve="), status == 303, "{}", answer.head);
+        assert!(!answer.head.contains("evil"), "{}", answer.head);
+    }
+    let wrong =
+        world.ask("GET", "/signin/oidc/callback?error=access_denied&state=s", "Cookie: __Host-reprieve-way=on-the-way.x\r\n", "").await;
+    assert_eq!(wrong.status, 401);
 }

@@ -9,8 +9,8 @@ use std::{
 use arc_swap::ArcSwap;
 use reprieve_gate::{
     Answering, Assertion, Audit, AuditError, ChangeView, Changes, Clock, Command, Counter, Desk, DeskAnswer, DeskError, EventProof,
-    Invited, Looking, NewPasskey, Pending, Proposal, Reception, RecordQuery, Records, RecordsError, Recovery, RecoveryReport, Searched,
-    SignIn, SignedIn, SignedOn, UndoChoice, UndoPreview,
+    Invited, Looking, NewPasskey, Pending, Proposal, Provider, ProviderAnswer, Reception, RecordQuery, Records, RecordsError, Recovery,
+    RecoveryReport, Redirect, Searched, SignIn, SignedIn, SignedOn, UndoChoice, UndoPreview, Vouched,
 };
 use reprieve_operation::{Digest, Event, OperatorName, Recorded, State, Timestamp, UndoId};
 use reprieve_policy::{Policy, Profile};
@@ -40,6 +40,7 @@ pub(super) fn console(clerk: Arc<Clerk>) -> Arc<Console> {
     Arc::new(Console {
         desk,
         reception: house.clone(),
+        provider: Some(house.clone()),
         counter: house.clone(),
         audit: house.clone(),
         clock: house.clone(),
@@ -92,6 +93,11 @@ impl Reception for House {
         })
     }
 
+    fn admit<'a>(&'a self, vouched: Vouched, _browser: &'a str, _peer: IpAddr) -> Answering<'a, SignedOn> {
+        self.note(format!("{} is vouched for by {}", vouched.operator, vouched.evidence));
+        Box::pin(async move { Ok(SignedOn { secret: SECRET.to_owned(), operator: vouched.operator }) })
+    }
+
     fn session(&self, secret: &str, browser: &str) -> Option<SignedIn> {
         let who = || SignedIn {
             operator: "ana".parse().expect("a name"),
@@ -104,6 +110,27 @@ impl Reception for House {
 
     fn sign_out(&self, _session: &Digest) {
         self.note("sign out".to_owned());
+    }
+}
+
+impl Provider for House {
+    fn begin(&self) -> Answering<'_, Redirect> {
+        Box::pin(async { Ok(Redirect { url: "https://id.example/auth?state=s".to_owned(), secret: "on-the-way".to_owned() }) })
+    }
+
+    fn finish(&self, secret: String, answer: ProviderAnswer) -> Answering<'_, Vouched> {
+        self.note(format!("came back with {secret}, {answer:?}"));
+        Box::pin(async move {
+            if secret == "on-the-way" && answer.code == "good" {
+                Ok(Vouched { operator: "ana".parse().expect("a name"), evidence: "oidc:https://id.example#24".to_owned(), is_named: false })
+            } else {
+                Err(DeskError::NotAuthenticated)
+            }
+        })
+    }
+
+    fn name(&self) -> &'static str {
+        "id.example"
     }
 }
 
