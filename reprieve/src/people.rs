@@ -46,6 +46,9 @@ pub(crate) fn agent(cli: &Cli, settings: &Settings, agent: &Agent) -> anyhow::Re
     match agent {
         Agent::Add { name, systems, allow, resources, on_behalf_of, expires, rows_per_hour, parent, by } => {
             let expires_in = parse_duration(expires).map_err(anyhow::Error::msg)?;
+            for system in systems {
+                reachable(settings, system.as_str())?;
+            }
             let command = Command::IssueToken {
                 agent: name.clone(),
                 systems: systems.clone(),
@@ -99,6 +102,14 @@ pub(crate) fn agent(cli: &Cli, settings: &Settings, agent: &Agent) -> anyhow::Re
     }
 }
 
+/// Refuses what no agent reaches: there would be a token for nothing.
+fn reachable(settings: &Settings, system: &str) -> anyhow::Result<()> {
+    match settings.system(system).map(|system| system.kind) {
+        Ok(SystemKind::Files | SystemKind::Sqlite) => bail!("`{system}` is only copied: no agent reaches it by Reprieve"),
+        Ok(SystemKind::Postgres | SystemKind::Http) | Err(_) => Ok(()),
+    }
+}
+
 /// Shows a new token, once, with the URL that holds it.
 fn issued(cli: &Cli, settings: &Settings, mut answer: Value, system: &str) -> anyhow::Result<u8> {
     let text =
@@ -107,7 +118,9 @@ fn issued(cli: &Cli, settings: &Settings, mut answer: Value, system: &str) -> an
     let listen = &settings.listen;
     let host = |address: std::net::SocketAddr| listen.host.clone().unwrap_or_else(|| address.ip().to_string());
     let url = match settings.system(system).map_or(SystemKind::Postgres, |system| system.kind) {
-        SystemKind::Postgres => format!("postgres://{agent}:{token}@{}:{}/{system}", host(listen.postgres), listen.postgres.port()),
+        SystemKind::Postgres | SystemKind::Files | SystemKind::Sqlite => {
+            format!("postgres://{agent}:{token}@{}:{}/{system}", host(listen.postgres), listen.postgres.port())
+        }
         SystemKind::Http => format!("http://{agent}:{token}@{}:{}", host(listen.http), listen.http.port()),
     };
     answer["url"] = json!(url);

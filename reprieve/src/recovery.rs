@@ -15,8 +15,8 @@ use reprieve_gate::{Clock as _, Copies, Expected, Objective, RecoveryReport};
 use reprieve_ledger::Signer;
 use reprieve_operation::{Digest, Event, Recorded, State, SystemName, Timestamp};
 use reprieve_recovery::{
-    BackupOptions, Configured, DrillOptions, DrillReport, Encryption, Ground, KINDS, Manifest, Notice, Say, Source, carry_out, find_points,
-    known_points, place_of, plan_purge, read_point, sign, told,
+    BackupOptions, Configured, DrillOptions, DrillReport, Encryption, EngineKind, Ground, KINDS, Manifest, Notice, Say, Source, Subject,
+    carry_out, find_points, known_points, place_of, plan_purge, read_point, sign, told,
 };
 use reprieve_secrets::resolve;
 use reprieve_store::{Query, Reader, SqliteStore};
@@ -68,6 +68,39 @@ fn source_of(reference: &str, keys: &Keys) -> anyhow::Result<Source> {
     })
 }
 
+/// Where a folder or a SQLite database is; none: it is neither.
+pub(crate) fn path(settings: &Settings, system: &System) -> anyhow::Result<Option<PathBuf>> {
+    let Some(path) = &system.path else { return Ok(None) };
+    let path = settings.path(path);
+    Ok(Some(std::path::absolute(&path).with_context(|| format!("cannot find {}", path.display()))?))
+}
+
+/// What is to be copied.
+fn subject(settings: &Settings, system: &System, keys: &Keys) -> anyhow::Result<Subject> {
+    let backup = system.backup.as_ref();
+    let Some(path) = path(settings, system)? else {
+        let engine = backup.map_or(reprieve_recovery::EngineChoice::Auto, |backup| backup.engine);
+        return Ok(Subject::Postgres { source: source(system, keys)?, engine });
+    };
+    if system.kind == SystemKind::Sqlite {
+        return Ok(Subject::Sqlite { file: path, scratch: scratch(settings) });
+    }
+    let leave_out = backup.map(|backup| backup.leave_out.clone()).unwrap_or_default();
+    if let Location::File(vault) = location(settings)?
+        && let (Ok(vault), Ok(folder)) = (vault.canonicalize(), path.canonicalize())
+        && vault.starts_with(&folder)
+        && !leave_out.iter().any(|left_out| vault.starts_with(folder.join(left_out)))
+    {
+        bail!("the vault lies in `{}`: each copy would be in the next one", path.display());
+    }
+    Ok(Subject::Files { folder: path, leave_out })
+}
+
+/// Where what is needed meanwhile is put.
+fn scratch(settings: &Settings) -> PathBuf {
+    settings.recovery.scratch.as_ref().map_or_else(std::env::temp_dir, |path| settings.path(path))
+}
+
 /// Where a system's log is received.
 pub(crate) fn received(settings: &Settings, system: &SystemName) -> PathBuf {
     let folder = settings.path(&PathBuf::from("recovery")).join(system.as_str()).join("wal");
@@ -84,11 +117,15 @@ fn location(settings: &Settings) -> anyhow::Result<Location> {
     Ok(location)
 }
 
-/// The databases, and what the settings say about their copies.
+/// The databases and folders, and what the settings say about their copies.
 pub(crate) fn configured(settings: &Settings, keys: &Keys) -> anyhow::Result<Vec<Configured>> {
     let location = location(settings)?;
     let one = |system: &System| {
-        let host = source(system, keys).map(|source| source.host).unwrap_or_default();
+        let host = match path(settings, system) {
+            Ok(Some(path)) => path.display().to_string(),
+            Ok(None) => source(system, keys).map(|source| source.host).unwrap_or_default(),
+            Err(_) => String::new(),
+        };
         let objective = system.backup.as_ref().map(|backup| backup.objective).unwrap_or_default();
         Configured {
             system: system.name.clone(),
@@ -100,7 +137,7 @@ pub(crate) fn configured(settings: &Settings, keys: &Keys) -> anyhow::Result<Vec
             place: place_of(&location, &host, settings.recovery.locked),
         }
     };
-    Ok(settings.databases().map(one).collect())
+    Ok(settings.copyable().map(one).collect())
 }
 
 /// What decisions expect of copies.
@@ -129,8 +166,8 @@ pub(crate) fn backup(cli: &Cli, settings: &Settings, command: &Backup) -> anyhow
 }
 
 fn now(cli: &Cli, settings: &Settings, system: &System) -> anyhow::Result<u8> {
-    if system.kind != SystemKind::Postgres {
-        bail!("`{}` is a service: only databases are copied", system.name);
+    if system.kind == SystemKind::Http {
+        bail!("`{}` is a service: only databases and folders are copied", system.name);
     }
     let keys = Keys::of(settings);
     keys.prepare_recovery(settings)?;
@@ -243,18 +280,17 @@ fn copy(
     signer: &Signer,
     runtime: &tokio::runtime::Runtime,
 ) -> anyhow::Result<(Manifest, Digest)> {
-    let (source, recipients) = (source(system, keys)?, keys.recipients(settings)?);
-    let (engine, allow_empty) =
-        system.backup.as_ref().map_or((reprieve_recovery::EngineChoice::Auto, false), |backup| (backup.engine, backup.allow_empty));
+    let (subject, recipients) = (subject(settings, system, keys)?, keys.recipients(settings)?);
+    let allow_empty = system.backup.as_ref().is_some_and(|backup| backup.allow_empty);
     // What a drill failed with may be in what would be relied on.
     let drills = events(settings, &["drill_passed", "drill_failed"])?;
     let newest = drills.iter().filter(|recorded| drilled(&recorded.event) == Some(&system.name)).max_by_key(|recorded| recorded.index);
     let anew = newest.is_some_and(|recorded| matches!(recorded.event, Event::DrillFailed { .. }));
-    let options = BackupOptions { engine, allow_empty, anew, locked_for: settings.recovery.locked };
+    let options = BackupOptions { allow_empty, anew, locked_for: settings.recovery.locked };
     let access = wire::vault(settings, keys)?;
     let vault = runtime.block_on(access.vault())?;
     let (manifest, object) =
-        reprieve_recovery::backup(&system.name, &source, vault, runtime.handle(), &recipients, signer, &SystemClock, &options)?;
+        reprieve_recovery::backup(&system.name, &subject, vault, runtime.handle(), &recipients, signer, &SystemClock, &options)?;
     Ok((manifest, object.digest))
 }
 
@@ -448,7 +484,12 @@ fn try_newest(
         assertions: backup.map(|backup| backup.assertions.clone()).unwrap_or_default(),
         may_be_empty: backup.map(|backup| backup.may_be_empty.clone()).unwrap_or_default(),
         locked_for: settings.recovery.locked,
-        scratch: settings.recovery.scratch.as_ref().map_or_else(std::env::temp_dir, |path| settings.path(path)),
+        engines: match system.kind {
+            SystemKind::Postgres | SystemKind::Http => EngineKind::OF_POSTGRES,
+            SystemKind::Files => EngineKind::OF_FILES,
+            SystemKind::Sqlite => EngineKind::OF_SQLITE,
+        },
+        scratch: scratch(settings),
     };
     let ground = Ground { vault, handle: runtime.handle(), key: &key, identity: &identity, received: None };
     Ok(reprieve_recovery::drill(ground, manifest, &options, begun))

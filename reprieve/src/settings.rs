@@ -238,7 +238,7 @@ pub(crate) struct Recovery {
     /// For how long the vault's bucket locks what is put. Every copy's objects are looked at, and one that is not locked fails.
     #[serde(deserialize_with = "some_duration")]
     pub(crate) locked: Option<Duration>,
-    /// Where throw-away servers' files go; the system's folder for that if missing.
+    /// Where throw-away servers' files go, and SQLite databases while they are copied; the system's folder for that if missing.
     pub(crate) scratch: Option<PathBuf>,
     /// Whether the recovery page can be read without signing in.
     pub(crate) publish: bool,
@@ -277,15 +277,18 @@ pub(crate) struct Backup {
     /// Percent of its rows that a restored table may have more or less than when it was copied.
     #[serde(default = "ten_percent")]
     pub(crate) band: u64,
-    /// Tables that may come back empty: unlogged ones are in no physical copy. `schema.table`.
+    /// Tables that may come back empty: unlogged ones are in no physical copy. `schema.table`; of a folder, `NAME/` in it.
     #[serde(default)]
     pub(crate) may_be_empty: Vec<String>,
     /// How long copies are kept, and the log with them; for good if missing. The newest stays, and the newest that a drill proved.
     #[serde(default, deserialize_with = "some_duration")]
     pub(crate) keep: Option<Duration>,
-    /// Queries that have to answer `t` in a restored copy.
+    /// Queries that have to answer `t` in a restored copy (SQLite: 1); of a folder, files that have to be there.
     #[serde(default)]
     pub(crate) assertions: Vec<String>,
+    /// Of a folder: paths in it that are not copied.
+    #[serde(default)]
+    pub(crate) leave_out: Vec<PathBuf>,
 }
 
 /// What is promised.
@@ -367,6 +370,8 @@ pub(crate) struct System {
     pub(crate) strict: bool,
     /// How copies of it are made and tried; none are if missing.
     pub(crate) backup: Option<Backup>,
+    /// Of a folder or a SQLite database, which agents reach by nothing of ours: where it is.
+    pub(crate) path: Option<PathBuf>,
     /// Of a service: which catalog tells what its calls do.
     pub(crate) provider: Option<String>,
     /// Of a service: its hosts, `api.example.com` or `*.example.com`.
@@ -411,6 +416,10 @@ pub(crate) enum Listener {
 pub(crate) enum SystemKind {
     Postgres,
     Http,
+    /// A folder; only copied.
+    Files,
+    /// A SQLite database; only copied.
+    Sqlite,
 }
 
 impl std::fmt::Display for Listener {
@@ -434,7 +443,13 @@ impl System {
             || self.delay.is_some()
             || self.listen.is_some()
             || !self.upgrades.is_empty();
+        let is_copied_only = matches!(self.kind, SystemKind::Files | SystemKind::Sqlite);
         match self.kind {
+            _ if is_copied_only => self.check_copied_only(of_a_service),
+            _ if self.path.is_some() => bail!("the system `{}` has a `path`, which only `files` and `sqlite` have", self.name),
+            _ if self.backup.as_ref().is_some_and(|backup| !backup.leave_out.is_empty()) => {
+                bail!("the system `{}` has `leave_out`, which only `files` have", self.name)
+            }
             SystemKind::Postgres if self.url.is_empty() => bail!("the system `{}` has no `url`", self.name),
             SystemKind::Postgres if of_a_service => bail!("the system `{}` is a database and has settings of a service", self.name),
             SystemKind::Http if self.listen.is_some() && self.provider.as_deref() == Some("aws") => {
@@ -449,8 +464,27 @@ impl System {
             SystemKind::Http if self.strict => bail!("the system `{}` is a service and can't be `strict`", self.name),
             SystemKind::Http if self.backup.is_some() => bail!("the system `{}` is a service and has a `backup`", self.name),
             SystemKind::Http if self.admin.is_some() => bail!("the system `{}` is a service and has an `admin`", self.name),
-            SystemKind::Postgres | SystemKind::Http => Ok(()),
+            SystemKind::Postgres | SystemKind::Http | SystemKind::Files | SystemKind::Sqlite => Ok(()),
         }
+    }
+
+    /// The same for what nothing is done about but copies.
+    fn check_copied_only(&self, of_a_service: bool) -> anyhow::Result<()> {
+        let name = &self.name;
+        let Some(backup) = &self.backup else { bail!("the system `{name}` has no `backup`, and nothing else is done for it") };
+        if self.path.as_ref().is_none_or(|path| path.as_os_str().is_empty()) {
+            bail!("the system `{name}` has no `path`");
+        }
+        if of_a_service || !self.url.is_empty() || self.admin.is_some() || self.strict || self.run_with_unbounded_role {
+            bail!("the system `{name}` is only copied, and has settings of what agents reach");
+        }
+        if backup.url.is_some() || backup.wal != Wal::Off || backup.engine != reprieve_recovery::EngineChoice::Auto {
+            bail!("the backup of `{name}` has settings of PostgreSQL: `url`, `wal` or `engine`");
+        }
+        if self.kind == SystemKind::Sqlite && !backup.leave_out.is_empty() {
+            bail!("the system `{name}` has `leave_out`, which only `files` have");
+        }
+        Ok(())
     }
 }
 
@@ -482,6 +516,11 @@ impl Settings {
     /// The databases.
     pub(crate) fn databases(&self) -> impl Iterator<Item = &System> {
         self.system.iter().filter(|system| system.kind == SystemKind::Postgres)
+    }
+
+    /// What can be copied.
+    pub(crate) fn copyable(&self) -> impl Iterator<Item = &System> {
+        self.system.iter().filter(|system| system.kind != SystemKind::Http)
     }
 
     /// The services.

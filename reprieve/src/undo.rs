@@ -187,6 +187,7 @@ impl Way {
         let (system, keys) = (settings.system(change.system.as_str())?, Keys::of(settings));
         Ok(match system.kind {
             SystemKind::Postgres => Self::Database(wire::login(system, &keys)?, images(settings)?),
+            SystemKind::Files | SystemKind::Sqlite => bail!("`{}` is only copied: nothing in it is undone", system.name),
             SystemKind::Http => {
                 let services = crate::services::services(settings, &keys)?.context("no system is a service")?;
                 // Only the gateway itself takes calls back; here they are looked at.

@@ -221,6 +221,8 @@ fn kind(system: &crate::settings::System) -> &'static str {
     match system.kind {
         crate::settings::SystemKind::Postgres => "PostgreSQL",
         crate::settings::SystemKind::Http => "HTTP service",
+        crate::settings::SystemKind::Files => "folder",
+        crate::settings::SystemKind::Sqlite => "SQLite",
     }
 }
 

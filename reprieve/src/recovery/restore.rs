@@ -6,7 +6,7 @@ use anyhow::{Context as _, bail};
 use reprieve_audit::SystemClock;
 use reprieve_gate::{Clock as _, Command};
 use reprieve_operation::{Event, IntentId, Outcome, Recorded, Timestamp};
-use reprieve_recovery::{Ground, RestoreOptions, Restored, Say, Target, Until};
+use reprieve_recovery::{EngineKind, Ground, RestoreOptions, Restored, Say, Target, Until};
 use serde_json::json;
 
 use super::{events, find_point, received, runtime, source_of, tell_gateway};
@@ -15,7 +15,7 @@ use crate::{
     keys::Keys,
     operator::send,
     people::time,
-    settings::Settings,
+    settings::{Settings, System},
     wire,
 };
 
@@ -23,6 +23,7 @@ pub(crate) fn restore(cli: &Cli, settings: &Settings, restore: &Restore) -> anyh
     let (system, keys, runtime) = (settings.system(restore.system.as_str())?, Keys::of(settings), runtime()?);
     let (until, before) = until(settings, restore)?;
     let to = target(&restore.to, &keys)?;
+    apart(settings, system, &to)?;
     let identity = keys.identity(settings)?;
     let key = keys.public("copies")?;
     let access = wire::vault(settings, &keys)?;
@@ -62,7 +63,7 @@ pub(crate) fn restore(cli: &Cli, settings: &Settings, restore: &Restore) -> anyh
         for (step, ms) in &restored.phases {
             tell!("  {step:<28} {ms:>7} ms");
         }
-        if let Target::Folder(path) = &to {
+        if let (Target::Path(path), EngineKind::Physical) = (&to, restored.engine) {
             tell!("Start it: pg_ctl -D {} start", path.display());
         }
     }
@@ -70,6 +71,9 @@ pub(crate) fn restore(cli: &Cli, settings: &Settings, restore: &Restore) -> anyh
 }
 
 fn said(restored: &Restored) -> String {
+    if matches!(restored.engine, EngineKind::Files | EngineKind::Sqlite) {
+        return format!("{} is back, as it was at {} UTC", restored.point, time(restored.began));
+    }
     let at = |at: Option<Timestamp>| at.map_or("nothing after the copy".to_owned(), |at| format!("{} UTC", time(at)));
     format!(
         "{} is back, {} files of the log replayed; the last transaction in it: {}",
@@ -79,9 +83,22 @@ fn said(restored: &Restored) -> String {
     )
 }
 
+/// Never over what was copied, nor into it.
+fn apart(settings: &Settings, system: &System, to: &Target) -> anyhow::Result<()> {
+    let (Some(own), Target::Path(to)) = (super::path(settings, system)?, to) else { return Ok(()) };
+    // The target itself is not there yet; where it will be is.
+    let parent = to.parent().and_then(|parent| parent.canonicalize().ok());
+    let (to, own) =
+        (parent.map_or(to.clone(), |parent| parent.join(to.file_name().unwrap_or_default())), own.canonicalize().unwrap_or(own));
+    if to.starts_with(&own) {
+        bail!("`{}` is what is protected, or in it: a copy is restored into a new place only", to.display());
+    }
+    Ok(())
+}
+
 fn in_words(to: &Target) -> String {
     match to {
-        Target::Folder(path) => path.display().to_string(),
+        Target::Path(path) => path.display().to_string(),
         Target::Database(source) => source.address(),
     }
 }
@@ -96,7 +113,7 @@ fn target(text: &str, keys: &Keys) -> anyhow::Result<Target> {
     } else {
         std::env::current_dir().map(|folder| folder.join(path)).unwrap_or_else(|_| PathBuf::from(path))
     };
-    Ok(Target::Folder(absolute))
+    Ok(Target::Path(absolute))
 }
 
 /// Up to where, and the time that the copy has to be from before.

@@ -19,7 +19,7 @@ use reprieve_recovery::{Source, WalKeeper, WalOptions, beat};
 use super::{received, source};
 use crate::{
     keys::Keys,
-    settings::{Settings, Wal},
+    settings::{Settings, SystemKind, Wal},
     wire,
 };
 
@@ -33,7 +33,8 @@ const AGAIN_AFTER: Duration = Duration::from_secs(300);
 /// What is done for one system.
 pub(crate) struct Runs {
     system: SystemName,
-    source: Source,
+    /// Where heartbeats are written; none: nothing is written there.
+    source: Option<Source>,
     wal: Option<Arc<WalKeeper>>,
     stopped: AtomicBool,
 }
@@ -41,8 +42,12 @@ pub(crate) struct Runs {
 /// What is to be done, for every system that has copies.
 pub(crate) fn open(settings: &Settings, keys: &Keys, audit: &Arc<AuditLog>) -> anyhow::Result<Vec<Arc<Runs>>> {
     let mut runs = Vec::new();
-    for system in settings.databases() {
+    for system in settings.copyable() {
         let Some(backup) = &system.backup else { continue };
+        if system.kind != SystemKind::Postgres {
+            runs.push(Arc::new(Runs { system: system.name.clone(), source: None, wal: None, stopped: AtomicBool::new(false) }));
+            continue;
+        }
         let copied = source(system, keys)?;
         let wal = match backup.wal {
             Wal::Off => None,
@@ -57,7 +62,7 @@ pub(crate) fn open(settings: &Settings, keys: &Keys, audit: &Arc<AuditLog>) -> a
             }
         };
         let admin = super::source_of(system.admin.as_ref().unwrap_or(&system.url), keys)?;
-        runs.push(Arc::new(Runs { system: system.name.clone(), source: admin, wal, stopped: AtomicBool::new(false) }));
+        runs.push(Arc::new(Runs { system: system.name.clone(), source: Some(admin), wal, stopped: AtomicBool::new(false) }));
     }
     Ok(runs)
 }
@@ -76,7 +81,9 @@ impl Runs {
                 Err(error) => tracing::error!(%error, "the write-ahead log is not kept: the vault can't be opened"),
             })?;
         }
-        tokio::spawn(self.clone().heartbeats(backup.heartbeat, audit.clone()));
+        if let Some(source) = self.source.clone() {
+            tokio::spawn(self.clone().heartbeats(source, backup.heartbeat, audit.clone()));
+        }
         let config = settings.file.clone();
         for (every, what) in [(backup.every, What::Copy), (backup.drill, What::Drill)] {
             if let Some(every) = every {
@@ -97,10 +104,10 @@ impl Runs {
         !self.stopped.load(Ordering::Relaxed)
     }
 
-    async fn heartbeats(self: Arc<Self>, every: Duration, audit: Arc<AuditLog>) {
+    async fn heartbeats(self: Arc<Self>, source: Source, every: Duration, audit: Arc<AuditLog>) {
         let (mut since, mut told): (Option<Timestamp>, bool) = (None, false);
         while self.goes_on() {
-            let source = self.source.clone();
+            let source = source.clone();
             match tokio::task::spawn_blocking(move || beat(&source)).await {
                 Ok(Ok(())) => (since, told) = (None, false),
                 Ok(Err(error)) => {

@@ -1,13 +1,17 @@
-//! Drills: a recovery point, restored into a throw-away server and looked at with suspicion.
+//! Drills: a recovery point, restored into a throw-away place and looked at with suspicion.
 //!
-//! Only the vault is used: nothing of the protected server, nothing that the gateway has here. Each level rests on the one below:
-//! 0 the objects are there, 1 they are what was signed for, 2 they open, 3 a server starts over them and finds its files whole,
-//! 4 its contents stand our checks, 5 they stand the owners' own. What can't be checked is not passed. A drill always ends in a
-//! report.
+//! Only the vault is used: nothing of the protected system, nothing that the gateway has here. Each level rests on the one below:
+//! 0 the objects are there, 1 they are what was signed for, 2 they open, 3 what they hold is whole and can be used, 4 its contents
+//! stand our checks, 5 they stand the owners' own. What can't be checked is not passed. A drill always ends in a report. How each
+//! engine's copies are looked at is in its own file.
+
+mod files;
+mod postgres;
+mod sqlite;
 
 use std::{
     collections::HashSet,
-    path::{Path, PathBuf},
+    path::PathBuf,
     time::{Duration, Instant},
 };
 
@@ -16,17 +20,13 @@ use reprieve_operation::{Digest, RECOVERABLE, SystemName, Timestamp};
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    Contents, EngineKind, Manifest, RecoveryError, Source, Tools,
+    Contents, EngineKind, Manifest, RecoveryError,
     engine::{SKEW, locked},
-    heartbeat, read_point,
-    restore::{Ground, Phases, Until, bring_back, fill},
-    server::{Scratch, Server},
-    survey::{out_of_band, survey},
-    tools::{free_bytes, run},
+    read_point,
+    restore::{Ground, Phases},
+    survey::{Survey, out_of_band},
 };
 
-/// A check's longest.
-const CHECK: Duration = Duration::from_secs(3_600);
 /// The longest that a check's words are kept.
 const SAID: usize = 400;
 
@@ -37,13 +37,15 @@ pub struct DrillOptions {
     pub objective: Objective,
     /// Percent of its rows that a table may have more or less than when it was copied.
     pub band_percent: u64,
-    /// The owners' own checks: each a query that answers one `t`.
+    /// The owners' own checks: of a database, queries that answer one `t` (SQLite: 1); of a folder, files that have to be there.
     pub assertions: Vec<String>,
-    /// Tables that may come back empty: unlogged ones are in no physical copy.
+    /// Tables, or folders, that may come back empty: unlogged tables are in no physical copy.
     pub may_be_empty: Vec<String>,
     /// For how long the vault promises that nobody can remove what is put.
     pub locked_for: Option<Duration>,
-    /// Where the throw-away server's files go.
+    /// Engines that its copies may be made by: one of another kind says nothing about what is protected now.
+    pub engines: &'static [EngineKind],
+    /// Where what comes back is put for as long as it is looked at.
     pub scratch: PathBuf,
 }
 
@@ -83,7 +85,7 @@ pub struct DrillReport {
     pub reason: Option<String>,
     /// How old the newest that came back was when the drill began.
     pub rpo_ms: Option<u64>,
-    /// From the command to the first query that the restored server answered.
+    /// From the command to the first query that what came back answered.
     pub rto_ms: Option<u64>,
     /// Steps and their milliseconds.
     pub phases: Vec<(String, u64)>,
@@ -208,16 +210,28 @@ fn story(
         }
         Ok("before the drill".to_owned())
     })?;
+    if !options.engines.contains(&manifest.engine) {
+        return Err(RecoveryError::Check(format!(
+            "the newest copy is a {} copy, and the system is of another kind",
+            manifest.engine.as_str()
+        )));
+    }
     manifest.may_be_opened_by(ground.identity)?;
-    let tools = Tools::find(Some(manifest.major))?;
-    let scratch = Scratch::make(&tools, &options.scratch)?;
-    let looked = match manifest.engine {
-        EngineKind::Physical => physical(ground, &tools, &manifest, &contents, &scratch, options, report, phases, began),
-        EngineKind::Logical => logical(ground, &tools, &manifest, &contents, &scratch, options, report, phases, began),
-    };
-    // Whatever came of it, nothing stays.
-    let destroyed = phases.time("destroy", || scratch.destroy());
-    looked.and(destroyed)
+    let trial = Trial { ground, manifest: &manifest, contents: &contents, options, began };
+    match manifest.engine {
+        EngineKind::Physical | EngineKind::Logical => postgres::tried(&trial, report, phases),
+        EngineKind::Files => files::tried(&trial, report, phases),
+        EngineKind::Sqlite => sqlite::tried(&trial, report, phases),
+    }
+}
+
+/// What a drill is about.
+struct Trial<'a> {
+    ground: Ground<'a>,
+    manifest: &'a Manifest,
+    contents: &'a Contents,
+    options: &'a DrillOptions,
+    began: Instant,
 }
 
 /// Level 0: each object is there and has its size.
@@ -232,112 +246,12 @@ fn there(ground: Ground<'_>, contents: &Contents) -> Result<usize, RecoveryError
     Ok(looked.len())
 }
 
-#[allow(clippy::too_many_arguments, reason = "the two halves of one story")]
-fn physical(
-    ground: Ground<'_>,
-    tools: &Tools,
-    manifest: &Manifest,
-    contents: &Contents,
-    scratch: &Scratch,
-    options: &DrillOptions,
-    report: &mut DrillReport,
-    phases: &mut Phases,
-    began: Instant,
-) -> Result<(), RecoveryError> {
-    let data = scratch.path().join("data");
-    let mut back = None;
-    let brought = report.check(3, "a server starts over it", || {
-        let brought = bring_back(ground, tools, manifest, contents, &data, scratch.path(), &Until::Newest, false, phases)?;
-        let said = format!("{} files of the log replayed, pg_verifybackup found every file whole", brought.wal_files);
-        back = Some(brought);
-        Ok(said)
-    });
-    opened(report, &data, phases);
-    brought?;
-    let Some(back) = back else { return Err(RecoveryError::Check("the server is gone".to_owned())) };
-    report.rto_ms = Some(millis(began.elapsed()));
-    report.wal_files = back.wal_files;
-    // What was committed last came back; a heartbeat says more where nothing is committed for hours.
-    let newest = back.heartbeat.max(back.last_commit.filter(|_| back.heartbeat.is_none())).unwrap_or(manifest.began);
-    date(report, newest, began);
-    let source = back.server.source(&manifest.database);
-    let _stood = report.check(3, "amcheck", || amcheck(tools, &source));
-    look(tools, &source, manifest, contents, true, back.wal_files > 0, back.heartbeat.is_some(), options, report);
-    drop(back);
-    Ok(())
-}
-
-/// Levels 1 and 2, which showed while the copy was read: every object was checked against its name, and the whole was opened.
-fn opened(report: &mut DrillReport, data: &Path, phases: &Phases) {
-    let unpacked = data.join("PG_VERSION").exists();
-    let ms = phases.0.iter().find(|(step, _)| step == "fetch").map_or(0, |(_, ms)| *ms);
-    let failure = report.checks.iter().find(|check| !check.ok).map(|check| check.said.clone());
-    // What was unpacked in part only may have failed at either level: then neither stands.
-    let whole = unpacked && phases.0.iter().any(|(step, _)| step == "pg_verifybackup");
-    read_whole(report, whole, failure.as_deref().unwrap_or("not read to the end"), ms);
-}
-
 /// Says whether every object was read to its end, which is what both levels take.
 fn read_whole(report: &mut DrillReport, ok: bool, failure: &str, ms: u64) {
     let said = if ok { "read to the end" } else { failure };
     for (level, name) in [(1, "the objects are what was signed for"), (2, "they open")] {
         report.checks.push(Check { name: name.to_owned(), level, ok, said: said.chars().take(SAID).collect(), ms });
     }
-}
-
-#[allow(clippy::too_many_arguments, reason = "the two halves of one story")]
-fn logical(
-    ground: Ground<'_>,
-    tools: &Tools,
-    manifest: &Manifest,
-    contents: &Contents,
-    scratch: &Scratch,
-    options: &DrillOptions,
-    report: &mut DrillReport,
-    phases: &mut Phases,
-    began: Instant,
-) -> Result<(), RecoveryError> {
-    let (free, needed) = (free_bytes(scratch.path())?, manifest.plain_bytes.saturating_mul(2).saturating_add(256 << 20));
-    if free < needed {
-        return Err(RecoveryError::Refused(format!(
-            "no room in `{}`: {needed} bytes are needed, {free} are free",
-            scratch.path().display()
-        )));
-    }
-    let data = scratch.path().join("data");
-    let mut running = None;
-    report.check(3, "a server starts", || {
-        phases.time("make a server", || {
-            let mut command = tools.served("initdb");
-            command
-                .args(["--auth=trust", "--encoding=UTF8", "--locale=C", "--no-sync", "--username"])
-                .arg(&manifest.superuser)
-                .arg("--pgdata")
-                .arg(&data);
-            run(command, CHECK)
-        })?;
-        let folder = scratch.path().join("server");
-        tools.own_folder(&folder)?;
-        let settings = [("fsync", "off".to_owned())];
-        let server = phases.time("start", || Server::start(tools, &folder, &data, &manifest.superuser, &settings, CHECK))?;
-        let name = manifest.database.replace('"', "\"\"");
-        if manifest.database != "postgres" {
-            server.source("postgres").sql(tools, &format!("CREATE DATABASE \"{name}\" TEMPLATE template0"), CHECK)?;
-        }
-        running = Some(server);
-        Ok("an empty one".to_owned())
-    })?;
-    let Some(server) = running else { return Err(RecoveryError::Check("the server is gone".to_owned())) };
-    let source = server.source(&manifest.database);
-    let filled = phases.time("restore", || fill(ground, tools, contents, &source));
-    read_whole(report, filled.is_ok(), &filled.as_ref().err().map(RecoveryError::in_words).unwrap_or_default(), 0);
-    filled?;
-    report.rto_ms = Some(millis(began.elapsed()));
-    let beat = heartbeat::last(&source, tools)?.map(Timestamp);
-    date(report, beat.unwrap_or(manifest.began), began);
-    let _stood = report.check(3, "amcheck", || amcheck(tools, &source));
-    look(tools, &source, manifest, contents, false, false, beat.is_some(), options, report);
-    Ok(())
 }
 
 /// How much would be lost: the age of the newest that came back, when the drill began. What is from the future dates nothing.
@@ -351,78 +265,35 @@ fn date(report: &mut DrillReport, newest: Timestamp, began: Instant) {
     report.rpo_ms = Some(millis(report.began.since(newest)));
 }
 
-/// Every table and every index, page by page.
-fn amcheck(tools: &Tools, source: &Source) -> Result<String, RecoveryError> {
-    let there = source.sql(tools, "SELECT count(*) FROM pg_catalog.pg_available_extensions WHERE name = 'amcheck'", CHECK)?;
-    if there != "1" {
-        return Ok("not looked at: the extension amcheck is not installed here".to_owned());
+/// Whether what came back has as much in it as what was copied.
+fn rows(trial: &Trial<'_>, found: &Survey) -> Result<String, RecoveryError> {
+    let (contents, options) = (trial.contents, trial.options);
+    let mut wrong = Vec::new();
+    let mut tables = 0;
+    let is_folder = trial.manifest.engine == EngineKind::Files;
+    for (database, before) in &contents.before {
+        tables += before.rows.len();
+        let after = contents.after.get(database).unwrap_or(before);
+        match found.get(database) {
+            Some(now) => wrong.extend(out_of_band(before, after, now, options.band_percent, &options.may_be_empty, is_folder)),
+            None => wrong.push(format!("the database `{database}` is missing")),
+        }
     }
-    let mut command = tools.client("pg_amcheck");
-    source.tell(&mut command).args(["--all", "--install-missing", "--jobs=2", "--no-password"]).env_remove("PGDATABASE");
-    run(command, CHECK)?;
-    Ok("every table and B-tree index is sound".to_owned())
+    if tables == 0 {
+        return Err(RecoveryError::Check("when it was copied there was not a single table: nothing can be compared".to_owned()));
+    }
+    if wrong.is_empty() {
+        let what = if is_folder { "counts" } else { "tables" };
+        Ok(format!("{tables} {what}, each within {} % of what it had", options.band_percent))
+    } else {
+        Err(RecoveryError::Check(wrong.join("; ")))
+    }
 }
 
-/// Levels 4 and 5. Each check is made, whatever the others found.
-#[allow(clippy::too_many_arguments, reason = "what the checks compare")]
-fn look(
-    tools: &Tools,
-    source: &Source,
-    manifest: &Manifest,
-    contents: &Contents,
-    all: bool,
-    replayed: bool,
-    has_heartbeat: bool,
-    options: &DrillOptions,
-    report: &mut DrillReport,
-) {
-    let mut restored = None;
-    let _stood = report.check(4, "rows", || {
-        let found = survey(source, tools, all, true)?;
-        let mut wrong = Vec::new();
-        let mut tables = 0;
-        for (database, before) in &contents.before {
-            tables += before.rows.len();
-            let after = contents.after.get(database).unwrap_or(before);
-            match found.get(database) {
-                Some(now) => wrong.extend(out_of_band(before, after, now, options.band_percent, &options.may_be_empty)),
-                None => wrong.push(format!("the database `{database}` is missing")),
-            }
-        }
-        restored = Some(found);
-        if tables == 0 {
-            return Err(RecoveryError::Check("when it was copied there was not a single table: nothing can be compared".to_owned()));
-        }
-        if wrong.is_empty() {
-            Ok(format!("{tables} tables, each within {} % of what it had", options.band_percent))
-        } else {
-            Err(RecoveryError::Check(wrong.join("; ")))
-        }
-    });
-    let _stood = report.check(4, "schema", || {
-        let found = restored.as_ref().ok_or_else(|| RecoveryError::Check("what came back could not be looked at".to_owned()))?;
-        let same = |name: &String| {
-            let now = found.get(name).map(|database| &database.schema);
-            [&contents.before, &contents.after].into_iter().any(|survey| survey.get(name).map(|database| &database.schema) == now)
-        };
-        let other: Vec<&str> = contents.before.keys().filter(|name| !same(name)).map(String::as_str).collect();
-        match (other.is_empty(), replayed) {
-            (true, _) => Ok("as it was when it was copied".to_owned()),
-            (false, true) => Ok(format!("changed since the copy, by the log: {}", other.join(", "))),
-            (false, false) => Err(RecoveryError::Check(format!("not as it was when it was copied: {}", other.join(", ")))),
-        }
-    });
-    let databases: Vec<String> = if all { contents.before.keys().cloned().collect() } else { vec![manifest.database.clone()] };
-    let _stood = report.check(4, "foreign keys", || {
-        let mut count = 0;
-        for database in &databases {
-            count += foreign_keys(tools, &source.on(database))?;
-        }
-        Ok(format!("{count} hold"))
-    });
-    let (rpo, rto) = (report.rpo_ms, report.rto_ms);
+/// Whether what was promised was kept. `dated`: by what we know how much would be lost.
+fn objective(trial: &Trial<'_>, dated: &str, report: &mut DrillReport) {
+    let (options, rpo, rto) = (trial.options, report.rpo_ms, report.rto_ms);
     let _stood = report.check(4, "objective", || {
-        let dated = if has_heartbeat { "by its heartbeat" } else { "by what was committed last, there is no heartbeat" };
         for (what, limit, value) in [("lost", options.objective.rpo, rpo), ("needed", options.objective.rto, rto)] {
             if let (Some(limit), Some(value)) = (limit, value)
                 && value > millis(limit)
@@ -440,29 +311,6 @@ fn look(
             rto.unwrap_or(0) as f64 / 1000.0
         ))
     });
-    for (number, assertion) in options.assertions.iter().enumerate() {
-        let _stood = report.check(5, &format!("own check {}", number + 1), || {
-            let answer = source.sql(tools, assertion, CHECK)?;
-            if answer == "t" {
-                Ok(assertion.clone())
-            } else {
-                Err(RecoveryError::Check(format!("`{assertion}` answered `{answer}`, not `t`")))
-            }
-        });
-    }
-}
-
-/// Has PostgreSQL check every foreign key again, against every row. For a throw-away server only.
-fn foreign_keys(tools: &Tools, source: &Source) -> Result<u64, RecoveryError> {
-    let sql = "SET client_min_messages = error;
-        DO $$ DECLARE k record; BEGIN
-          FOR k IN SELECT c.oid, c.conrelid::pg_catalog.regclass AS tab, c.conname FROM pg_catalog.pg_constraint c
-                   WHERE c.contype = 'f' AND c.convalidated AND c.conparentid = 0 LOOP
-            UPDATE pg_catalog.pg_constraint SET convalidated = false WHERE oid = k.oid;
-            EXECUTE pg_catalog.format('ALTER TABLE %s VALIDATE CONSTRAINT %I', k.tab, k.conname);
-          END LOOP; END $$;
-        SELECT count(*) FROM pg_catalog.pg_constraint WHERE contype = 'f' AND conparentid = 0";
-    source.sql(tools, sql, CHECK)?.parse().map_err(|_| RecoveryError::Check("foreign keys could not be counted".to_owned()))
 }
 
 #[cfg(test)]

@@ -1,11 +1,13 @@
-//! Recovery: copies of protected databases in the vault, and the proof that they come back.
+//! Recovery: copies of protected databases and folders in the vault, and the proof that they come back.
 //!
-//! A copy is made by PostgreSQL's own programs ([`Engine`], `engine.rs`), cut into chunks that are sealed (`chunks.rs`, `seal.rs`) and
+//! A copy is made by an engine (`engine.rs`): of a PostgreSQL server by its own programs, of a SQLite database (`sqlite.rs`), or of a
+//! folder (`archive.rs`). It is cut into chunks that are sealed (`chunks.rs`, `seal.rs`) and
 //! put into the vault, and closed by one signed manifest that is never changed (`manifest.rs`). `wal.rs` keeps what is
 //! committed between copies. `restore.rs` brings a copy back into a new place, `drill.rs` does so in a throw-away server and
 //! tries to find fault with it. What both send to the gateway is a signed note (`note.rs`); `office.rs` takes it into the ledger.
 //! All of this blocks: it runs in processes of its own, and on threads that may.
 
+mod archive;
 mod chunks;
 mod drill;
 mod engine;
@@ -22,12 +24,13 @@ mod restore;
 mod seal;
 mod server;
 mod source;
+mod sqlite;
 mod survey;
 mod tools;
 mod wal;
 
 pub use drill::{Check, DrillOptions, DrillReport, drill};
-pub use engine::{BackupOptions, EngineChoice, EngineKind, backup};
+pub use engine::{BackupOptions, EngineChoice, EngineKind, Subject, backup};
 pub use error::RecoveryError;
 pub use heartbeat::beat;
 pub use manifest::{Contents, Lsn, Manifest, find_points, read_point};

@@ -15,7 +15,7 @@ pub struct Place {
     pub locked: String,
 }
 
-/// Where a vault is, seen from a server. Not knowing is the same blast radius.
+/// Where a vault is, seen from a server, or from a folder or file of this machine. Not knowing is the same blast radius.
 #[must_use]
 pub fn place_of(vault: &Location, server: &str, locked_for: Option<Duration>) -> Place {
     match vault {
@@ -23,8 +23,8 @@ pub fn place_of(vault: &Location, server: &str, locked_for: Option<Duration>) ->
             let on_this_machine = is_local(server);
             let same_because = match on_this_machine {
                 Some(true) => Some(match same_device(path, server) {
-                    true => "the vault is a folder on the database's own disk".to_owned(),
-                    false => "the vault is a folder on the database's own machine".to_owned(),
+                    true => "the vault is a folder on the system's own disk".to_owned(),
+                    false => "the vault is a folder on the system's own machine".to_owned(),
                 }),
                 Some(false) => None,
                 None => Some(format!("whether `{server}` is this machine can't be told")),
@@ -68,7 +68,7 @@ fn is_local(server: &str) -> Option<bool> {
     Some(addresses.iter().any(|address| std::net::UdpSocket::bind((address.ip(), 0)).is_ok()))
 }
 
-/// Whether the folder is on the device of a server's socket, as far as that tells.
+/// Whether the folder is on the device of a server's socket, or of a folder or file, as far as that tells.
 fn same_device(path: &Path, server: &str) -> bool {
     let device = |path: &Path| fs::metadata(path).map(|found| found.dev()).ok();
     server.starts_with('/') && device(path).is_some_and(|own| device(Path::new(server)) == Some(own))

@@ -24,11 +24,12 @@ use serde::{Deserialize, Serialize};
 use tokio::runtime::Handle;
 
 use crate::{
-    Contents, DrillKey, EngineKind, Manifest, RecoveryError, Source, Tools,
+    Contents, DrillKey, EngineKind, Manifest, RecoveryError, Source, Tools, archive,
     chunks::unseal_chunks,
     heartbeat, read_index, read_point,
     seal::unseal,
     server::{Scratch, Server},
+    sqlite,
     tools::{collect, free_bytes, name, run, tail},
     wal::{self, StoredWal},
 };
@@ -106,8 +107,8 @@ impl Until {
 /// Where to.
 #[derive(Debug, Clone)]
 pub enum Target {
-    /// A folder that is not there yet, or empty.
-    Folder(PathBuf),
+    /// A folder that is not there yet, or empty; for a SQLite copy, a file that is not there yet.
+    Path(PathBuf),
     /// A database that is empty; for logical copies.
     Database(Source),
 }
@@ -126,6 +127,10 @@ pub struct RestoreOptions {
 pub struct Restored {
     /// The recovery point.
     pub point: String,
+    /// By which engine it was made.
+    pub engine: EngineKind,
+    /// When copying it began.
+    pub began: Timestamp,
     /// Steps and their milliseconds.
     pub phases: Vec<(String, u64)>,
     /// Files of the log that were replayed.
@@ -164,20 +169,46 @@ pub fn restore(ground: Ground<'_>, manifest: Digest, options: &RestoreOptions) -
     let mut phases = Phases::default();
     let (manifest, contents) = ground.handle.block_on(read_point(ground.vault, manifest, ground.key))?;
     manifest.may_be_opened_by(ground.identity)?;
-    let tools = Tools::find(Some(manifest.major))?;
+    let restored = |phases: Phases| Restored {
+        point: manifest.point.clone(),
+        engine: manifest.engine,
+        began: manifest.began,
+        phases: phases.0,
+        wal_files: 0,
+        last_commit: None,
+        heartbeat: None,
+    };
+    let moment = |kind: &str| match options.until {
+        Until::Newest | Until::Copy | Until::Time(_) => Ok(()),
+        Until::BeforeTime(_) | Until::BeforeTransaction(_) => Err(RecoveryError::Refused(format!("{kind} has one moment only: its own"))),
+    };
     match (&options.to, manifest.engine) {
-        (Target::Folder(data), EngineKind::Physical) => {
+        (Target::Path(data), EngineKind::Physical) => {
+            let tools = Tools::find(Some(manifest.major))?;
             let back = bring_back(ground, &tools, &manifest, &contents, data, &std::env::temp_dir(), &options.until, true, &mut phases)?;
             let Back { server, scratch, wal_files, last_commit, heartbeat } = back;
             phases.time("stop", || server.stop())?;
             hand_over(&tools, data)?;
             scratch.destroy()?;
-            Ok(Restored { point: manifest.point, phases: phases.0, wal_files, last_commit, heartbeat })
+            Ok(Restored { wal_files, last_commit, heartbeat, ..restored(phases) })
+        }
+        (Target::Path(file), EngineKind::Sqlite) => {
+            moment("a copy of a SQLite database")?;
+            phases.time("fetch", || sqlite::write(ground, &contents, manifest.plain_bytes, file))?;
+            // What is not sound is told, and stays: it may be all there is.
+            phases.time("integrity_check", || sqlite::integrity(&sqlite::open_still(file)?))?;
+            Ok(restored(phases))
+        }
+        (Target::Path(folder), EngineKind::Files) => {
+            moment("a copy of a folder")?;
+            phases.time("fetch", || archive::unpack(ground, &manifest, &contents, folder, true).map(drop))?;
+            Ok(restored(phases))
         }
         (Target::Database(target), EngineKind::Logical) => {
             if options.until != Until::Newest && options.until != Until::Copy {
                 return Err(RecoveryError::Refused("a logical copy has one moment only: its own".to_owned()));
             }
+            let tools = Tools::find(Some(manifest.major))?;
             let relations = "SELECT count(*) FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
                 WHERE n.nspname !~ '^pg_' AND n.nspname <> 'information_schema'";
             if target.sql(&tools, relations, Duration::from_secs(30))? != "0" {
@@ -185,13 +216,14 @@ pub fn restore(ground: Ground<'_>, manifest: Digest, options: &RestoreOptions) -
             }
             phases.time("restore", || fill(ground, &tools, &contents, target))?;
             let heartbeat = heartbeat::last(target, &tools)?.map(Timestamp);
-            Ok(Restored { point: manifest.point, phases: phases.0, wal_files: 0, last_commit: None, heartbeat })
+            Ok(Restored { heartbeat, ..restored(phases) })
         }
-        (Target::Folder(_), EngineKind::Logical) => Err(RecoveryError::Refused(
+        (Target::Path(_), EngineKind::Logical) => Err(RecoveryError::Refused(
             "this recovery point is a logical copy: restore it into an empty database, --to postgres://…".to_owned(),
         )),
-        (Target::Database(_), EngineKind::Physical) => {
-            Err(RecoveryError::Refused("this recovery point is a physical copy: restore it into a new folder, --to DIR".to_owned()))
+        (Target::Database(_), kind @ (EngineKind::Physical | EngineKind::Files | EngineKind::Sqlite)) => {
+            let place = if kind == EngineKind::Sqlite { "file, --to FILE" } else { "folder, --to DIR" };
+            Err(RecoveryError::Refused(format!("this recovery point is a {} copy: restore it into a new {place}", kind.as_str())))
         }
     }
 }
@@ -313,7 +345,7 @@ impl Drop for Flushing {
 }
 
 /// Opens a copy as the stream that it was made of.
-fn open_copy<T>(
+pub(crate) fn open_copy<T>(
     ground: Ground<'_>,
     contents: &Contents,
     use_it: impl FnOnce(&mut dyn Read) -> Result<T, RecoveryError>,

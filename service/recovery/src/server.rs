@@ -41,6 +41,13 @@ impl Scratch {
         Ok(Self(Some(folder)))
     }
 
+    /// One that nobody but us may look into.
+    pub(crate) fn own(under: &Path) -> Result<Self, RecoveryError> {
+        // Made with no rights for others.
+        let made = tempfile::Builder::new().prefix("reprieve-").tempdir_in(under);
+        Ok(Self(Some(made.map_err(RecoveryError::file(format!("make a folder in `{}`", under.display())))?)))
+    }
+
     pub(crate) fn path(&self) -> &Path {
         self.0.as_ref().map_or(Path::new("/nonexistent"), tempfile::TempDir::path)
     }

@@ -15,8 +15,9 @@ const COUNTED_BYTES: u64 = 256 << 20;
 const TABLES: usize = 5_000;
 /// A survey's longest.
 const WITHIN: Duration = Duration::from_secs(3_600);
-/// Rows that a table may have more or less in any case.
+/// Rows that a table may have more or less in any case; and files.
 const FLOOR: u64 = 100;
+const FILES_FLOOR: u64 = 5;
 
 /// What one database looks like.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -31,6 +32,17 @@ pub struct DatabaseSurvey {
     pub estimates: BTreeSet<String>,
     /// A digest of all columns, constraints and indexes.
     pub schema: String,
+    /// Rows that refer to rows that are not there, where a database lets that be.
+    #[serde(default, skip_serializing_if = "is_none")]
+    pub dangling: u64,
+    /// What is there, and can be in no copy.
+    #[serde(default, skip_serializing_if = "is_none")]
+    pub left_out: u64,
+}
+
+#[allow(clippy::trivially_copy_pass_by_ref, reason = "what serde calls")]
+fn is_none(count: &u64) -> bool {
+    *count == 0
 }
 
 /// What a server's databases look like.
@@ -80,7 +92,7 @@ fn database(source: &Source, tools: &Tools, exactly: bool) -> Result<DatabaseSur
     let estimates: BTreeSet<String> = found.tables.iter().filter(|table| table.counted.is_none()).map(|table| table.name.clone()).collect();
     let estimated = estimates.len() as u64;
     let rows = found.tables.into_iter().map(|table| (table.name, table.counted.unwrap_or(table.estimate))).collect();
-    Ok(DatabaseSurvey { rows, estimated, estimates, schema: found.schema })
+    Ok(DatabaseSurvey { rows, estimated, estimates, schema: found.schema, ..DatabaseSurvey::default() })
 }
 
 #[derive(Deserialize)]
@@ -108,13 +120,15 @@ pub(crate) fn out_of_band(
     restored: &DatabaseSurvey,
     band_percent: u64,
     may_be_empty: &[String],
+    is_folder: bool,
 ) -> Vec<String> {
     let mut wrong = Vec::new();
+    let floor = if is_folder { FILES_FLOOR } else { FLOOR };
     for (table, was) in before.rows.iter().filter(|(table, _)| !may_be_empty.contains(table)) {
         // Dropped while it was copied.
         let Some(then) = after.rows.get(table) else { continue };
         let (low, high) = (*was.min(then), *was.max(then));
-        let slack = (high / 100).saturating_mul(band_percent).max(FLOOR);
+        let slack = (high / 100).saturating_mul(band_percent).max(floor);
         match restored.rows.get(table) {
             None => wrong.push(format!("`{table}` is missing")),
             // Whatever the slack: what had rows does not come back empty.
@@ -150,14 +164,21 @@ mod tests {
             (of(&[("b", 5)]), 1),
             (of(&[]), 2),
         ] {
-            assert_eq!(out_of_band(&was, &was, &restored, 10, &[]).len(), wrong, "{restored:?}");
+            assert_eq!(out_of_band(&was, &was, &restored, 10, &[], false).len(), wrong, "{restored:?}");
         }
-        assert_eq!(out_of_band(&was, &was, &of(&[("a", 10_000), ("b", 0)]), 10, &["b".to_owned()]).len(), 0);
+        assert_eq!(out_of_band(&was, &was, &of(&[("a", 10_000), ("b", 0)]), 10, &["b".to_owned()], false).len(), 0);
         let large = DatabaseSurvey { estimates: ["a".to_owned()].into(), ..was.clone() };
         for (rows, wrong) in [(10_000, 0), (50_000, 0), (8_900, 1), (0, 1)] {
-            assert_eq!(out_of_band(&large, &large, &of(&[("a", rows), ("b", 5)]), 10, &[]).len(), wrong, "{rows} of an estimated 10,000");
+            assert_eq!(
+                out_of_band(&large, &large, &of(&[("a", rows), ("b", 5)]), 10, &[], false).len(),
+                wrong,
+                "{rows} of an estimated 10,000"
+            );
         }
         let after = of(&[("a", 20_000)]);
-        assert!(out_of_band(&was, &after, &of(&[("a", 15_000)]), 0, &[]).is_empty(), "between before and after, and one dropped meanwhile");
+        assert!(
+            out_of_band(&was, &after, &of(&[("a", 15_000)]), 0, &[], false).is_empty(),
+            "between before and after, and one dropped meanwhile"
+        );
     }
 }

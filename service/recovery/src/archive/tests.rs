@@ -1,0 +1,190 @@
+//! Streams that somebody made up, and folders made into streams and back.
+
+use std::{fs, path::Path};
+
+use super::{write::Writer, *};
+
+fn inside(text: &str) -> Inside {
+    Inside::parse(text.as_bytes().to_vec()).expect("a path")
+}
+
+fn attributes(mode: u32) -> Attributes {
+    let own = fs::metadata("/proc/self").expect("own");
+    let (user, group) = (std::os::unix::fs::MetadataExt::uid(&own), std::os::unix::fs::MetadataExt::gid(&own));
+    Attributes { mode, user, group, seconds: 1_000_000_000, nanos: 5 }
+}
+
+fn folder(path: &str) -> Record {
+    Record::Folder { path: inside(path), attributes: attributes(0o755) }
+}
+
+fn link(path: &str, to: &str) -> Record {
+    Record::Link { path: inside(path), attributes: attributes(0o777), to: to.as_bytes().to_vec() }
+}
+
+/// A file's record and frames.
+fn file(path: &str, text: &str) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    let mut blocks = fingerprint::Blocks::new();
+    let _never: Result<(), RecoveryError> = blocks.data(text.as_bytes(), |_, _| Ok(()));
+    let print = blocks.end(|_, _| Ok::<(), RecoveryError>(())).expect("a fingerprint");
+    let record = Record::File { path: inside(path), attributes: attributes(0o640), bytes: text.len() as u64 };
+    record.write(&mut bytes).expect("written");
+    Frame::Data(text.len()).write(&mut bytes).expect("written");
+    bytes.extend(text.as_bytes());
+    Frame::Whole(print).write(&mut bytes).expect("written");
+    bytes
+}
+
+fn bytes(record: &Record) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    record.write(&mut bytes).expect("written");
+    bytes
+}
+
+/// Records, and the end that says how many.
+fn stream(parts: &[Vec<u8>]) -> Vec<u8> {
+    let end = bytes(&Record::End { records: parts.len() as u64 });
+    [parts.concat(), end].concat()
+}
+
+fn bring(stream: &[u8], to: &Path) -> Result<String, RecoveryError> {
+    let mut writer = Writer::begin(to)?;
+    let written = writer.all(&mut &stream[..]);
+    let index = writer.end(written.is_ok())?;
+    written?;
+    check(&index, to).map(|(said, _)| said)
+}
+
+#[test]
+fn paths_stay_inside() {
+    for (path, good) in [
+        ("", true),
+        ("a", true),
+        ("a/b", true),
+        ("...", true),
+        ("a b\n\\", true),
+        (".", false),
+        ("..", false),
+        ("a/..", false),
+        ("a/../../b", false),
+        ("/a", false),
+        ("a/", false),
+        ("a//b", false),
+        ("a\0b", false),
+        (&"n".repeat(255), true),
+        (&"n".repeat(256), false),
+        (&vec!["d"; 100].join("/"), true),
+        (&vec!["d"; 101].join("/"), false),
+    ] {
+        assert_eq!(Inside::parse(path.as_bytes().to_vec()).is_ok(), good, "{path:?}");
+    }
+    assert!(inside("a/b").is_within(&inside("a")) && inside("a").is_within(&inside("a")) && !inside("ab").is_within(&inside("a")));
+}
+
+#[test]
+fn every_name_is_written_and_read_again() {
+    let all: Vec<u8> = (0..=255).collect();
+    let samples: [&[u8]; 7] = [b"", b"plain", b"\\x41", &all, b"\xff", "\u{202e}é\u{1f600}".as_bytes(), b"\xe2\x80"];
+    for sample in samples {
+        let text = escape(sample);
+        assert_eq!(unescape(&text).expect("read again"), sample, "{text}");
+        assert!(!text.chars().any(|character| character.is_control() || character == '\u{202e}'), "{text:?}");
+    }
+    for wrong in ["\\", "\\x", "\\x4", "\\n", "\\xzz", "\\é41"] {
+        assert_eq!(unescape(wrong), None, "{wrong}");
+    }
+}
+
+#[test]
+fn what_is_brought_back_is_all_there_or_it_fails() {
+    let place = tempfile::tempdir().expect("a folder");
+    let parts =
+        [bytes(&folder("")), bytes(&folder("a")), file("a/one", "first"), file("a/one", "second"), bytes(&link("l", "a")), file("two", "")];
+    let whole = stream(&parts);
+    bring(&whole, &place.path().join("whole")).expect("brought back");
+    assert_eq!(fs::read_to_string(place.path().join("whole/a/one")).expect("there"), "second", "the later one counts");
+    assert_eq!(fs::read_dir(place.path().join("whole")).expect("listed").count(), 3, "nothing of ours is left");
+    // Cut anywhere, one byte more, or with one part less.
+    for length in 0..whole.len() {
+        let to = place.path().join(format!("cut {length}"));
+        assert!(bring(&whole[..length], &to).is_err(), "cut at {length} of {}", whole.len());
+    }
+    assert!(bring(&[&whole[..], b"x"].concat(), &place.path().join("more")).is_err());
+    for left_out in 0..parts.len() {
+        let rest: Vec<Vec<u8>> = parts.iter().enumerate().filter(|(at, _)| *at != left_out).map(|(_, part)| part.clone()).collect();
+        let fewer = [rest.concat(), bytes(&Record::End { records: parts.len() as u64 })].concat();
+        assert!(bring(&fewer, &place.path().join(format!("without {left_out}"))).is_err());
+    }
+    // Any byte another: it fails, or is what was said all the same (a digit of a time, say); it never ends otherwise.
+    for at in 0..whole.len() {
+        let mut other = whole.clone();
+        other[at] ^= 1;
+        let _said = bring(&other, &place.path().join(format!("other {at}")));
+    }
+}
+
+#[test]
+fn nothing_is_written_through_a_link_or_over_something_else() {
+    let place = tempfile::tempdir().expect("a folder");
+    let outside = place.path().join("outside");
+    fs::create_dir(&outside).expect("made");
+    fs::write(outside.join("kept"), "kept").expect("written");
+    let out = outside.display().to_string();
+    let root = bytes(&folder(""));
+    let name = |path: &str, of: &str| bytes(&Record::Name { path: inside(path), of: inside(of) });
+    for (number, parts) in [
+        vec![root.clone(), bytes(&link("l", &out)), file("l/evil", "evil")],
+        vec![root.clone(), bytes(&link("l", &out)), bytes(&folder("l"))],
+        vec![root.clone(), bytes(&link("l", &out)), bytes(&folder("l/evil"))],
+        vec![root.clone(), bytes(&link("l", &out)), bytes(&link("l/evil", "x"))],
+        vec![root.clone(), bytes(&link("l", &format!("{out}/kept"))), name("n", "l"), file("n", "evil"), name("l/evil", "n")],
+        vec![root.clone(), file("f", "x"), bytes(&folder("f"))],
+        vec![root.clone(), bytes(&folder("f")), file("f", "x")],
+        vec![root.clone(), file("missing/f", "x")],
+        vec![root.clone(), name("n", "nothing")],
+        vec![root.clone(), file("f", "x"), name("f", "f")],
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        assert!(bring(&stream(&parts), &place.path().join(number.to_string())).is_err(), "{number}");
+        let found: Vec<_> = fs::read_dir(&outside).expect("listed").collect();
+        assert_eq!(found.len(), 1, "{number}");
+        assert_eq!(fs::read_to_string(outside.join("kept")).expect("there"), "kept", "{number}");
+    }
+    // Not into a folder that a link leads to, nor into one with something in it.
+    let empty = place.path().join("empty");
+    fs::create_dir(&empty).expect("made");
+    std::os::unix::fs::symlink(&empty, place.path().join("link")).expect("made");
+    assert!(bring(&stream(std::slice::from_ref(&root)), &place.path().join("link")).is_err());
+    assert!(bring(&stream(&[root]), &outside).is_err());
+    assert_eq!(fs::read_dir(&empty).expect("listed").count(), 0);
+}
+
+#[test]
+fn what_came_back_and_was_changed_is_found_out() {
+    let place = tempfile::tempdir().expect("a folder");
+    let whole = stream(&[bytes(&folder("")), bytes(&folder("a")), file("a/one", "first"), bytes(&link("l", "a"))]);
+    type Change = fn(&Path) -> std::io::Result<()>;
+    let ways: [(&str, Change); 7] = [
+        ("another byte", |at| fs::write(at.join("a/one"), "farst")),
+        ("longer", |at| fs::write(at.join("a/one"), "first!")),
+        ("gone", |at| fs::remove_file(at.join("a/one"))),
+        ("more", |at| fs::write(at.join("more"), "")),
+        ("another link", |at| fs::remove_file(at.join("l")).and_then(|()| std::os::unix::fs::symlink("b", at.join("l")))),
+        ("a file for a link", |at| fs::remove_file(at.join("l")).and_then(|()| fs::write(at.join("l"), "a"))),
+        ("another mode", |at| fs::set_permissions(at.join("a"), std::os::unix::fs::PermissionsExt::from_mode(0o700))),
+    ];
+    for (way, change) in ways {
+        let at = place.path().join(way);
+        let mut writer = Writer::begin(&at).expect("begun");
+        writer.all(&mut &whole[..]).expect("all of it");
+        let index = writer.end(true).expect("ended");
+        check(&index, &at).expect("as it was");
+        let mut index = index;
+        std::io::Seek::rewind(&mut index.file).expect("again");
+        change(&at).expect("changed");
+        assert!(check(&index, &at).is_err(), "{way}");
+    }
+}
