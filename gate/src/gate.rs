@@ -187,6 +187,11 @@ impl Gate {
     pub fn consider(&self, operation: &Operation) -> Considered {
         match self.decide(operation, 0, Duration::ZERO) {
             Decision::Allow(_) => Considered::Pass,
+            Decision::Refuse(_)
+                if operation.action == Action::InSession && waits_for_commit(operation) && self.hangs_on_reach(operation) =>
+            {
+                Considered::Pass
+            }
             Decision::Refuse(refusal) => Considered::Refuse(refusal),
             Decision::Needs(_) if operation.action == Action::InSession && waits_for_commit(operation) => Considered::Pass,
             Decision::Needs(needs) => Considered::Hold(Refusal::refused(&needs.rule, needs.reason, needs.remedy)),
@@ -266,8 +271,17 @@ impl Gate {
     /// Whether the policy allows a measured reach as it is.
     #[must_use]
     pub fn allows_measured(&self, operation: &Operation, reach: &Reach) -> bool {
-        let measured = Operation { reach: Some(reach.clone()), ..operation.clone() };
-        matches!(self.decide(&measured, 0, Duration::ZERO), Decision::Allow(_))
+        matches!(self.decide_on(operation, reach), Decision::Allow(_))
+    }
+
+    /// Decides as if this had been measured.
+    pub(crate) fn decide_on(&self, operation: &Operation, reach: &Reach) -> Decision {
+        self.decide(&Operation { reach: Some(reach.clone()), ..operation.clone() }, 0, Duration::ZERO)
+    }
+
+    /// Whether what is refused before it was measured might not be afterwards.
+    pub(crate) fn hangs_on_reach(&self, operation: &Operation) -> bool {
+        operation.reach.is_none() && !matches!(self.decide_on(operation, &Reach::default()), Decision::Refuse(_))
     }
 
     /// Today's facts, and the token's scope as it stands.

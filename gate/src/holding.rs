@@ -102,7 +102,14 @@ impl Gate {
                 Found::Nothing => {
                     let mut needs = match self.decide(operation, 0, Duration::ZERO) {
                         Decision::Allow(terms) => return Ok(Granted::Terms(terms, None)),
-                        Decision::Refuse(refusal) => return Err(refusal),
+                        // What might be little is measured before it is called too much: that is rolled back.
+                        Decision::Refuse(refusal) => match self.measured_first(operation, upstream).await {
+                            Some(reach) => {
+                                operation.reach = Some(reach);
+                                continue;
+                            }
+                            None => return Err(refusal),
+                        },
                         // Whether there is a way back shows when it is measured, before it is final.
                         Decision::Needs(needs)
                             if operation.reach.as_ref().is_none_or(|reach| reach.estimated) && asks_for_undo_only(&needs) =>
@@ -164,6 +171,17 @@ impl Gate {
                 }
             }
         }
+    }
+
+    /// What an operation would reach, where its text alone is refused and its reach might not be. Nothing of it stays.
+    async fn measured_first(&self, operation: &Operation, upstream: &mut dyn Upstream) -> Option<Reach> {
+        if !self.hangs_on_reach(operation) {
+            return None;
+        }
+        let reach = upstream.estimate(operation).await?;
+        // What is only estimated is good enough for a no, and for nothing else.
+        let refused = || matches!(self.decide_on(operation, &reach), Decision::Refuse(_));
+        (!reach.estimated || refused()).then_some(reach)
     }
 
     /// Whether nothing happened to the hold since it was looked at, so that waiting goes on.

@@ -30,6 +30,9 @@ fn what_did_not_change_is_stored_once_and_damage_does_not_spread() -> Result<()>
     ensure!(added(&third) > added(&second) * 3, "{second} {third}");
     let (answer, passed) = stage.drill()?;
     ensure!(passed, "{answer}");
+    // Now that what is there is known to be good, it is relied on again.
+    let fourth = stage.copy()?;
+    ensure!(added(&fourth) * 3 < added(&third), "{third} {fourth}");
     Ok(())
 }
 
