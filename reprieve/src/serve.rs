@@ -189,6 +189,12 @@ pub(crate) fn check(cli: &Cli, settings: &Settings) -> anyhow::Result<u8> {
             json!({ "name": system.name, "environment": system.environment, "url": system.url, "strict": system.strict, "target": found }),
         );
     }
+    for system in settings.copyable() {
+        let Some(path) = crate::recovery::path(settings, system)? else { continue };
+        let there = path.exists();
+        missing += u32::from(!there);
+        systems.push(json!({ "name": system.name, "environment": system.environment, "path": path, "there": there }));
+    }
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let vault = match runtime.block_on(crate::vault::usage(settings)) {
         Ok(usage) => json!({ "store": settings.vault.store, "objects": usage.objects, "stored_bytes": usage.stored_bytes,

@@ -49,7 +49,16 @@ pub(crate) fn open_still(file: &Path) -> Result<Connection, RecoveryError> {
 
 fn open_as(file: &Path, how: &str) -> Result<Connection, RecoveryError> {
     let failed = |error| wrong("open the database", error);
-    let path = std::path::absolute(file).map_err(RecoveryError::file(format!("find `{}`", file.display())))?;
+    let finding = || RecoveryError::file(format!("find `{}`", file.display()));
+    // The way there may lead over links; the file itself is none: whoever writes there would choose what is copied.
+    let path = std::path::absolute(file).map_err(finding())?;
+    let path = match (path.parent(), path.file_name()) {
+        (Some(parent), Some(name)) => parent.canonicalize().map_err(finding())?.join(name),
+        _ => path,
+    };
+    if path.symlink_metadata().is_ok_and(|found| found.is_symlink()) {
+        return Err(RecoveryError::Refused(format!("`{}` is a link: name the file that it leads to", file.display())));
+    }
     let plain = |byte: &u8| byte.is_ascii_alphanumeric() || b"/-_.".contains(byte);
     let escaped: String = path
         .as_os_str()
@@ -57,7 +66,8 @@ fn open_as(file: &Path, how: &str) -> Result<Connection, RecoveryError> {
         .iter()
         .map(|byte| if plain(byte) { char::from(*byte).to_string() } else { format!("%{byte:02x}") })
         .collect();
-    let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX | OpenFlags::SQLITE_OPEN_URI;
+    let flags =
+        OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX | OpenFlags::SQLITE_OPEN_URI | OpenFlags::SQLITE_OPEN_NOFOLLOW;
     let mut connection = Connection::open_with_flags(format!("file:{escaped}{how}"), flags).map_err(failed)?;
     connection.set_db_config(DbConfig::SQLITE_DBCONFIG_DEFENSIVE, true).map_err(failed)?;
     connection.set_db_config(DbConfig::SQLITE_DBCONFIG_TRUSTED_SCHEMA, false).map_err(failed)?;

@@ -299,6 +299,8 @@ fn the_vault_is_not_copied_into_itself_and_what_is_left_out_is_not_copied() -> R
         fs::write(stage.gateway.folder().join("wrong.toml"), wrong)?;
         assert!(!stage.gateway.cli(&["--config", "wrong.toml", "backup", "now", "shop"])?.status.success(), "{why}");
     }
+    let checked = stage.gateway.json(&["check", "--json"])?;
+    assert!(checked["systems"][0]["there"] == true, "{checked}");
     assert!(stage.gateway.agent("helper", &["shop"], "read").is_err_and(|error| format!("{error:#}").contains("only copied")));
     Ok(())
 }

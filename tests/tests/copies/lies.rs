@@ -68,3 +68,58 @@ fn a_copy_of_another_kind_or_system_is_not_taken_for_it() -> Result<()> {
     assert!(!output.status.success() && report["report"]["reason"].as_str().is_some_and(|why| why.contains("files copy")), "{report}");
     Ok(())
 }
+
+#[test]
+fn another_database_in_its_place_by_a_link_is_not_copied() -> Result<()> {
+    let stage = sqlite::stage("delete", "")?;
+    stage.copy()?;
+    let (own, other) = (stage.folder.path().join("shop.db"), stage.folder.path().join("other.db"));
+    fs::rename(&own, &other)?;
+    std::os::unix::fs::symlink(&other, &own)?;
+    stage.copy_fails("is a link")?;
+    // The gateway's own ledger is a SQLite database, too.
+    fs::remove_file(&own)?;
+    std::os::unix::fs::symlink(stage.gateway.folder().join("reprieve.db"), &own)?;
+    stage.copy_fails("is a link")
+}
+
+#[test]
+fn what_a_writer_left_half_done_is_not_copied_and_not_touched() -> Result<()> {
+    let stage = sqlite::stage("delete", "")?;
+    let (own, journal) = (stage.folder.path().join("shop.db"), stage.folder.path().join("shop.db-journal"));
+    let (half, rest) = (stage.folder.path().join("half"), stage.folder.path().join("rest"));
+    // As if it had been killed: part of its change is in the file, and what was there before is in the journal.
+    let writer = stage.database()?;
+    writer.execute_batch("PRAGMA cache_size = 5; BEGIN IMMEDIATE; UPDATE orders SET note = 'half'")?;
+    writer.cache_flush()?;
+    fs::copy(&own, &half)?;
+    fs::copy(&journal, &rest)?;
+    drop(writer);
+    fs::rename(&half, &own)?;
+    fs::rename(&rest, &journal)?;
+    let before = fs::read(&own)?;
+    stage.copy_fails("broke off")?;
+    assert_eq!(fs::read(&own)?, before, "it is its application's to repair");
+    assert!(journal.exists());
+    // Its application opens it, and all is as before the change.
+    let all: i64 = stage.database()?.query_row("SELECT count(*) FROM orders WHERE note <> 'half'", [], |row| row.get(0))?;
+    assert_eq!(all, 20_000);
+    stage.copy()?;
+    stage.drill_passes(4).map(drop)
+}
+
+#[test]
+fn a_file_whose_time_was_set_back_is_copied_as_it_is() -> Result<()> {
+    let stage = folders::stage("")?;
+    stage.copy()?;
+    let index = stage.uploads().join("index.html");
+    let (then, size) = (fs::metadata(&index)?.modified()?, fs::metadata(&index)?.len());
+    fs::write(&index, "x".repeat(usize::try_from(size)?))?;
+    fs::File::options().write(true).open(&index)?.set_modified(then)?;
+    stage.copy()?;
+    stage.drill_passes(4)?;
+    let to = stage.folder.path().join("back");
+    stage.restore(&to)?;
+    assert_eq!(fs::read_to_string(to.join("index.html"))?, "x".repeat(usize::try_from(size)?), "every file is read each time");
+    Ok(())
+}
