@@ -272,6 +272,91 @@ async fn a_lost_passkey_is_replaced_by_a_recovery_code_and_rules_are_tried_on_th
     Ok(())
 }
 
+/// The story of the pages, by the hands of one of its people: from the one-time link to the incident report.
+#[test]
+fn the_story_is_played_from_the_first_link_to_the_incident_report() -> Result<()> {
+    let story = Story::play()?;
+    let gateway = &story.gateway;
+    let go = |browser: &mut Browser, path: &str| browser.open(&format!("{}{path}", gateway.console()));
+
+    // She comes in by the link of the first start, and finds what happened, and what waits.
+    let mut browser = enter_as(gateway, "maya.chen")?;
+    browser.wait_for("document.getElementById('feed').innerText.includes('reservations')")?;
+    let text = browser.text()?;
+    ensure!(text.contains("cursor-staging") && text.contains("jonas.weber approved"), "{text}");
+    go(&mut browser, "/holds")?;
+    ensure!(browser.text()?.contains("claude-migrations"), "{}", browser.text()?);
+
+    // The agent's comment says 212 rows and that it was reviewed; the page says what was measured.
+    go(&mut browser, &format!("/holds/{}", story.hold))?;
+    let text = browser.text()?;
+    for expected in ["400,116", "41,872", "Already reviewed by the DBA team", "1 of 2 approvals", "Rows looked old", "@mail.example"] {
+        ensure!(text.contains(expected) == (expected != "@mail.example"), "{expected}: {text}");
+    }
+    // She denies it, with a reason that its agent reads.
+    browser.fill("#deny textarea", "212 rows, by their source, please")?;
+    browser.click("#deny button[type=submit]:not([name])")?;
+    browser.wait_for("document.querySelector('.clock .out.denied') !== null")?;
+    ensure!(gateway.hold(&story.hold)?["status"] == "denied");
+    ensure!(story.production("SELECT count(*) FROM reservations")? == "133350", "nothing ran");
+
+    // What cursor-staging did to the fleet comes back, but for the rows that people need as they are now: all but one of them.
+    go(&mut browser, "/undo")?;
+    let change = browser.evaluate(
+        "[...document.querySelectorAll('.chg')].find(c => c.innerText.includes('1,210 rows')).querySelector('.act a').getAttribute('href')",
+    )?;
+    let change = change.as_str().context("no such change")?.to_owned();
+    go(&mut browser, &change)?;
+    ensure!(browser.text()?.contains("6 rows were changed since"), "{}", browser.text()?);
+    browser.click("input[name=keep][value$='V-0182']")?;
+    browser.click("input[name=choice][value=ours]")?;
+    browser.fill("#undo-go input[name=reason]", "the test set is rebuilt elsewhere")?;
+    browser.click("#undo-go button[type=submit]")?;
+    browser.wait_for("location.pathname === '/undo' && document.readyState === 'complete'")?;
+    let states = "SELECT string_agg(state || ' ' || n, ', ' ORDER BY state) FROM (SELECT state, count(*) n FROM vehicles GROUP BY 1) s";
+    let states = story.staging(states)?;
+    ensure!(states.contains("rented 5") && !states.contains("available"), "{states}");
+    ensure!(story.staging("SELECT state FROM vehicles WHERE id = 'V-0182'")? == "maintenance");
+    ensure!(event(gateway, "undo_started")?["choice"].to_string().contains("V-0417"), "what stays is on record");
+
+    // What an agent never used is taken away by one button.
+    go(&mut browser, "/agents/claude-migrations")?;
+    browser.click("section[aria-labelledby=un] a.btn")?;
+    browser.wait_for("location.search.includes('used=30') && document.readyState === 'complete'")?;
+    let text = browser.text()?;
+    ensure!(text.contains("Never needed"), "what it never needed: {} {text}", browser.evaluate("location.href")?);
+    browser.click("section[aria-labelledby=un] form button")?;
+    browser.wait_for("!location.search.includes('used=30') && document.readyState === 'complete'")?;
+    let narrowed = event(gateway, "token_narrowed")?;
+    let (kinds, resources) = (narrowed["scope"]["kinds"].to_string(), narrowed["scope"]["resources"].to_string());
+    ensure!(!kinds.contains("grant") && resources.contains("reservations"), "{narrowed}");
+
+    // Everything stops in two clicks, and goes on with a passkey and a reason.
+    browser.click(".btn.freeze")?;
+    browser.click("#freeze button.main")?;
+    browser.wait_for("document.readyState === 'complete' && document.body.innerText.includes('Everything frozen')")?;
+    browser.fill("form[action='/thaw'] input[name=reason]", "it was one agent")?;
+    browser.click("form[action='/thaw'] button")?;
+    browser.wait_for("document.readyState === 'complete' && !document.body.innerText.includes('Everything frozen')")?;
+    ensure!(event(gateway, "thawed")?["reason"] == "it was one agent");
+
+    // What the agent of the nine seconds touched, each line with its proof.
+    go(&mut browser, "/agents/cursor-staging")?;
+    browser.click("a[href='/agents/cursor-staging/report']")?;
+    browser.wait_for("location.pathname.endsWith('/report') && document.readyState === 'complete'")?;
+    let text = browser.text()?;
+    for expected in ["volumeDelete", "vehicles", "hosting-api", "pocket-stg-db", "maya.chen"] {
+        ensure!(text.contains(expected), "{expected}: {text}");
+    }
+    browser.click("main a[href^='/audit/']:not([href*=export])")?;
+    browser.wait_for("location.pathname.startsWith('/audit/') && document.readyState === 'complete'")?;
+    let text = browser.text()?;
+    ensure!(text.to_lowercase().contains("proof"), "its proof: {text}");
+    gateway.verify()?;
+    ensure!(browser.complaints().is_empty(), "{:?}", browser.complaints());
+    Ok(())
+}
+
 /// Writes every page in both themes on desktop and phone to the folder named by `REPRIEVE_SCREENSHOTS`; `make screenshots` does.
 #[test]
 #[ignore = "writes pictures; run by `make screenshots`"]

@@ -136,9 +136,10 @@ impl Stage {
     }
 
     /// Stops the process that brings the journal to the vault: what is there afterwards came before the COMMIT.
-    fn stop_the_keeper(&self) -> Result<()> {
+    fn stop_the_keeper(&self) -> Result<String> {
         let found = self.server.psql("postgres", "SELECT pid FROM pg_stat_activity WHERE application_name = 'reprieve: keeper'")?;
-        signal("-STOP", &found)
+        signal("-STOP", &found)?;
+        Ok(found)
     }
 }
 
@@ -303,11 +304,12 @@ async fn recorded_images_of_what_never_became_final_are_offered_to_nobody() -> R
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_lost_server_leaves_what_was_replaced_in_the_vault() -> Result<()> {
     let mut stage = Stage::open("")?;
-    stage.stop_the_keeper()?;
+    let keeper = stage.stop_the_keeper()?;
     let client = connect(&stage.url).await?;
     client.batch_execute("DELETE FROM orders WHERE id <= 3").await?;
-    // All of the server, a moment after the COMMIT.
+    // All of the server, a moment after the COMMIT. A process that stands still does not notice, and would stay.
     stage.server.kill_now()?;
+    signal("-KILL", &keeper)?;
     fs::remove_dir_all(data_folder(&stage.server)?)?;
     let list = stage.gateway.json(&["vault", "ls", "--json"])?;
     assert_eq!((list["before_final"][0]["rows"].as_u64(), list["recorded"].as_u64()), (Some(3), Some(0)), "{list}");

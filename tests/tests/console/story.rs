@@ -76,7 +76,9 @@ pub(crate) struct Story {
     /// The hold that takes away 400,116 rows, approved by one of two.
     pub(crate) hold: String,
     _railway: Railway,
-    _server: Postgres,
+    server: Postgres,
+    production: String,
+    staging: String,
     _clients: Vec<tokio_postgres::Client>,
     _runtime: Runtime,
 }
@@ -95,7 +97,7 @@ impl Story {
             server.psql_at(&url, tables)?;
             systems.push(GuardedSystem { admin_url: Some(server.superuser_url(database)), ..GuardedSystem::new(name, environment, &url) });
         }
-        let staging = systems[1].url.clone();
+        let (production, staging) = (systems[0].url.clone(), systems[1].url.clone());
         let railway = Railway::start()?;
         let service = GuardedService {
             name: "hosting-api".to_owned(),
@@ -175,7 +177,17 @@ impl Story {
         let runtime = Runtime::new().context("no runtime")?;
         let day = Day { gateway: &gateway, server: &server, staging: &staging, etl, migrations, cursor };
         let (hold, clients) = runtime.block_on(day.pass())?;
-        Ok(Story { gateway, hold, _railway: railway, _server: server, _clients: clients, _runtime: runtime })
+        Ok(Story { gateway, hold, _railway: railway, server, production, staging, _clients: clients, _runtime: runtime })
+    }
+
+    /// Asks the production database, past the gateway.
+    pub(crate) fn production(&self, sql: &str) -> Result<String> {
+        self.server.psql_at(&self.production, sql)
+    }
+
+    /// The same of staging.
+    pub(crate) fn staging(&self, sql: &str) -> Result<String> {
+        self.server.psql_at(&self.staging, sql)
     }
 }
 

@@ -191,7 +191,14 @@ pub(super) fn blast_radius(hold: &HoldState, now: Timestamp) -> Markup {
 /// A few of the rows, masked before they got here. Their values are anybody's text all the same.
 pub(super) fn samples(hold: &HoldState) -> Markup {
     let value = |value: &Option<String>| html! { @match value { Some(text) => (line(text)), None => span.muted { "NULL" } } };
+    let takes = hold.reach.as_ref().is_some_and(|reach| reach.tables.values().any(|rows| rows.updated + rows.deleted > 0));
     html! {
+        @if hold.samples.is_empty() && takes {
+            section aria-labelledby="h-sample" {
+                div.sec-head { h2 id="h-sample" { "Affected rows" } span.push { "none to show" } }
+                p.small.soft { "They come from the journal, of a trial that is rolled back. This was estimated, or stopped by its count alone, its tables are not in the journal, its agent may not read them, or rows of this system are not shown." }
+            }
+        }
         @for (at, sample) in hold.samples.iter().enumerate() {
             section aria-labelledby={ "h-sample" (at) } {
                 div.sec-head { h2 id={ "h-sample" (at) } { "Affected rows of " span.mono { (line(&sample.table)) } }
