@@ -28,7 +28,7 @@ mod positions;
 mod put_back;
 mod triggers;
 
-use check::{check_foreign_keys, check_what_was_done};
+use check::{ForeignKey, check_foreign_keys, check_what_was_done, plan_foreign_keys};
 pub use conflict::{Conflict, ConflictKind};
 use keep::leave_out_what_is_kept;
 pub(crate) use positions::put_positions_back;
@@ -96,12 +96,15 @@ struct Part {
     pairs: String,
     /// Rows that were only deleted need no table of pairs, unless something is in the way: how many, and what makes the table.
     only_deleted: Option<(u64, String)>,
+    /// Foreign keys of this table that are checked while its rows are put in.
+    checked_on_the_way: Vec<ForeignKey>,
 }
 
 /// Settings under which images are read and written in one way, whoever's session it is.
 pub(crate) const SETTINGS: &str = "SET LOCAL search_path = pg_catalog; SET LOCAL datestyle = 'ISO, MDY'; SET LOCAL intervalstyle = postgres; \
  SET LOCAL extra_float_digits = 1; SET LOCAL bytea_output = hex; SET LOCAL timezone = 'UTC'; SET LOCAL row_security = off; SET LOCAL lock_timeout = '30s'; \
- SET LOCAL statement_timeout = 0; SET LOCAL idle_in_transaction_session_timeout = '10min'; SET LOCAL client_min_messages = error";
+ SET LOCAL statement_timeout = 0; SET LOCAL idle_in_transaction_session_timeout = '10min'; SET LOCAL client_min_messages = error; \
+ SET LOCAL work_mem = '64MB'; SET LOCAL jit = off";
 
 /// Where row images are, unless they have to be fetched from the vault.
 pub(crate) const JOURNAL: &str = "reprieve.journal";
@@ -150,14 +153,19 @@ pub(crate) async fn put_rows_back(
         work.batch_execute("SET LOCAL session_replication_role = origin; SET CONSTRAINTS ALL DEFERRED").await?;
         unhindered = false;
     }
-    if !unhindered {
+    if unhindered {
+        plan_foreign_keys(work, &mut parts).await?;
+    } else {
         disable_triggers(work, &parts).await?;
     }
     let mut report = Report::default();
     let kept = leave_out_what_is_kept(work, &mut parts, wish.keep).await?;
     for part in &parts {
-        let already = leave_out_what_is_done(work, part).await?;
-        report.tables.insert(part.table.shown.clone(), TableReport { already, ..TableReport::default() });
+        report.tables.insert(part.table.shown.clone(), TableReport::default());
+        if part.table.checks_later || part.table.has_rules {
+            // Here a row that is there already would be the server's error, instead of a reason to look closer.
+            leave_out_what_is_done(work, part, &mut report).await?;
+        }
     }
     for (table, rows) in kept {
         report.tables.entry(table).or_default().kept = rows;
@@ -294,7 +302,7 @@ async fn gather(
     let make_from_journal = format!("{make} {journal} AND s.old IS DISTINCT FROM s.new");
     if relation.has == 0 {
         let direct = format!("(SELECT 0::pg_catalog.int8 AS n, {columns} {journal} OFFSET 0)");
-        return Ok(Part { table, pairs: direct, only_deleted: Some((relation.edges, make_from_journal)) });
+        return Ok(Part { table, pairs: direct, only_deleted: Some((relation.edges, make_from_journal)), checked_on_the_way: Vec::new() });
     }
     let may_chain = relation.had > 0;
     let chained = may_chain && {
@@ -335,7 +343,7 @@ async fn gather(
         ))
         .await?;
     }
-    Ok(Part { table, pairs, only_deleted: None })
+    Ok(Part { table, pairs, only_deleted: None, checked_on_the_way: Vec::new() })
 }
 
 fn shape(error: tokio_postgres::Error, table: &Table) -> UndoError {
@@ -347,22 +355,20 @@ fn shape(error: tokio_postgres::Error, table: &Table) -> UndoError {
     }
 }
 
-/// Makes the table of pairs where there was none, to find out what is in the way.
+/// Not everything could be put back: makes the table of pairs where there was none, and leaves out what is done already. Reading all of
+/// the table for that is spared where nobody was there since.
 async fn look_closer(work: &Transaction<'_>, part: &mut Part, report: &mut Report) -> Result<(), UndoError> {
-    if !make_pairs(work, part).await? {
-        return Ok(());
-    }
-    report.tables.entry(part.table.shown.clone()).or_default().already = leave_out_what_is_done(work, part).await?;
-    Ok(())
+    make_pairs(work, part).await?;
+    leave_out_what_is_done(work, part, report).await
 }
 
-/// `false`: there is one already.
-async fn make_pairs(work: &Transaction<'_>, part: &mut Part) -> Result<bool, UndoError> {
-    let Some((_, make)) = part.only_deleted.take() else { return Ok(false) };
+/// Does nothing where there is one already.
+async fn make_pairs(work: &Transaction<'_>, part: &mut Part) -> Result<(), UndoError> {
+    let Some((_, make)) = part.only_deleted.take() else { return Ok(()) };
     work.batch_execute(&make).await.map_err(|error| shape(error, &part.table))?;
     part.pairs = format!("pg_temp.undo_{}", part.table.oid);
     work.batch_execute(&format!("ANALYZE {}", part.pairs)).await?;
-    Ok(true)
+    Ok(())
 }
 
 /// One line of COPY's text format (PostgreSQL 15, COPY, "Text Format").
@@ -406,10 +412,10 @@ async fn parents_first(work: &Transaction<'_>, mut parts: Vec<Part>) -> Result<V
 }
 
 /// Leaves out rows that already are as they were before the change.
-async fn leave_out_what_is_done(work: &Transaction<'_>, part: &Part) -> Result<u64, UndoError> {
-    let Part { table, pairs, only_deleted } = part;
+async fn leave_out_what_is_done(work: &Transaction<'_>, part: &Part, report: &mut Report) -> Result<(), UndoError> {
+    let Part { table, pairs, only_deleted, .. } = part;
     if table.key.is_empty() || only_deleted.is_some() {
-        return Ok(0);
+        return Ok(());
     }
     let name = &table.name;
     let back = work
@@ -430,5 +436,6 @@ async fn leave_out_what_is_done(work: &Transaction<'_>, part: &Part) -> Result<u
             &[],
         )
         .await?;
-    Ok(back + out)
+    report.tables.entry(table.shown.clone()).or_default().already += back + out;
+    Ok(())
 }

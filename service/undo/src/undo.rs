@@ -5,6 +5,7 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 use reprieve_gate::{CallFailure, DeskAnswer, DeskError, Gate, Revert, TakeBack, UndoRequest};
 use reprieve_operation::{Event, IntentId, OperatorName, Outcome, Reach, Refusal, SystemName, TableReach, Timestamp, UndoId};
 use serde_json::{Value, json};
+use tokio_postgres::IsolationLevel;
 
 use crate::{
     Images, UndoError, calls,
@@ -70,7 +71,7 @@ pub async fn preview(ground: Ground<'_>, changes: &[Change], wish: Wish<'_>) -> 
     };
     let way = definitions::plan(login, images, changes).await?;
     let mut client = login.connect().await?;
-    let work = client.transaction().await?;
+    let work = begin(&mut client).await?;
     let report = take_back(&work, images, way.as_ref(), changes, wish).await;
     work.rollback().await?;
     report
@@ -110,6 +111,11 @@ pub async fn row_changes(ground: Ground<'_>, change: &Change, limit: u32) -> Res
     );
     let rows = work.query(&text, &[&xid.to_string(), &i64::from(limit)]).await?;
     Ok(rows.iter().map(|row| RowChange { table: row.get(0), before: row.get(1), after: row.get(2) }).collect())
+}
+
+/// A transaction whose checks see what others did meanwhile, whatever the database's default is.
+async fn begin(client: &mut tokio_postgres::Client) -> Result<tokio_postgres::Transaction<'_>, tokio_postgres::Error> {
+    client.build_transaction().isolation_level(IsolationLevel::ReadCommitted).read_only(false).start().await
 }
 
 async fn take_back(
@@ -285,7 +291,7 @@ async fn run(login: &Login, images: &Images, found: &[Change], wish: Wish<'_>) -
     let way = definitions::plan(login, images, found).await.map_err(Failed::Before)?;
     let mut client = login.connect().await.map_err(Failed::Before)?;
     let before = |error: tokio_postgres::Error| Failed::Before(error.into());
-    let work = client.transaction().await.map_err(before)?;
+    let work = begin(&mut client).await.map_err(before)?;
     let report = take_back(&work, images, way.as_ref(), found, wish).await.map_err(Failed::Before)?;
     work.commit().await.map_err(|error| {
         // Deferred constraints fail at COMMIT, and nothing is changed then.

@@ -196,6 +196,45 @@ async fn what_would_break_a_foreign_key_or_a_unique_value_is_refused() {
     assert!(report.conflicts.iter().all(|conflict| conflict.kind == ConflictKind::Taken));
 }
 
+/// The server's own check of foreign keys is left out while rows are put back: whoever takes the row away that they refer to, at that
+/// moment, must not get through.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_rows_refer_to_is_not_taken_away_while_they_come_back() {
+    const TABLES: &str = "CREATE TABLE p (id int PRIMARY KEY); CREATE TABLE c (id int PRIMARY KEY, p int REFERENCES p); \
+        INSERT INTO p VALUES (1), (2); INSERT INTO c VALUES (1, 1), (2, 2)";
+    for removal in
+        ["DELETE FROM c WHERE id = 1", "DELETE FROM c WHERE id = 1; UPDATE c SET p = 1 WHERE id = 2", "UPDATE c SET p = NULL WHERE id = 1"]
+    {
+        for is_taken_away in [true, false] {
+            let (server, mut client) = covered(TABLES).await;
+            let other = connect(&server.superuser_url("postgres")).await;
+            let watch = connect(&server.superuser_url("postgres")).await;
+            let removed = change(&client, removal).await;
+            if removal.contains("UPDATE c SET p = 1") {
+                client.batch_execute("UPDATE c SET p = NULL WHERE id = 2").await.expect("nothing refers to it");
+            }
+            other.batch_execute("BEGIN; DELETE FROM p WHERE id = 1").await.expect("nothing refers to it");
+            let undoing = tokio::spawn(async move { undo(&mut client, &[removed], Choice::Theirs).await });
+            while !undoing.is_finished() {
+                let waits = "SELECT EXISTS (SELECT FROM pg_stat_activity WHERE wait_event_type = 'Lock')";
+                if watch.query_one(waits, &[]).await.expect("an answer").get(0) {
+                    break;
+                }
+                tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+            }
+            other.batch_execute(if is_taken_away { "COMMIT" } else { "ROLLBACK" }).await.expect("ended");
+            let undone = undoing.await.expect("an answer");
+            let orphans = "SELECT count(*) FROM c WHERE p IS NOT NULL AND NOT EXISTS (SELECT FROM p WHERE p.id = c.p)";
+            assert_eq!(other.query_one(orphans, &[]).await.expect("a count").get::<_, i64>(0), 0, "{removal}");
+            if is_taken_away {
+                assert!(matches!(undone, Err(UndoError::ForeignKey { rows: 1, .. })), "{removal}: {undone:?}");
+            } else {
+                undone.unwrap_or_else(|error| panic!("{removal}: {error:?}"));
+            }
+        }
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn an_administrator_without_superuser_rights_can_undo() {
     let server = Postgres::start().expect("a server");

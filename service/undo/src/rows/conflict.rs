@@ -44,7 +44,7 @@ pub(super) type Found = Vec<(usize, i64, Conflict)>;
 
 /// Rows that could not be put in although nobody has their key.
 pub(super) async fn not_put_in(work: &Transaction<'_>, part: &Part, place: usize) -> Result<Found, UndoError> {
-    let Part { table, pairs, only_deleted: _ } = part;
+    let Part { table, pairs, .. } = part;
     if table.key.is_empty() || part.only_deleted.is_some() {
         return Ok(Vec::new());
     }
@@ -76,7 +76,7 @@ fn left() -> String {
 
 /// Rows that are not as the change left them.
 pub(super) async fn conflicts(work: &Transaction<'_>, part: &Part, place: usize) -> Result<Found, UndoError> {
-    let Part { table, pairs, only_deleted: _ } = part;
+    let Part { table, pairs, .. } = part;
     let (name, shown) = (&table.name, &table.shown);
     let (now, before, after) = (image("t"), image("p.before"), image("p.after"));
     let wanted = format!("CASE WHEN p.had THEN {before} END");
@@ -127,7 +127,7 @@ pub(super) async fn conflicts(work: &Transaction<'_>, part: &Part, place: usize)
 /// Makes the rows that others changed the ones to be taken back.
 pub(super) async fn overwrite(work: &Transaction<'_>, parts: &[Part], found: &Found) -> Result<(), UndoError> {
     for (place, n, conflict) in found {
-        let Part { table, pairs, only_deleted: _ } = &parts[*place];
+        let Part { table, pairs, .. } = &parts[*place];
         let name = &table.name;
         let text = match conflict.kind {
             ConflictKind::Changed => {

@@ -5,6 +5,7 @@ use tokio_postgres::{Transaction, error::SqlState};
 
 use super::{
     Part, Report,
+    check::referring,
     conflict::{Found, conflicts, not_put_in, overwrite},
     image, look_closer,
 };
@@ -24,12 +25,12 @@ struct Counts {
 
 /// Puts everything back, or finds out what is in the way.
 pub(super) async fn put_back(work: &Transaction<'_>, parts: &mut [Part], choice: Choice, report: &mut Report) -> Result<(), UndoError> {
-    for _ in 0..5 {
+    for round in 0..6 {
         work.batch_execute("SAVEPOINT putting_back").await?;
         let taken = try_to_put_back(work, parts, report).await?;
         let Some(taken) = taken else { return Ok(()) };
         work.batch_execute("ROLLBACK TO SAVEPOINT putting_back").await?;
-        if parts.iter().any(|part| part.only_deleted.is_some()) {
+        if round == 0 {
             for part in parts.iter_mut() {
                 look_closer(work, part, report).await?;
             }
@@ -116,7 +117,7 @@ async fn take_out(work: &Transaction<'_>, part: &Part) -> Result<u64, UndoError>
     if part.only_deleted.is_some() {
         return Ok(0);
     }
-    let Part { table, pairs, only_deleted: _ } = part;
+    let Part { table, pairs, .. } = part;
     let (name, moved) = (&table.name, moved(table));
     let text = if table.key.is_empty() {
         // Equal rows are numbered, so that as many go as were added.
@@ -137,7 +138,7 @@ async fn take_out(work: &Transaction<'_>, part: &Part) -> Result<u64, UndoError>
 }
 
 async fn change_back(work: &Transaction<'_>, part: &Part) -> Result<u64, UndoError> {
-    let Part { table, pairs, only_deleted: _ } = part;
+    let Part { table, pairs, .. } = part;
     let set: Vec<String> =
         table.written().filter(|column| !column.identity_always).map(|column| format!("{0} = (p.before).{0}", column.name)).collect();
     if table.key.is_empty() || set.is_empty() || part.only_deleted.is_some() {
@@ -155,7 +156,7 @@ async fn change_back(work: &Transaction<'_>, part: &Part) -> Result<u64, UndoErr
 
 /// How many rows were put in. Speculative insertion (`ON CONFLICT`) takes twice as long, and almost never is anything in the way.
 async fn put_in(work: &Transaction<'_>, part: &Part) -> Result<u64, UndoError> {
-    let Part { table, pairs, only_deleted: _ } = part;
+    let Part { table, pairs, .. } = part;
     let columns: Vec<&str> = table.written().map(|column| column.name.as_str()).collect();
     let values: Vec<String> = columns.iter().map(|column| format!("(p.before).{column}")).collect();
     let text = format!(
@@ -166,11 +167,11 @@ async fn put_in(work: &Transaction<'_>, part: &Part) -> Result<u64, UndoError> {
         moved(table)
     );
     work.batch_execute("SAVEPOINT putting_in").await?;
-    match work.execute(&text, &[]).await {
+    match insert(work, part, &text).await {
         // A key that is checked later can't be asked in advance: then a row that is in the way is the server's error.
-        Err(error) if is_in_the_way(&error) && !table.checks_later && !table.has_rules => {
+        Err(UndoError::Database(error)) if is_in_the_way(&error) && !table.checks_later && !table.has_rules => {
             work.batch_execute("ROLLBACK TO SAVEPOINT putting_in").await?;
-            Ok(work.execute(&format!("{text} ON CONFLICT DO NOTHING"), &[]).await?)
+            insert(work, part, &format!("{text} ON CONFLICT DO NOTHING")).await
         }
         put_in => {
             let rows = put_in?;
@@ -178,6 +179,24 @@ async fn put_in(work: &Transaction<'_>, part: &Part) -> Result<u64, UndoError> {
             Ok(rows)
         }
     }
+}
+
+/// Runs it, and has the server look at what the rows refer to while it has them at hand.
+async fn insert(work: &Transaction<'_>, part: &Part, text: &str) -> Result<u64, UndoError> {
+    let keys = &part.checked_on_the_way;
+    if keys.is_empty() {
+        return Ok(work.execute(text, &[]).await?);
+    }
+    let questions: String = keys.iter().map(|key| format!(", ({})", key.orphans("put_in"))).collect();
+    let text = format!(
+        "WITH put_in AS ({text} RETURNING {}) SELECT (SELECT pg_catalog.count(*) FROM put_in){questions}",
+        referring(keys).join(", ")
+    );
+    let row = work.query_one(&text, &[]).await?;
+    for (place, key) in keys.iter().enumerate() {
+        key.broken(row.get(place + 1))?;
+    }
+    Ok(u64::try_from(row.get::<_, i64>(0)).unwrap_or(0))
 }
 
 /// Whether a row has a value that another one has.
