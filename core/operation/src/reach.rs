@@ -29,6 +29,26 @@ impl TableReach {
     pub fn rows(&self) -> u64 {
         self.inserted.saturating_add(self.updated).saturating_add(self.deleted)
     }
+
+    /// Both.
+    #[must_use]
+    pub fn plus(self, other: Self) -> Self {
+        Self {
+            inserted: self.inserted.saturating_add(other.inserted),
+            updated: self.updated.saturating_add(other.updated),
+            deleted: self.deleted.saturating_add(other.deleted),
+        }
+    }
+
+    /// What there is beyond the other.
+    #[must_use]
+    pub fn minus(self, other: Self) -> Self {
+        Self {
+            inserted: self.inserted.saturating_sub(other.inserted),
+            updated: self.updated.saturating_sub(other.updated),
+            deleted: self.deleted.saturating_sub(other.deleted),
+        }
+    }
 }
 
 /// What a resource of a service turned out to be, by the gateway's own look at it.

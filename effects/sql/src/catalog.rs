@@ -35,6 +35,8 @@ pub struct Catalog {
     types: HashSet<String>,
     enums: HashSet<String>,
     references: HashMap<u32, Vec<(u32, DeleteAction)>>,
+    readers: HashMap<u32, Vec<u32>>,
+    parts: HashMap<u32, Vec<u32>>,
     runs_implicitly: bool,
     has_deferrable_triggers: bool,
     max_relation_oid: u32,
@@ -54,6 +56,10 @@ pub struct CatalogTable {
     pub rows_estimate: f32,
     /// Tables whose rows refer to this one's.
     pub dependents: Vec<Reference>,
+    /// Views that read it.
+    pub readers: Vec<ObjectName>,
+    /// Its partitions.
+    pub parts: Vec<ObjectName>,
 }
 
 /// A foreign key from another table.
@@ -128,6 +134,8 @@ impl Catalog {
                 };
                 self.references.entry(name?.parse().ok()?).or_default().push((from.parse().ok()?, action));
             }
+            "reader" => self.readers.entry(name?.parse().ok()?).or_default().push(extra.as_deref()?.parse().ok()?),
+            "part" => self.parts.entry(name?.parse().ok()?).or_default().push(extra.as_deref()?.parse().ok()?),
             "limit" => self.max_relation_oid = name?.parse().ok()?,
             _ => return None,
         }
@@ -275,8 +283,14 @@ impl Catalog {
                 kind: relation.kind,
                 rows_estimate: relation.rows_estimate,
                 dependents: self.dependents(relation.oid),
+                readers: self.names(self.readers.get(&relation.oid)),
+                parts: self.names(self.parts.get(&relation.oid)),
             })
             .collect()
+    }
+
+    fn names(&self, oids: Option<&Vec<u32>>) -> Vec<ObjectName> {
+        oids.into_iter().flatten().filter_map(|oid| self.names.get(oid).cloned()).collect()
     }
 
     fn dependents(&self, oid: u32) -> Vec<Reference> {

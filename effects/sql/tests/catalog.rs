@@ -120,6 +120,8 @@ fn tables_and_what_hangs_on_them() {
     assert_eq!(orders.kind, 'r');
     let [items] = orders.dependents.as_slice() else { panic!("one dependent") };
     assert_eq!((items.table.to_string(), items.on_delete), ("app.items".to_owned(), DeleteAction::Cascade));
+    let readers: Vec<String> = orders.readers.iter().map(ToString::to_string).collect();
+    assert_eq!(readers, ["public.v"]);
     assert_eq!(catalog.find_tables(&ObjectName::bare("shadowed")).len(), 2);
     assert_eq!(catalog.find_tables(&ObjectName::qualified("app", "orders")).len(), 0);
 }

@@ -1,6 +1,7 @@
 //! The story: eight scenes between two agents, two operators and one production database; a ninth, if it is asked for, is in
 //! `story/worst.rs`.
 
+mod mistakes;
 mod worst;
 
 use std::{
@@ -36,9 +37,6 @@ const LOAD_TEST: &str =
     SELECT 900000 + n, 52107, 1, 'completed', '2026-03-01 09:00+00', '2026-03-02 09:00+00', 'loadtest', 1.00, '2026-03-01 09:00+00'
     FROM generate_series(1, 150) AS n";
 /// Runs for ten minutes unless somebody stops it.
-/// A person will approve this, and regret it.
-const MISTAKE: &str = "DELETE FROM public.reservations WHERE status = 'cancelled'";
-
 const LONG_READ: &str = "SELECT pg_sleep(600)";
 /// Other ways to the same effect.
 const ROUTES: [(&str, &str); 6] = [
@@ -106,7 +104,7 @@ pub(crate) async fn tell(railway: Arc<Railway>, keep: bool, worst_case: bool) ->
     story.wrong_belief().await?;
     story.other_routes().await?;
     story.approval().await?;
-    story.mistake().await?;
+    story.mistakes().await?;
     story.incident().await?;
     story.freeze().await?;
     story.ledger().await?;
@@ -276,44 +274,6 @@ impl Story {
             if next == hold { Ink::Bad } else { Ink::Good },
             &format!("held anew, {next}"),
         );
-        Ok(())
-    }
-
-    /// A person is wrong too: what was approved and is final comes back.
-    async fn mistake(&mut self) -> anyhow::Result<()> {
-        self.page.scene(5, "Approved by mistake: and brought back");
-        self.page.doing("a digest of every row of production");
-        let before = self.company.tables().await?;
-        let client = connect(&self.migrations).await?;
-        self.page.says("migrations", Ink::Bold, MISTAKE);
-        self.page.doing("the gateway runs it, measures it, and rolls it back");
-        let answer = ask(&client, MISTAKE).await?;
-        let Some(hold) = self.held("a DELETE that nobody should approve", &answer) else { return Ok(()) };
-        let held = self.gateway.hold(hold).await?;
-        let id = hold.to_string();
-        self.page.says("jonas", Ink::Bold, &format!("reprieve hold approve {hold} --confirm {}", held.confirm));
-        self.page.doing("it is approved, and runs");
-        self.gateway.command(&mut self.jonas, &["hold", "approve", &id, "--confirm", &held.confirm], &[]).await?;
-        self.wait_until_finished(hold).await?;
-        let gone = self.company.tables().await?;
-        let lost = rows(&before).saturating_sub(rows(&gone));
-        self.must(lost > 0, "an approved DELETE must have run");
-        let destroyed = self.gateway.ledger_time("hold_released", "hold_finished").await?;
-        self.page.says("", Ink::Warning, &format!("{} rows are gone from production, after {}", thousands(lost), seconds(destroyed)));
-
-        let listed = self.gateway.json(&["undo", "list", "--limit", "1"], &[], "").await?;
-        let change = text_of(&listed["changes"][0]["id"])?.to_owned();
-        self.page.says("jonas", Ink::Bold, &format!("reprieve undo apply {change} --reason 'they are needed for refunds'"));
-        self.page.doing("it is put back, checked, and made final");
-        self.gateway.command(&mut self.jonas, &["undo", "apply", &change, "--reason", "they are needed for refunds"], &[]).await?;
-        let brought_back = self.gateway.ledger_time("undo_started", "concluded").await?;
-        let after = self.company.tables().await?;
-        let same = after == before;
-        self.must(same, "after the undo every row must be what it was");
-        let text = format!("{} rows are back after {}, byte for byte", thousands(lost), seconds(brought_back));
-        self.page.says("", if same { Ink::Good } else { Ink::Bad }, &text);
-        let outcome = format!("approved, gone in {}, back in {}", seconds(destroyed), seconds(brought_back));
-        self.tried(&format!("DELETE of {}, approved by mistake", thousands(lost)), if same { Ink::Good } else { Ink::Bad }, &outcome);
         Ok(())
     }
 

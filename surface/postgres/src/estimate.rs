@@ -1,5 +1,6 @@
 //! What dropping or emptying whole relations would reach, from the catalogue, without running it.
 
+use reprieve_effects_sql::CatalogTable;
 use reprieve_operation::{Effect, ObjectKind, ObjectName, Reach, Rewrite, TableReach};
 
 use crate::system::View;
@@ -16,15 +17,18 @@ pub(crate) fn wholesale(view: &View, effects: &[Effect], measure_limit: u64) -> 
         match effect {
             Effect::Drop { name, cascade, object } if is_relation(object) => {
                 found = true;
-                add(view, &mut reach, name, *cascade, |reach| &mut reach.dropped);
+                let goes_along = |table: &CatalogTable| if *cascade { table.readers.clone() } else { Vec::new() };
+                add(view, &mut reach, name, goes_along, |reach| &mut reach.dropped);
             }
             Effect::Rewrite { table, how: Rewrite::Truncate, cascade } => {
                 found = true;
-                add(view, &mut reach, table, *cascade, |reach| &mut reach.rewritten);
+                let refers = |table: &CatalogTable| table.dependents.iter().map(|reference| reference.table.clone()).collect();
+                let goes_along = |table: &CatalogTable| if *cascade { refers(table) } else { Vec::new() };
+                add(view, &mut reach, table, goes_along, |reach| &mut reach.rewritten);
             }
             Effect::Rewrite { table, how: Rewrite::DropColumn | Rewrite::ChangeType | Rewrite::Alter, .. } => {
                 found = true;
-                add(view, &mut reach, table, false, |reach| &mut reach.rewritten);
+                add(view, &mut reach, table, |_| Vec::new(), |reach| &mut reach.rewritten);
             }
             Effect::Delete { table, bounded: false } | Effect::Update { table, bounded: false } if rows(view, table) > measure_limit => {
                 found = true;
@@ -61,8 +65,15 @@ fn rows(view: &View, name: &ObjectName) -> u64 {
     view.catalog.find_tables(name).iter().map(|table| table.rows_estimate.max(0.0) as u64).max().unwrap_or(0)
 }
 
-/// Adds a relation, the rows it holds, and with `cascade` every table that refers to it.
-fn add(view: &View, reach: &mut Reach, name: &ObjectName, cascade: bool, list: fn(&mut Reach) -> &mut Vec<String>) {
+/// Adds a relation, its partitions, the rows they hold, and what goes along with it: views where it is dropped, tables that refer to it
+/// where it is emptied (PostgreSQL 15, DROP TABLE and TRUNCATE, `CASCADE`).
+fn add(
+    view: &View,
+    reach: &mut Reach,
+    name: &ObjectName,
+    goes_along: impl Fn(&CatalogTable) -> Vec<ObjectName>,
+    list: fn(&mut Reach) -> &mut Vec<String>,
+) {
     let tables = view.catalog.find_tables(name);
     if tables.is_empty() {
         list(reach).push(name.to_string());
@@ -76,13 +87,12 @@ fn add(view: &View, reach: &mut Reach, name: &ObjectName, cascade: bool, list: f
         }
         list(reach).push(full.clone());
         let lost = TableReach { deleted: table.rows_estimate.max(0.0) as u64, ..TableReach::default() };
-        if lost.deleted > 0 {
+        // A partitioned table's own estimate is that of its partitions.
+        if lost.deleted > 0 && table.parts.is_empty() {
             reach.tables.insert(full, lost);
         }
-        if cascade {
-            for reference in &table.dependents {
-                waiting.extend(view.catalog.find_tables(&reference.table));
-            }
+        for name in goes_along(&table).iter().chain(&table.parts) {
+            waiting.extend(view.catalog.find_tables(name));
         }
     }
 }

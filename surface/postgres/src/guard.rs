@@ -318,8 +318,22 @@ impl Snapshot {
         Some(reach)
     }
 
-    /// Reads the answer to [`Snapshot::measurement`]. `None`: it isn't as expected, which is a refusal.
-    pub(crate) fn reach_of_measurement(&self, captured: &Captured) -> Option<Measured> {
+    /// The counters of the catalogs in the answer to [`Snapshot::measurement`].
+    pub(crate) fn catalog_counts(&self, captured: &Captured) -> Option<CatalogCounts> {
+        let mut counts = CatalogCounts::new();
+        for row in &captured.rows {
+            let count = |index: usize| row.get(index)?.as_deref()?.parse().ok();
+            let oid: u32 = row.first()?.as_deref()?.parse().ok()?;
+            if self.catalogs.contains_key(&oid) {
+                counts.insert(oid, TableReach { inserted: count(1)?, updated: count(2)?, deleted: count(3)? });
+            }
+        }
+        (captured.error.is_none() && !counts.is_empty()).then_some(counts)
+    }
+
+    /// Reads the answer to [`Snapshot::measurement`]. `None`: it isn't as expected, which is a refusal. What `ours` counts in catalogs
+    /// was done by Reprieve, in the same transaction.
+    pub(crate) fn reach_of_measurement(&self, captured: &Captured, ours: &CatalogCounts) -> Option<Measured> {
         if captured.error.is_some() || captured.rows.is_empty() {
             return None;
         }
@@ -338,6 +352,7 @@ impl Snapshot {
             }
             xid = field(10).and_then(|xid| xid.parse().ok());
             if let Some(catalog) = self.catalogs.get(&oid) {
+                let rows = rows.minus(ours.get(&oid).copied().unwrap_or_default());
                 if rows.rows() > 0 {
                     counts.insert(catalog.as_str(), rows);
                 }
@@ -379,6 +394,11 @@ impl Snapshot {
         let parts_only = gone.iter().all(|relation| matches!(relation.kind, 'i' | 'I' | 'S' | 'c'));
         gone.retain(|relation| parts_only || !matches!(relation.kind, 'i' | 'I' | 'S' | 'c'));
         reach.dropped.extend(gone.iter().map(|relation| relation.name.clone()));
+        // Each view goes with the rule that makes it one; whatever rule goes besides is a rule that somebody made.
+        let views_gone = gone.iter().filter(|relation| matches!(relation.kind, 'v' | 'm')).count() as u64;
+        if let Some(rules) = counts.get_mut("pg_rewrite") {
+            rules.deleted = rules.deleted.saturating_sub(views_gone);
+        }
         read_catalogs(&mut reach, &counts);
         self.add_lasting_definitions(&mut reach, counts.contains_key("pg_attribute") || counts.contains_key("pg_type"));
         let moved = |catalogs: &[&str]| catalogs.iter().any(|catalog| counts.contains_key(catalog));
@@ -391,7 +411,14 @@ impl Snapshot {
     /// Compares definitions inside the transaction, as [`RELATIONS`] and [`TRIGGERS`] answer there, with those outside.
     /// Tables with numbers above `young` were made since the session began: a foreign key that changes no row of theirs could as well have
     /// been made with them.
-    pub(crate) fn compare_definitions(&self, reach: &mut Reach, relations: &Captured, types: &Captured, young: Option<u32>) -> Option<()> {
+    /// What was set `aside` is as Reprieve made it.
+    pub(crate) fn compare_definitions(
+        &self,
+        reach: &mut Reach,
+        [relations, types]: [&Captured; 2],
+        young: Option<u32>,
+        aside: &[u32],
+    ) -> Option<()> {
         if relations.error.is_some() || types.error.is_some() {
             return None;
         }
@@ -400,6 +427,9 @@ impl Snapshot {
             let field = |index: usize| row.get(index).and_then(Option::as_deref).unwrap_or_default();
             let oid: u32 = field(0).parse().ok()?;
             let Some(known) = self.relations.get(&oid) else { continue };
+            if aside.iter().any(|root| field(1).strip_prefix(&format!("reprieve_aside_{root}")).is_some_and(|rest| rest.starts_with('.'))) {
+                continue;
+            }
             if !continues(field(5), &known.columns) && !reach.rewritten.contains(&known.name) {
                 reach.rewritten.push(known.name.clone());
             }
@@ -485,6 +515,9 @@ fn only_checks(now: &str, before: &str) -> bool {
 
 /// The name under which a reach counts changes of rights, and of code and rules that others' statements run into.
 const RULES: &str = "privileges";
+
+/// Rows of catalogs that were changed, by the catalog's number.
+pub(crate) type CatalogCounts = BTreeMap<u32, TableReach>;
 
 /// What a measurement says, and what it leaves open.
 #[derive(Debug)]

@@ -32,7 +32,7 @@ impl Ends {
         if measured.definitions_may_have_changed {
             let relations = self.ask_within(crate::guard::RELATIONS).await?;
             let types = self.ask_within(crate::guard::TRIGGERS).await?;
-            if view.snapshot.compare_definitions(&mut measured.reach, &relations, &types, self.young).is_none() {
+            if view.snapshot.compare_definitions(&mut measured.reach, [&relations, &types], self.young, &self.secured.aside).is_none() {
                 return Ok(None);
             }
         }
@@ -66,7 +66,7 @@ impl Ends {
     pub(crate) async fn measure_nothing(&mut self) -> Result<bool> {
         let view = self.system.measured_by().await?;
         let captured = self.ask_within(&view.snapshot.measurement()).await?;
-        let mut measured = view.snapshot.reach_of_measurement(&captured).ok_or_else(unmeasured)?;
+        let mut measured = view.snapshot.reach_of_measurement(&captured, &self.secured.ours).ok_or_else(unmeasured)?;
         if measured.holds_cursors {
             self.overlook_quiet_cursors(&mut measured.reach).await?;
         }
@@ -85,13 +85,13 @@ impl Ends {
             return Ok(None);
         }
         let captured = self.ask_within(&view.snapshot.measurement()).await?;
-        let Some(measured) = view.snapshot.reach_of_measurement(&captured) else { return Ok(None) };
+        let Some(measured) = view.snapshot.reach_of_measurement(&captured, &self.secured.ours) else { return Ok(None) };
         if !measured.unknown_relation {
             return Ok(Some(measured));
         }
         // Either this transaction made it, or somebody else did after we looked: look again.
         self.system.invalidate();
         let view = self.system.measured_by().await?;
-        Ok(view.snapshot.reach_of_measurement(&captured))
+        Ok(view.snapshot.reach_of_measurement(&captured, &self.secured.ours))
     }
 }

@@ -5,8 +5,9 @@ use std::collections::HashSet;
 use reprieve_operation::{Effect, ObjectName, Reach, Refusal, Rewrite};
 
 use crate::{
+    guard::CatalogCounts,
     known::says_all,
-    run::Result,
+    run::{Result, unmeasured},
     session::Ends,
     strict::Images,
     system::{System, View},
@@ -43,6 +44,8 @@ pub(crate) struct Secured {
     /// Tables that were set aside, and what stands in for them until it is dropped.
     pub(crate) aside: Vec<u32>,
     pub(crate) doubles: Vec<u32>,
+    /// What setting them aside changed in catalogs: nobody asked the agent's token for that.
+    pub(crate) ours: CatalogCounts,
     /// What the open transaction of a strict system replaced, until it is in the vault.
     pub(crate) images: Option<Images>,
     /// This is a trial: what has at most so many rows will be written down when it runs for good.
@@ -103,6 +106,7 @@ impl Secured {
         self.empty.clear();
         self.aside.clear();
         self.doubles.clear();
+        self.ours.clear();
     }
 
     /// A question whether what was set aside still is, and no double is left.
@@ -208,6 +212,8 @@ impl Ends {
     async fn set_aside(&mut self, view: &View, effects: &[Effect], approved: &Reach) -> Result<()> {
         let (tables, names): (Vec<u32>, Vec<String>) = self.secured.to_set_aside(view, effects, approved).into_iter().unzip();
         let Some(statement) = self.system.set_aside(&tables).filter(|_| !tables.is_empty()) else { return Ok(()) };
+        // The counters are compared, because the transaction may have done something before.
+        let before = self.catalog_counts(view).await?;
         let answer = self.ask_within(&statement).await?;
         if let Some(error) = answer.error {
             let why = error.message().unwrap_or_default().to_owned();
@@ -219,6 +225,10 @@ impl Ends {
         let doubles = said.strip_prefix('{').and_then(|list| list.strip_suffix('}'));
         match doubles.map(|list| list.split(',').map(str::parse).collect::<std::result::Result<Vec<u32>, _>>()) {
             Some(Ok(doubles)) => {
+                for (catalog, after) in self.catalog_counts(view).await? {
+                    let ours = self.secured.ours.entry(catalog).or_default();
+                    *ours = ours.plus(after.minus(before.get(&catalog).copied().unwrap_or_default()));
+                }
                 self.secured.doubles.extend(doubles);
                 self.secured.aside.extend(tables);
                 self.secured.whole.extend(names);
@@ -226,5 +236,9 @@ impl Ends {
             _ => tracing::debug!(tables = names.join(", "), because = said, "written down rather than set aside"),
         }
         Ok(())
+    }
+    async fn catalog_counts(&mut self, view: &View) -> Result<CatalogCounts> {
+        let counted = self.ask_within(&view.snapshot.measurement()).await?;
+        view.snapshot.catalog_counts(&counted).ok_or_else(unmeasured)
     }
 }

@@ -57,4 +57,15 @@ UNION ALL
 SELECT 'reference', NULL, k.confrelid::pg_catalog.text, pg_catalog.concat_ws(' ', k.conrelid::pg_catalog.oid, k.confdeltype)
 FROM pg_catalog.pg_constraint AS k WHERE k.contype OPERATOR(pg_catalog.=) 'f'::"char"
 UNION ALL
+SELECT DISTINCT 'reader', NULL, d.refobjid::pg_catalog.text, r.ev_class::pg_catalog.text
+FROM pg_catalog.pg_depend AS d JOIN pg_catalog.pg_rewrite AS r ON r.oid OPERATOR(pg_catalog.=) d.objid
+WHERE d.classid OPERATOR(pg_catalog.=) 'pg_catalog.pg_rewrite'::pg_catalog.regclass::pg_catalog.oid
+  AND d.refclassid OPERATOR(pg_catalog.=) 'pg_catalog.pg_class'::pg_catalog.regclass::pg_catalog.oid
+  AND d.deptype OPERATOR(pg_catalog.=) 'n'::"char" AND r.ev_type OPERATOR(pg_catalog.=) '1'::"char"
+  AND d.refobjid OPERATOR(pg_catalog.>=) '16384'::pg_catalog.oid AND NOT (d.refobjid OPERATOR(pg_catalog.=) r.ev_class)
+UNION ALL
+SELECT 'part', NULL, i.inhparent::pg_catalog.text, i.inhrelid::pg_catalog.text
+FROM pg_catalog.pg_inherits AS i JOIN pg_catalog.pg_class AS c ON c.oid OPERATOR(pg_catalog.=) i.inhrelid
+WHERE c.relispartition AND c.relkind OPERATOR(pg_catalog.=) ANY ('{r,p,f}'::"char"[])
+UNION ALL
 SELECT 'limit', NULL, pg_catalog.max(c.oid)::pg_catalog.text, NULL FROM pg_catalog.pg_class AS c
