@@ -186,6 +186,24 @@ impl DefinitionsLog {
     }
 }
 
+/// The definitions as they are now. Where they are kept and have not changed since, that is what was kept: asking the server for all of
+/// them takes longer than putting back a table that was set aside.
+async fn current(login: &Login, images: &Images, log: Option<&DefinitionsLog>) -> Result<Definitions, UndoError> {
+    let Some(log) = log else { return snapshot(login, None).await };
+    if log.ready().await.is_err() {
+        return snapshot(login, None).await;
+    }
+    let page = images.history().of_kind("definitions_taken", u64::MAX, PAGE).map_err(UndoError::Ledger)?;
+    let newest = page.into_iter().find_map(|recorded| match recorded.event {
+        Event::DefinitionsTaken { system, object, .. } if system == log.system => Some(object),
+        _ => None,
+    });
+    match newest {
+        Some(object) => read(images.vault().await?, object).await,
+        None => snapshot(login, None).await,
+    }
+}
+
 /// All definitions as they are now, or were for whoever exported a snapshot.
 async fn snapshot(login: &Login, exported: Option<String>) -> Result<Definitions, UndoError> {
     let client = login.connect().await?;
@@ -267,7 +285,12 @@ pub(crate) struct Way {
 }
 
 /// Plans how to take back what `changes`, newest first, did to definitions. `None`: nothing.
-pub(crate) async fn plan(login: &Login, images: &Images, changes: &[Change]) -> Result<Option<Way>, UndoError> {
+pub(crate) async fn plan(
+    login: &Login,
+    images: &Images,
+    log: Option<&DefinitionsLog>,
+    changes: &[Change],
+) -> Result<Option<Way>, UndoError> {
     let defining: Vec<&Change> = changes.iter().filter(|change| defines(change)).collect();
     let Some(newest) = defining.first() else { return Ok(None) };
     let history = images.history();
@@ -298,7 +321,7 @@ pub(crate) async fn plan(login: &Login, images: &Images, changes: &[Change]) -> 
     let (before, after) = (before.object, after.object);
     let objects = images.vault().await?;
     let (before, after) = (read(objects, before).await?, read(objects, after).await?);
-    let [before, after, now] = without_others_aside([before, after, snapshot(login, None).await?])?;
+    let [before, after, now] = without_others_aside([before, after, current(login, images, log).await?])?;
     let script = plan_undo(&before, &after, &now, Options::default());
     if let Some(refusal) = script.refusals.first() {
         return Err(UndoError::NotUndoable(refusal.to_string()));

@@ -69,7 +69,7 @@ pub async fn preview(ground: Ground<'_>, changes: &[Change], wish: Wish<'_>) -> 
         }
         Ground::Database { login, images } => (login, images),
     };
-    let way = definitions::plan(login, images, changes).await?;
+    let way = definitions::plan(login, images, None, changes).await?;
     let mut client = login.connect().await?;
     let work = begin(&mut client).await?;
     let report = take_back(&work, images, way.as_ref(), changes, wish).await;
@@ -229,8 +229,9 @@ impl Undo {
         let unavailable = |error: reprieve_gate::AuditError| DeskError::Unavailable(error.to_string());
         self.gate.audit().append(started).await.map_err(unavailable)?;
         let wish = Wish { choice: request.choice, keep: &request.keep };
+        let log = self.options.definitions.get(&newest.system).map(AsRef::as_ref);
         let ran = match ground {
-            Ground::Database { login, images } => run(login, images, &found, wish).await.map(|report| (reach(&report), report)),
+            Ground::Database { login, images } => run(login, images, log, &found, wish).await.map(|report| (reach(&report), report)),
             Ground::Service { calls, images } => call_back(calls, images, &found, wish, intent).await,
         };
         let (outcome, answer) = match ran {
@@ -251,7 +252,7 @@ impl Undo {
         };
         let concluded = Event::Concluded { intent, agent, outcome, statements: Vec::new() };
         self.gate.audit().append(concluded).await.map_err(unavailable)?;
-        if let Some(definitions) = self.options.definitions.get(&newest.system).filter(|_| found.iter().any(definitions::defines)) {
+        if let Some(definitions) = log.filter(|_| found.iter().any(definitions::defines)) {
             // So that it can be undone at once.
             drop(definitions.ready().await);
         }
@@ -287,8 +288,8 @@ async fn call_back(
     }
 }
 
-async fn run(login: &Login, images: &Images, found: &[Change], wish: Wish<'_>) -> Result<Report, Failed> {
-    let way = definitions::plan(login, images, found).await.map_err(Failed::Before)?;
+async fn run(login: &Login, images: &Images, log: Option<&DefinitionsLog>, found: &[Change], wish: Wish<'_>) -> Result<Report, Failed> {
+    let way = definitions::plan(login, images, log, found).await.map_err(Failed::Before)?;
     let mut client = login.connect().await.map_err(Failed::Before)?;
     let before = |error: tokio_postgres::Error| Failed::Before(error.into());
     let work = begin(&mut client).await.map_err(before)?;

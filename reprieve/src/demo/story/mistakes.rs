@@ -7,7 +7,8 @@ const MISTAKES: [(&str, &str, &str); 2] = [
     ("DELETE", "DELETE FROM public.reservations WHERE status = 'cancelled'", "they are needed for refunds"),
     (
         "DROP TABLE",
-        "DROP TABLE public.reservations, public.reservation_items, public.payments, public.invoices, public.invoice_lines CASCADE",
+        "DROP TABLE public.locations, public.vehicles, public.customers, public.reservations, public.reservation_items, public.invoices, \
+         public.invoice_lines, public.payments CASCADE",
         "that was production",
     ),
 ];
