@@ -74,28 +74,30 @@ pub(crate) async fn page(State(site): State<Arc<Site>>, Entered(who): Entered, P
             (figure("Held or refused", &number(all.stopped), "each left everything as it was"))
             (figure("Not undoable", &number(all.lasting), "changes that a person approved, or a budget let pass"))
         }
-        section aria-labelledby="r-t" {
-            div.sec-head { h2 id="r-t" { "What it touched" } }
-            div.scroll tabindex="0" role="region" aria-label="What it touched" { table.tbl {
-                thead { tr { th scope="col" { "System" } th scope="col" { "Where" } th.num scope="col" { "Reads" } th.num scope="col" { "Rows changed" } th.num scope="col" { "Stopped" } } }
-                tbody { @for (system, tally) in &by_system { tr {
-                    td.mono { (system) } td { (environment(&site.console.environment_of(system))) } td.num { (number(tally.reads)) } td.num { (number(tally.rows)) } td.num { (number(tally.stopped)) }
-                } } @if by_system.is_empty() { tr { td.muted colspan="5" { "Nothing." } } } }
-            } }
-        }
-        section aria-labelledby="r-l" {
-            div.sec-head { h2 id="r-l" { "In order" } span.push { "reads left out; each line with its proof" } }
-            ol.tl { @for recorded in told.iter().filter(|recorded| !matches!(recorded.event, Event::Reads { .. })) {
-                li class=(mark(&recorded.event)) { (time_of_day(recorded.at)) " " (what(&recorded.event)) " " (result(&recorded.event)) " "
-                    a.small href={ "/audit/" (recorded.index) } aria-label={ "Record " (recorded.index) } { (small_icon("audit")) } }
-            } }
-        }
-        @if let Some(checkpoint) = &checkpoint {
-            section aria-labelledby="r-c" {
-                div.sec-head { h2 id="r-c" { "Signed" } span.push { "the newest checkpoint of the log, and the key that checks it" } }
-                pre.mono.small.scroll tabindex="0" aria-label="Checkpoint" { (visible_lines(checkpoint)) }
-                dl.kv.sm { dt { "Key" } dd.mono { (site.console.records.verifier()) } }
-                p.small.soft { code { "reprieve incident " (agent) } " writes the same with a proof for each event." }
+        div.stack-l {
+            section aria-labelledby="r-t" {
+                div.sec-head { h2 id="r-t" { "What it touched" } }
+                div.scroll tabindex="0" role="region" aria-label="What it touched" { table.tbl {
+                    thead { tr { th scope="col" { "System" } th scope="col" { "Where" } th.num scope="col" { "Reads" } th.num scope="col" { "Rows changed" } th.num scope="col" { "Stopped" } } }
+                    tbody { @for (system, tally) in &by_system { tr {
+                        td.mono { (system) } td { (environment(&site.console.environment_of(system))) } td.num { (number(tally.reads)) } td.num { (number(tally.rows)) } td.num { (number(tally.stopped)) }
+                    } } @if by_system.is_empty() { tr { td.muted colspan="5" { "Nothing." } } } }
+                } }
+            }
+            section aria-labelledby="r-l" {
+                div.sec-head { h2 id="r-l" { "In order" } span.push { "reads left out; each line with its proof" } }
+                ol.tl { @for recorded in told.iter().filter(|recorded| !matches!(recorded.event, Event::Reads { .. })) {
+                    li class=(mark(&recorded.event)) { (time_of_day(recorded.at)) " " (what(&recorded.event)) " " (result(&recorded.event)) " "
+                        a.small href={ "/audit/" (recorded.index) } aria-label={ "Record " (recorded.index) } { (small_icon("audit")) } }
+                } }
+            }
+            @if let Some(checkpoint) = &checkpoint {
+                section aria-labelledby="r-c" {
+                    div.sec-head { h2 id="r-c" { "Signed" } span.push { "the newest checkpoint of the log, and the key that checks it" } }
+                    pre.mono.small.scroll tabindex="0" aria-label="Checkpoint" { (visible_lines(checkpoint)) }
+                    dl.kv.sm { dt { "Key" } dd.mono { (site.console.records.verifier()) } }
+                    p.small.soft { code { "reprieve incident " (agent) } " writes the same with a proof for each event." }
+                }
             }
         }
     };
