@@ -539,7 +539,7 @@ pub(crate) fn parents<'a>(definitions: &'a Definitions, entry: &'a Entry) -> imp
 
 /// Whether an index or sequence is a part of a table and moves with it.
 fn is_part(entry: &Entry, table: &Entry) -> bool {
-    table.table.is_some() && matches!(entry.kind.as_str(), "INDEX" | "SEQUENCE")
+    (table.table.is_some() || table.kind == "MATERIALIZED VIEW") && matches!(entry.kind.as_str(), "INDEX" | "SEQUENCE")
 }
 
 fn kind_word(entry: &Entry) -> String {

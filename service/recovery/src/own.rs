@@ -5,7 +5,6 @@
 //! decided here.
 
 use std::{
-    io,
     path::Path,
     process::{Command, Stdio},
 };
@@ -20,6 +19,7 @@ use tokio::runtime::Handle;
 use crate::{
     DrillKey, Recipients, RecoveryError,
     note::{sign, statement},
+    restore::feed,
     seal::{seal, unseal},
     tools::{collect, name, tail},
 };
@@ -93,18 +93,7 @@ pub fn restore_own(vault: &Vault, handle: &Handle, copy: &OwnCopy, identity: &Dr
     unseal(vault, handle, identity, &copy.objects, |stream| {
         let mut command = tar();
         command.args(["--extract", "--no-same-owner", "--file=-", "--directory"]).arg(to);
-        let program = name(&command);
-        let spawned = command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::piped()).spawn();
-        let mut child = spawned.map_err(|source| RecoveryError::Spawn { program: program.clone(), source })?;
-        let said = collect(child.stderr.take());
-        let copied = child.stdin.take().map_or(Ok(0), |mut input| io::copy(stream, &mut input));
-        let status = child.wait().map_err(|source| RecoveryError::Spawn { program: program.clone(), source })?;
-        let said = said.join().unwrap_or_default();
-        match (status.success(), copied) {
-            (true, Ok(_)) => Ok(()),
-            (false, Ok(_)) => Err(RecoveryError::Tool { program, said: tail(&said) }),
-            (_, Err(error)) => Err(RecoveryError::Damaged(format!("the copy could not be read to its end: {error}"))),
-        }
+        feed(command, stream)
     })
 }
 

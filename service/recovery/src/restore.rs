@@ -40,6 +40,8 @@ const STEP: Duration = Duration::from_secs(6 * 3_600);
 const FETCHERS: usize = 2;
 /// How often what is unpacked is sent to the disk.
 const FLUSH_EVERY: Duration = Duration::from_millis(200);
+/// What a program that unpacks is given at once; `tar` takes as much in records of half a KiB.
+const PIPE: usize = 1 << 20;
 /// Room that is left alone.
 const ROOM: u64 = 64 << 20;
 /// Where fetched parts of the log lie until they were replayed.
@@ -358,7 +360,8 @@ pub(crate) fn open_copy<T>(
 
 fn unpack(tools: &Tools, data: &Path, stream: &mut dyn Read) -> Result<(), RecoveryError> {
     let mut command = tools.system("tar");
-    command.args(["--extract", "--no-same-owner", "--file=-", "--directory"]).arg(data);
+    let factor = format!("--blocking-factor={}", PIPE / 512);
+    command.args(["--extract", "--no-same-owner", "--read-full-records", &factor, "--file=-", "--directory"]).arg(data);
     feed(command, stream)
 }
 
@@ -380,13 +383,17 @@ pub(crate) fn fill(ground: Ground<'_>, tools: &Tools, contents: &Contents, targe
 }
 
 /// Runs a program that reads the stream to its end.
-fn feed(mut command: Command, stream: &mut dyn Read) -> Result<(), RecoveryError> {
+pub(crate) fn feed(mut command: Command, stream: &mut dyn Read) -> Result<(), RecoveryError> {
     let program = name(&command);
     let spawned = command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::piped()).spawn();
     let mut child = spawned.map_err(|source| RecoveryError::Spawn { program: program.clone(), source })?;
     let said = collect(child.stderr.take());
     let input = child.stdin.take();
-    let copied = input.map_or(Ok(0), |mut input| io::copy(stream, &mut input));
+    let copied = input.map_or(Ok(0), |mut input| {
+        // A small pipe has both sides wait for each other; what the system does not allow stays as it is.
+        let _as_it_is = rustix::pipe::fcntl_setpipe_size(&input, PIPE);
+        io::copy(&mut io::BufReader::with_capacity(PIPE, stream), &mut input)
+    });
     let status = child.wait().map_err(|source| RecoveryError::Spawn { program: program.clone(), source })?;
     let said = said.join().unwrap_or_default();
     // A program that failed closes its input: what it says comes first.

@@ -65,7 +65,7 @@ async fn schemas(client: &Client) -> Result<Vec<(String, Vec<String>, f64)>, Und
     let rows = client
         .query(
             "SELECT pg_catalog.quote_ident(n.nspname), ARRAY(SELECT pg_catalog.format('%I.%I', n.nspname, c.relname) FROM pg_catalog.pg_class c \
-              WHERE c.relnamespace = n.oid AND c.relkind IN ('r', 'p') ORDER BY 1), \
+              WHERE c.relnamespace = n.oid AND c.relkind IN ('r', 'p', 'v', 'm') ORDER BY 1), \
              pg_catalog.date_part('epoch', pg_catalog.clock_timestamp() - (pg_catalog.substring(pg_catalog.obj_description(n.oid, 'pg_namespace'), \
               'at (\\d{4}-\\d\\d-\\d\\d \\d\\d:\\d\\d:\\d\\d)$') || ' UTC')::pg_catalog.timestamptz) \
              FROM pg_catalog.pg_namespace n WHERE n.nspname ~ '^reprieve_aside_[0-9]+$' AND pg_catalog.pg_get_userbyid(n.nspowner) = current_user ORDER BY 1",

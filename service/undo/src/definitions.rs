@@ -245,9 +245,10 @@ fn without(dump: &str, is_out: impl Fn(&str) -> bool) -> String {
 /// Definitions without what other changes set aside, which comes, stays and goes in its own time.
 fn without_others_aside(all: [Definitions; 3]) -> Result<[Definitions; 3], UndoError> {
     // What this change, or the undo of it, moved is in its place in one of them and aside in another.
-    let tables = || all.iter().flat_map(Definitions::entries).filter(|entry| entry.kind() == "TABLE" && entry.identity().is_some());
-    let in_place: HashSet<_> = tables().filter(|entry| !entry.schema().is_some_and(is_aside)).map(Entry::identity).collect();
-    let own: HashSet<&str> = tables().filter(|entry| in_place.contains(&entry.identity())).filter_map(Entry::schema).collect();
+    let is_relation = |entry: &&Entry| matches!(entry.kind(), "TABLE" | "VIEW" | "MATERIALIZED VIEW") && entry.identity().is_some();
+    let relations = || all.iter().flat_map(Definitions::entries).filter(is_relation);
+    let in_place: HashSet<_> = relations().filter(|entry| !entry.schema().is_some_and(is_aside)).map(Entry::identity).collect();
+    let own: HashSet<&str> = relations().filter(|entry| in_place.contains(&entry.identity())).filter_map(Entry::schema).collect();
     let is_others = |schema: &str| is_aside(schema) && !own.contains(schema);
     if !all.iter().flat_map(Definitions::entries).any(|entry| entry.kind() == "SCHEMA" && is_others(entry.name())) {
         return Ok(all);

@@ -21,7 +21,12 @@ CREATE FUNCTION is_short(text) RETURNS bool LANGUAGE sql IMMUTABLE AS 'SELECT le
 CREATE TABLE plain (id serial PRIMARY KEY, word text); CREATE TABLE child (id int PRIMARY KEY, plain int REFERENCES plain);
 CREATE TABLE with_enum (m mood); CREATE TABLE with_domain (p positive); CREATE TABLE with_sequence (n int DEFAULT nextval('shared'));
 CREATE TABLE with_function (t text CHECK (is_short(t))); CREATE TABLE rowtype (a int); CREATE TABLE uses_rowtype (r rowtype);
-CREATE TABLE seen (a int); CREATE MATERIALIZED VIEW saw AS SELECT * FROM seen;
+CREATE TABLE seen (a int); CREATE VIEW sees AS SELECT * FROM seen; CREATE MATERIALIZED VIEW saw AS SELECT a, count(*) FROM sees GROUP BY a;
+CREATE TABLE keyed (id int PRIMARY KEY, word text); CREATE MATERIALIZED VIEW by_key AS SELECT id, word FROM keyed GROUP BY id;
+CREATE TABLE short (t text); CREATE MATERIALIZED VIEW shorter AS SELECT is_short(t) FROM short;
+CREATE TABLE half (a int); CREATE TABLE stays (a int); CREATE MATERIALIZED VIEW joined AS SELECT half.a FROM half JOIN stays USING (a);
+CREATE TABLE circle (a int); CREATE VIEW one_way AS SELECT a FROM circle; CREATE VIEW other_way AS SELECT a FROM one_way;
+CREATE MATERIALIZED VIEW around AS SELECT a FROM other_way; CREATE OR REPLACE VIEW one_way AS SELECT a FROM other_way UNION SELECT a FROM circle;
 CREATE TABLE published (a int PRIMARY KEY); CREATE PUBLICATION p FOR TABLE published;
 CREATE TABLE parent (a int); CREATE TABLE heir () INHERITS (parent);
 CREATE TABLE days (at date, n int) PARTITION BY RANGE (at); CREATE TABLE days_1 PARTITION OF days FOR VALUES FROM ('2026-01-01') TO ('2027-01-01');
@@ -49,7 +54,8 @@ async fn what_would_be_noticed_is_not_set_aside() {
         ("with_function", "built on function public.is_short"),
         ("rowtype", "is built on it"),
         ("argument", "is built on it"),
-        ("seen", "is built on it"),
+        ("short", "materialized view public.shorter is built on it"),
+        ("half", "materialized view public.joined is built on it"),
         ("published", "published"),
         ("parent", "inherits"),
         ("heir", "inherits"),
@@ -70,12 +76,25 @@ async fn what_would_be_noticed_is_not_set_aside() {
     let nothing: i64 =
         root.query_one("SELECT count(*) FROM pg_namespace WHERE nspname LIKE 'reprieve_aside%'", &[]).await.expect("a count").get(0);
     assert_eq!(nothing, 0, "nothing was changed");
+    // Views go along where one of them is filled, and nothing is under them that stays.
+    for (table, kinds) in [("seen", "mrv"), ("keyed", "mr"), ("circle", "r"), ("plain", "r")] {
+        app.batch_execute("BEGIN").await.expect("begun");
+        answer(&app, table).await;
+        let moved = "SELECT string_agg(c.relkind::text, '' ORDER BY c.relkind) FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace WHERE n.nspname LIKE 'reprieve_aside%' AND c.relkind NOT IN ('i', 'S', 't')";
+        assert_eq!(app.query_one(moved, &[]).await.expect("kinds").get::<_, String>(0), kinds, "{table}");
+        app.batch_execute("ROLLBACK").await.expect("rolled back");
+    }
     // The others are, and the doubles meet the DROP as the tables would have.
     for (tables, drop, refused) in [
         ("plain", "DROP TABLE plain", Some("child")),
         ("plain", "DROP TABLE plain CASCADE", None),
         ("plain,child", "DROP TABLE child, plain", None),
         ("days", "DROP TABLE days", None),
+        ("seen", "DROP TABLE seen", Some("materialized view saw depends on view sees")),
+        ("seen", "DROP TABLE seen CASCADE", None),
+        ("keyed", "DROP TABLE keyed CASCADE", None),
+        ("circle", "DROP TABLE circle CASCADE", None),
+        ("seen", "DROP VIEW sees CASCADE; DROP TABLE seen", None),
         ("\"\\\"Odd, name\\\"\"", "DROP TABLE \"Odd, name\"", None),
     ] {
         app.batch_execute("BEGIN").await.expect("begun");

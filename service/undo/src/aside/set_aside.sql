@@ -1,11 +1,14 @@
 
 -- Installed by `reprieve protect --apply`; `--remove` takes it away.
 -- Moves tables into schemas that nobody else may use, and leaves an empty double of each for the DROP that follows: answers
--- the doubles' numbers. Where that can't be done without anybody noticing it changes nothing and answers why.
+-- the doubles' numbers. Views on them go along where a materialized one is among them, which would have to be filled again otherwise.
+-- Where that can't be done without anybody noticing it changes nothing and answers why.
 DECLARE
   -- The tables with their partitions, and the tables alone.
   trees oid[];
   roots oid[];
+  -- Views that go along, in the order in which they are built on each other.
+  views oid[];
   one record;
   problem text;
   schema_name text;
@@ -14,6 +17,7 @@ DECLARE
   uniques text[];
   later text[] := '{}';
   view_texts text[] := '{}';
+  view_doubles text[] := '{}';
   step text;
   -- Catalogues and numbers of what is a part of these tables.
   part_classes oid[];
@@ -43,9 +47,27 @@ BEGIN
     EXECUTE format('LOCK TABLE %s IN ACCESS EXCLUSIVE MODE', one.name);
   END LOOP;
 
-  -- What is a part of these tables, what is built on them, and what they are built on.
+  WITH RECURSIVE above(oid, height) AS (
+     SELECT t, 0 FROM unnest(trees) t
+     UNION SELECT v.oid, a.height + 1 FROM above a JOIN pg_depend d ON d.refclassid = 'pg_class'::regclass AND d.refobjid = a.oid AND d.deptype = 'n'
+      JOIN pg_rewrite r ON d.classid = 'pg_rewrite'::regclass AND r.oid = d.objid JOIN pg_class v ON v.oid = r.ev_class AND v.relkind IN ('v', 'm')
+      WHERE v.oid <> a.oid AND a.height < 100),
+    v AS (SELECT a.oid, max(a.height) AS height FROM above a WHERE a.height > 0 GROUP BY a.oid)
+   SELECT array_agg(v.oid ORDER BY v.height, v.oid) INTO views FROM v
+   HAVING bool_or((SELECT c.relkind = 'm' FROM pg_class c WHERE c.oid = v.oid)) AND max(v.height) < 100;
+  -- A view that is built on something that stays would be in the way of whoever changes that.
+  IF EXISTS (SELECT FROM pg_rewrite r JOIN pg_depend d ON d.classid = 'pg_rewrite'::regclass AND d.objid = r.oid
+    LEFT JOIN pg_constraint k ON d.refclassid = 'pg_constraint'::regclass AND k.oid = d.refobjid
+   WHERE r.ev_class = ANY (views) AND d.deptype = 'n' AND d.refobjid >= 16384
+    AND (CASE d.refclassid WHEN 'pg_class'::regclass THEN d.refobjid ELSE k.conrelid END = ANY (trees || views)) IS NOT TRUE
+    AND NOT EXISTS (SELECT FROM pg_depend e WHERE e.classid = d.refclassid AND e.objid = d.refobjid AND e.deptype = 'e')) THEN
+    views := NULL;
+  END IF;
+  views := COALESCE(views, '{}');
+
+  -- What is a part of these relations, what is built on them, and what they are built on.
   WITH RECURSIVE p(classid, objid) AS (
-     SELECT 'pg_class'::regclass::oid, t FROM unnest(trees) t
+     SELECT 'pg_class'::regclass::oid, t FROM unnest(trees || views) t
      UNION SELECT d.classid, d.objid FROM pg_depend d JOIN p ON d.refclassid = p.classid AND d.refobjid = p.objid WHERE d.deptype IN ('a', 'i', 'P', 'S'))
    SELECT array_agg(classid), array_agg(objid) INTO part_classes, part_objects FROM p;
   FOR one IN
@@ -85,16 +107,31 @@ BEGIN
    UNION ALL SELECT format('DROP TRIGGER %I ON %I.%I', t.tgname, n.nspname, c.relname)
     FROM pg_trigger t JOIN pg_class c ON c.oid = t.tgrelid JOIN pg_namespace n ON n.oid = c.relnamespace JOIN pg_proc f ON f.oid = t.tgfoid
      JOIN pg_namespace s ON s.oid = f.pronamespace
-    WHERE t.tgrelid = ANY (trees) AND NOT t.tgisinternal AND t.tgparentid = 0 AND s.nspname <> 'reprieve'
+    WHERE t.tgrelid = ANY (trees || views) AND NOT t.tgisinternal AND t.tgparentid = 0 AND s.nspname <> 'reprieve'
   LOOP
     EXECUTE one.step;
   END LOOP;
 
-  FOR one IN SELECT c.oid, n.nspname, c.relname, pg_get_userbyid(c.relowner) AS owner FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace WHERE c.oid = ANY (roots) LOOP
+  FOR one IN
+    SELECT format('%I.%I', n.nspname, c.relname) AS name, CASE c.relkind WHEN 'v' THEN 'VIEW' ELSE 'MATERIALIZED VIEW' END AS kind,
+     rtrim(pg_get_viewdef(c.oid), ';') || CASE c.relkind WHEN 'v' THEN '' ELSE ' WITH NO DATA' END AS text, pg_get_userbyid(c.relowner) AS owner
+    FROM unnest(views) WITH ORDINALITY v(oid, place) JOIN pg_class c ON c.oid = v.oid JOIN pg_namespace n ON n.oid = c.relnamespace ORDER BY v.place
+  LOOP
+    view_doubles := view_doubles || one.name;
+    view_texts := view_texts || ARRAY[format('CREATE %s %s AS %s', one.kind, one.name, one.text), format('ALTER %s %s OWNER TO %I', one.kind, one.name, one.owner)];
+  END LOOP;
+  FOR one IN
+    SELECT c.oid, n.nspname, c.relname, c.relkind, pg_get_userbyid(c.relowner) AS owner
+    FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace WHERE c.oid = ANY (roots || views)
+  LOOP
     schema_name := 'reprieve_aside_' || one.oid;
     -- Not IF NOT EXISTS: a schema that somebody made before could be theirs to look into.
     EXECUTE format('CREATE SCHEMA %I', schema_name);
     EXECUTE format('COMMENT ON SCHEMA %I IS %L', schema_name, 'set aside by Reprieve at ' || to_char(clock_timestamp() AT TIME ZONE 'UTC', 'YYYY-MM-DD HH24:MI:SS'));
+    IF one.oid = ANY (views) THEN
+      EXECUTE format('ALTER %s %I.%I SET SCHEMA %I', CASE one.relkind WHEN 'v' THEN 'VIEW' ELSE 'MATERIALIZED VIEW' END, one.nspname, one.relname, schema_name);
+      CONTINUE;
+    END IF;
     SELECT COALESCE(array_agg(pg_get_constraintdef(k.oid)), '{}') INTO uniques FROM pg_constraint k WHERE k.conrelid = one.oid AND k.contype IN ('p', 'u');
     FOR step IN
       SELECT format('ALTER TABLE %I.%I SET SCHEMA %I', n.nspname, c.relname, schema_name)
@@ -118,7 +155,7 @@ BEGIN
   FOREACH step IN ARRAY later || view_texts LOOP
     EXECUTE step;
   END LOOP;
-  RETURN doubles::text;
+  RETURN (doubles || ARRAY(SELECT name::regclass::oid FROM unnest(view_doubles) name))::text;
 EXCEPTION WHEN OTHERS THEN
   RETURN SQLERRM;
 END;
