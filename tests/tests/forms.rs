@@ -96,6 +96,7 @@ const ROWS: &[&str] = &[
     "TRUNCATE customers, rentals RESTART IDENTITY",
     "TRUNCATE log",
     "SELECT setval('numbers', 1000)",
+    "WITH a AS (UPDATE plain SET word = 'a' WHERE id = 1 RETURNING id), b AS (DELETE FROM plain WHERE id = 2) INSERT INTO empty SELECT id FROM a",
 ];
 
 const DROPS: &[&str] = &[
@@ -128,6 +129,7 @@ const DROPS: &[&str] = &[
     "DROP AGGREGATE total(int)",
     "DROP OPERATOR @+@ (int, int)",
     "DROP COLLATION german",
+    "DROP TABLE customers, rentals CASCADE",
     "DROP OWNED BY app",
     "DROP DATABASE postgres",
 ];
@@ -151,6 +153,11 @@ const TABLES: &[&str] = &[
     "ALTER TABLE plain ADD CONSTRAINT once UNIQUE (word) DEFERRABLE",
     "ALTER TABLE plain ALTER COLUMN word SET STORAGE EXTERNAL",
     "ALTER TABLE plain SET (fillfactor = 70)",
+    "ALTER TABLE plain ALTER COLUMN word SET STATISTICS 10",
+    "ALTER VIEW busy SET (security_barrier)",
+    "ALTER VIEW busy RENAME COLUMN n TO rentals",
+    "ALTER MATERIALIZED VIEW totals RENAME TO sums",
+    "ALTER MATERIALIZED VIEW totals SET SCHEMA attic",
     "ALTER TABLE plain CLUSTER ON plain_pkey",
     "ALTER TABLE rentals ALTER CONSTRAINT rentals_customer_fkey NOT DEFERRABLE",
     "ALTER TABLE plain ALTER COLUMN old TYPE text USING 'lost'",
@@ -160,7 +167,6 @@ const TABLES: &[&str] = &[
     "ALTER TABLE plain RENAME TO simple",
     "ALTER TABLE plain SET SCHEMA attic",
     "ALTER TABLE plain ALTER COLUMN word SET NOT NULL, ALTER COLUMN old SET DEFAULT 4",
-    "ALTER TABLE plain SET UNLOGGED",
     "ALTER TABLE plain ADD CHECK (id > 0)",
     "ALTER TABLE plain ADD FOREIGN KEY (old) REFERENCES customers",
     "ALTER TABLE rentals DROP CONSTRAINT rentals_pkey",
@@ -181,7 +187,6 @@ const TABLES: &[&str] = &[
     "ALTER INDEX rentals_customer RENAME TO by_customer",
     "COMMENT ON TABLE plain IS 'changed'",
     "COMMENT ON COLUMN plain.word IS NULL",
-    "REFRESH MATERIALIZED VIEW totals",
     "CLUSTER rentals USING rentals_customer",
 ];
 
@@ -202,6 +207,13 @@ const OTHERS: &[&str] = &[
     "ALTER SEQUENCE numbers RESTART WITH 500",
     "ALTER SEQUENCE numbers OWNED BY plain.id",
     "CREATE SEQUENCE more",
+    "CREATE CAST (text AS mood) WITH INOUT AS IMPLICIT",
+    "CREATE TEXT SEARCH CONFIGURATION own (COPY = simple)",
+    "CREATE CONVERSION own FOR 'LATIN1' TO 'UTF8' FROM iso8859_1_to_utf8",
+    "CREATE AGGREGATE product(int) (sfunc = int4mul, stype = int)",
+    "ALTER FUNCTION twice(int) SECURITY DEFINER",
+    "ALTER FUNCTION twice(int) RENAME TO double",
+    "ALTER AGGREGATE total(int) RENAME TO sum_of",
     "CREATE OR REPLACE FUNCTION twice(x int) RETURNS int LANGUAGE sql IMMUTABLE AS 'SELECT x + x + 1'",
     "CREATE VIEW names AS SELECT name FROM customers",
     "CREATE OR REPLACE VIEW busy AS SELECT c.id, c.name, 1::bigint AS n FROM customers c",

@@ -30,7 +30,7 @@ use crate::{
     seal::unseal,
     server::{Scratch, Server},
     sqlite,
-    tools::{collect, free_bytes, name, run, tail},
+    tools::{PIPE, collect, free_bytes, name, run, tail, widen},
     wal::{self, StoredWal},
 };
 
@@ -40,8 +40,6 @@ const STEP: Duration = Duration::from_secs(6 * 3_600);
 const FETCHERS: usize = 2;
 /// How often what is unpacked is sent to the disk.
 const FLUSH_EVERY: Duration = Duration::from_millis(200);
-/// What a program that unpacks is given at once; `tar` takes as much in records of half a KiB.
-const PIPE: usize = 1 << 20;
 /// Room that is left alone.
 const ROOM: u64 = 64 << 20;
 /// Where fetched parts of the log lie until they were replayed.
@@ -360,6 +358,7 @@ pub(crate) fn open_copy<T>(
 
 fn unpack(tools: &Tools, data: &Path, stream: &mut dyn Read) -> Result<(), RecoveryError> {
     let mut command = tools.system("tar");
+    // In records of half a KiB.
     let factor = format!("--blocking-factor={}", PIPE / 512);
     command.args(["--extract", "--no-same-owner", "--read-full-records", &factor, "--file=-", "--directory"]).arg(data);
     feed(command, stream)
@@ -390,8 +389,7 @@ pub(crate) fn feed(mut command: Command, stream: &mut dyn Read) -> Result<(), Re
     let said = collect(child.stderr.take());
     let input = child.stdin.take();
     let copied = input.map_or(Ok(0), |mut input| {
-        // A small pipe has both sides wait for each other; what the system does not allow stays as it is.
-        let _as_it_is = rustix::pipe::fcntl_setpipe_size(&input, PIPE);
+        widen(&input);
         io::copy(&mut io::BufReader::with_capacity(PIPE, stream), &mut input)
     });
     let status = child.wait().map_err(|source| RecoveryError::Spawn { program: program.clone(), source })?;

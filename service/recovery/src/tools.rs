@@ -6,9 +6,12 @@
 use std::{
     fs,
     io::Write as _,
-    os::unix::{
-        fs::{MetadataExt as _, PermissionsExt as _, chown},
-        process::CommandExt as _,
+    os::{
+        fd::AsFd,
+        unix::{
+            fs::{MetadataExt as _, PermissionsExt as _, chown},
+            process::CommandExt as _,
+        },
     },
     path::{Path, PathBuf},
     process::{Child, Command, Output, Stdio},
@@ -18,6 +21,8 @@ use std::{
 
 use crate::RecoveryError;
 
+/// What is given to a program at once, or taken from it.
+pub(crate) const PIPE: usize = 1 << 20;
 /// What a program says is kept up to here.
 const SAID_BYTES: usize = 2_000;
 
@@ -232,6 +237,11 @@ pub(crate) fn free_bytes(path: &Path) -> Result<u64, RecoveryError> {
     let stat = rustix::fs::statvfs(path)
         .map_err(|error| RecoveryError::file(format!("ask how much room `{}` has", path.display()))(error.into()))?;
     Ok(stat.f_bavail.saturating_mul(stat.f_frsize))
+}
+
+/// Makes a pipe hold as much: a small one has both sides wait for each other. What the system does not allow stays as it is.
+pub(crate) fn widen(pipe: &impl AsFd) {
+    let _as_it_is = rustix::pipe::fcntl_setpipe_size(pipe, PIPE);
 }
 
 /// Reads the rest of a stream, for its thread.

@@ -25,6 +25,7 @@ CREATE TABLE seen (a int); CREATE VIEW sees AS SELECT * FROM seen; CREATE MATERI
 CREATE TABLE keyed (id int PRIMARY KEY, word text); CREATE MATERIALIZED VIEW by_key AS SELECT id, word FROM keyed GROUP BY id;
 CREATE TABLE short (t text); CREATE MATERIALIZED VIEW shorter AS SELECT is_short(t) FROM short;
 CREATE TABLE half (a int); CREATE TABLE stays (a int); CREATE MATERIALIZED VIEW joined AS SELECT half.a FROM half JOIN stays USING (a);
+CREATE VIEW words AS SELECT word FROM keyed JOIN stays ON id = a;
 CREATE TABLE circle (a int); CREATE VIEW one_way AS SELECT a FROM circle; CREATE VIEW other_way AS SELECT a FROM one_way;
 CREATE MATERIALIZED VIEW around AS SELECT a FROM other_way; CREATE OR REPLACE VIEW one_way AS SELECT a FROM other_way UNION SELECT a FROM circle;
 CREATE TABLE published (a int PRIMARY KEY); CREATE PUBLICATION p FOR TABLE published;

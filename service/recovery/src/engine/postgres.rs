@@ -14,7 +14,7 @@ use crate::{
     RecoveryError, Source, Tools,
     manifest::Lsn,
     survey::{Survey, survey, total},
-    tools::{collect, name, tail},
+    tools::{collect, name, tail, widen},
 };
 
 /// A question's longest.
@@ -144,6 +144,7 @@ impl Running {
             .spawn()
             .map_err(|source| RecoveryError::Spawn { program: name.clone(), source })?;
         let said: Option<ChildStderr> = child.stderr.take();
+        child.stdout.iter().for_each(widen);
         Ok(Self { name, output: child.stdout.take(), said: collect(said), child, is_physical, _kept: kept })
     }
 }

@@ -9,6 +9,8 @@ DECLARE
   roots oid[];
   -- Views that go along, in the order in which they are built on each other.
   views oid[];
+  all_views oid[];
+  movable oid[];
   one record;
   problem text;
   schema_name text;
@@ -18,6 +20,7 @@ DECLARE
   later text[] := '{}';
   view_texts text[] := '{}';
   view_doubles text[] := '{}';
+  double_texts text[] := '{}';
   step text;
   -- Catalogues and numbers of what is a part of these tables.
   part_classes oid[];
@@ -55,12 +58,20 @@ BEGIN
     v AS (SELECT a.oid, max(a.height) AS height FROM above a WHERE a.height > 0 GROUP BY a.oid)
    SELECT array_agg(v.oid ORDER BY v.height, v.oid) INTO views FROM v
    HAVING bool_or((SELECT c.relkind = 'm' FROM pg_class c WHERE c.oid = v.oid)) AND max(v.height) < 100;
-  -- A view that is built on something that stays would be in the way of whoever changes that.
-  IF EXISTS (SELECT FROM pg_rewrite r JOIN pg_depend d ON d.classid = 'pg_rewrite'::regclass AND d.objid = r.oid
-    LEFT JOIN pg_constraint k ON d.refclassid = 'pg_constraint'::regclass AND k.oid = d.refobjid
-   WHERE r.ev_class = ANY (views) AND d.deptype = 'n' AND d.refobjid >= 16384
-    AND (CASE d.refclassid WHEN 'pg_class'::regclass THEN d.refobjid ELSE k.conrelid END = ANY (trees || views)) IS NOT TRUE
-    AND NOT EXISTS (SELECT FROM pg_depend e WHERE e.classid = d.refclassid AND e.objid = d.refobjid AND e.deptype = 'e')) THEN
+  -- A view that is built on something that stays would be in the way of whoever changes that: it and all on it stay, too.
+  all_views := COALESCE(views, '{}');
+  LOOP
+    movable := ARRAY(SELECT v.oid FROM unnest(views) WITH ORDINALITY v(oid, place) WHERE NOT EXISTS (SELECT FROM pg_rewrite r
+      JOIN pg_depend d ON d.classid = 'pg_rewrite'::regclass AND d.objid = r.oid
+      LEFT JOIN pg_constraint k ON d.refclassid = 'pg_constraint'::regclass AND k.oid = d.refobjid
+     WHERE r.ev_class = v.oid AND d.deptype = 'n' AND d.refobjid >= 16384
+      AND (CASE d.refclassid WHEN 'pg_class'::regclass THEN d.refobjid ELSE k.conrelid END = ANY (trees || views)) IS NOT TRUE
+      AND NOT EXISTS (SELECT FROM pg_depend e WHERE e.classid = d.refclassid AND e.objid = d.refobjid AND e.deptype = 'e')) ORDER BY v.place);
+    EXIT WHEN views IS NULL OR movable = views;
+    views := movable;
+  END LOOP;
+  -- One that is filled and stays has to find the others where they are.
+  IF EXISTS (SELECT FROM pg_class c WHERE c.oid = ANY (all_views) AND c.oid <> ALL (views) AND c.relkind = 'm') THEN
     views := NULL;
   END IF;
   views := COALESCE(views, '{}');
@@ -118,7 +129,7 @@ BEGIN
     FROM unnest(views) WITH ORDINALITY v(oid, place) JOIN pg_class c ON c.oid = v.oid JOIN pg_namespace n ON n.oid = c.relnamespace ORDER BY v.place
   LOOP
     view_doubles := view_doubles || one.name;
-    view_texts := view_texts || ARRAY[format('CREATE %s %s AS %s', one.kind, one.name, one.text), format('ALTER %s %s OWNER TO %I', one.kind, one.name, one.owner)];
+    double_texts := double_texts || ARRAY[format('CREATE %s %s AS %s', one.kind, one.name, one.text), format('ALTER %s %s OWNER TO %I', one.kind, one.name, one.owner)];
   END LOOP;
   FOR one IN
     SELECT c.oid, n.nspname, c.relname, c.relkind, pg_get_userbyid(c.relowner) AS owner
@@ -140,7 +151,7 @@ BEGIN
       EXECUTE step;
     END LOOP;
     double := format('%I.%I', one.nspname, one.relname);
-    IF later = '{}' AND view_texts = '{}' THEN
+    IF later = '{}' AND double_texts = '{}' AND view_texts = '{}' THEN
       EXECUTE format('CREATE TABLE %s ()', double);
     ELSE
       EXECUTE format('CREATE TABLE %s (LIKE %I.%I)', double, schema_name, one.relname);
@@ -152,7 +163,7 @@ BEGIN
     doubles := doubles || double::regclass::oid;
   END LOOP;
   -- Who stood on the tables stands on their doubles, so that the DROP meets, names and takes along what it would have.
-  FOREACH step IN ARRAY later || view_texts LOOP
+  FOREACH step IN ARRAY later || double_texts || view_texts LOOP
     EXECUTE step;
   END LOOP;
   RETURN (doubles || ARRAY(SELECT name::regclass::oid FROM unnest(view_doubles) name))::text;
