@@ -17,6 +17,9 @@ use crate::{
     settings::{Listener, Settings},
 };
 
+/// The largest file that is passed on where the settings don't say: as much as S3 takes in one request.
+const LARGEST_FILE: u64 = 5 << 30;
+
 /// The services of the settings, and what their operations mean.
 pub(crate) struct Services {
     systems: Vec<Arc<System>>,
@@ -97,6 +100,8 @@ pub(crate) fn open(settings: &Settings, system: &crate::settings::System, keys: 
         authorities: authorities.transpose()?,
         networks: networks.collect::<anyhow::Result<_>>()?,
         upgrades: system.upgrades.iter().map(|upgrade| upgrade.to_ascii_lowercase()).collect(),
+        channel: system.channel.unwrap_or_default().limits(),
+        largest_file: system.largest_file.unwrap_or(LARGEST_FILE),
     };
     Ok(System::new(options)?)
 }

@@ -11,6 +11,7 @@ use anyhow::{Context as _, bail};
 use reprieve_approvals::ConsoleOrigin;
 use reprieve_operation::{AgentName, Budget, Environment, OperatorName, SystemName};
 use reprieve_policy::Profile;
+use reprieve_surface_http::ChannelLimits;
 use serde::{Deserialize, Deserializer, de::Error as _};
 
 /// The whole file. Relative paths in it are relative to the file.
@@ -399,6 +400,42 @@ pub(crate) struct System {
     /// Of a service: what a connection may become once that is permitted, `["websocket", "tcp"]`.
     #[serde(default)]
     pub(crate) upgrades: Vec<String>,
+    /// Of a service: what may be said in such a connection.
+    pub(crate) channel: Option<Channel>,
+    /// Of a service: the largest file that is passed on to it.
+    #[serde(default, deserialize_with = "some_bytes")]
+    pub(crate) largest_file: Option<u64>,
+}
+
+/// What may be said in one channel.
+#[derive(Debug, Clone, Copy, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct Channel {
+    /// Each way.
+    #[serde(deserialize_with = "bytes")]
+    pub(crate) bytes: u64,
+    /// Each way, where the protocol has messages.
+    pub(crate) messages: u64,
+    /// How long it may be open.
+    #[serde(deserialize_with = "duration")]
+    pub(crate) life: Duration,
+    /// How long nothing may be said.
+    #[serde(deserialize_with = "duration")]
+    pub(crate) idle: Duration,
+}
+
+impl Default for Channel {
+    fn default() -> Self {
+        let hours = |hours: u64| Duration::from_secs(hours * 3600);
+        Self { bytes: 1 << 30, messages: 1_000_000, life: hours(8), idle: hours(1) }
+    }
+}
+
+impl Channel {
+    pub(crate) fn limits(self) -> ChannelLimits {
+        let Self { bytes, messages, life, idle } = self;
+        ChannelLimits { bytes, messages, life, idle }
+    }
 }
 
 /// A service's own listener.
@@ -442,7 +479,9 @@ impl System {
             || !self.networks.is_empty()
             || self.delay.is_some()
             || self.listen.is_some()
-            || !self.upgrades.is_empty();
+            || !self.upgrades.is_empty()
+            || self.channel.is_some()
+            || self.largest_file.is_some();
         let is_copied_only = matches!(self.kind, SystemKind::Files | SystemKind::Sqlite);
         match self.kind {
             _ if is_copied_only => self.check_copied_only(of_a_service),

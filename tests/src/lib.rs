@@ -4,6 +4,7 @@
 
 pub mod cloud;
 mod curl;
+mod gullible;
 mod local;
 mod receiver;
 mod site;
@@ -12,6 +13,7 @@ pub mod tools;
 
 pub use cloud::Cloud;
 pub use curl::{Answer, Curl, With};
+pub use gullible::{Gullible, TOKEN as GULLIBLE_TOKEN};
 pub use local::Local;
 pub use receiver::{Delivery, Receiver};
 pub use site::{Denied, Site, connect, denied};

@@ -141,11 +141,13 @@ pub enum Hazard {
     Unprotects,
     /// It touches all there is of something rather than what it names.
     Every,
+    /// It makes another protocol of the connection, and nobody looks into what is said there.
+    Channel,
 }
 
 impl Hazard {
     /// Every hazard.
-    pub const ALL: [Self; 5] = [Self::Lasting, Self::Secret, Self::Code, Self::Unprotects, Self::Every];
+    pub const ALL: [Self; 6] = [Self::Lasting, Self::Secret, Self::Code, Self::Unprotects, Self::Every, Self::Channel];
 
     /// The hazard in one word, as the catalog spells it.
     #[must_use]
@@ -156,6 +158,7 @@ impl Hazard {
             Self::Code => "code",
             Self::Unprotects => "unprotects",
             Self::Every => "every",
+            Self::Channel => "channel",
         }
     }
 }
@@ -256,7 +259,8 @@ pub enum Effect {
 impl Effect {
     /// The kind that scopes and policies see. A called function is `Read` until it is measured: what it did decides. Defining
     /// code that others' statements run into is `Grant`: it changes what they do. So is a call that hands out a credential or runs
-    /// code of its caller's: whoever gets one may do what this gateway does not see. Taking a protection away is `Destroy`.
+    /// code of its caller's: whoever gets one may do what this gateway does not see. Taking a protection away is `Destroy`, and what is
+    /// done in a channel is `Unknown`.
     #[must_use]
     pub fn kind(&self) -> Kind {
         match self {
@@ -267,6 +271,7 @@ impl Effect {
             Self::Grant { .. } => Kind::Grant,
             Self::Escape { .. } => Kind::Escape,
             Self::Unknown { .. } => Kind::Unknown,
+            Self::Invoke { hazards, .. } if hazards.contains(&Hazard::Channel) => Kind::Unknown,
             Self::Invoke { kind, hazards, .. } => match kind {
                 Kind::Grant | Kind::Escape | Kind::Unknown => *kind,
                 Kind::Read | Kind::Write | Kind::Destroy if hazards.contains(&Hazard::Secret) || hazards.contains(&Hazard::Code) => {
@@ -294,6 +299,12 @@ impl Effect {
             | Self::Escape { .. }
             | Self::Unknown { .. } => false,
         }
+    }
+
+    /// Whether it makes a channel of the connection.
+    #[must_use]
+    pub fn is_channel(&self) -> bool {
+        matches!(self, Self::Invoke { hazards, .. } if hazards.contains(&Hazard::Channel))
     }
 
     /// The relation that is touched, where there is one.

@@ -360,6 +360,21 @@ pub enum Event {
         plain_bytes: u64,
         stored_bytes: u64,
     },
+    /// A channel that an intent opened is closed: why, how long it was open, and how much was said in it. Messages are counted where the
+    /// protocol has them.
+    ChannelClosed {
+        intent: IntentId,
+        agent: AgentName,
+        system: SystemName,
+        reason: String,
+        open_ms: u64,
+        sent_bytes: u64,
+        received_bytes: u64,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        sent_messages: Option<u64>,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        received_messages: Option<u64>,
+    },
     /// It was removed from the vault: the time in which it could be asked for is over.
     CallsPurged {
         objects: u64,
@@ -497,6 +512,7 @@ impl Event {
             Self::ImagesStored { .. } => "images_stored",
             Self::ImagesPurged { .. } => "images_purged",
             Self::CallKept { .. } => "call_kept",
+            Self::ChannelClosed { .. } => "channel_closed",
             Self::CallsPurged { .. } => "calls_purged",
             Self::ImagesSecured { .. } => "images_secured",
             Self::SecuredPurged { .. } => "secured_purged",
@@ -527,6 +543,7 @@ impl Event {
             Self::Concluded { intent, .. } => Some(format!("concluded:{intent}")),
             Self::UndoStarted { intent, .. } => Some(format!("undo:{intent}")),
             Self::Settled { intent, .. } => Some(format!("settled:{intent}")),
+            Self::ChannelClosed { intent, .. } => Some(format!("channel:{intent}")),
             Self::TokenIssued { token, .. } => Some(format!("token:{token}")),
             Self::OperatorAdded { operator, .. } => Some(format!("operator:{operator}")),
             Self::PasskeyEnrolled { invitation, .. } => Some(format!("invitation:{invitation}")),
@@ -586,6 +603,7 @@ impl Event {
             | Self::Measured { agent, .. }
             | Self::UndoStarted { agent, .. }
             | Self::CallKept { agent, .. }
+            | Self::ChannelClosed { agent, .. }
             | Self::HoldOpened { agent, .. }
             | Self::DecoyPresented { claimed: agent, .. } => Some(agent),
             Self::Frozen { agent, .. } | Self::Thawed { agent, .. } | Self::Alarm { agent, .. } => agent.as_ref(),

@@ -455,6 +455,7 @@ impl State {
             | Event::ImagesStored { .. }
             | Event::ImagesPurged { .. }
             | Event::CallKept { .. }
+            | Event::ChannelClosed { .. }
             | Event::CallsPurged { .. }
             | Event::ImagesSecured { .. }
             | Event::SecuredPurged { .. }

@@ -11,7 +11,7 @@ use reprieve_operation::{Action, Budget, Effect, Facts, Kind, Operation, Protoco
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(crate) struct Mentions(u32);
 
-const NAMES: [&str; 29] = [
+const NAMES: [&str; 30] = [
     "in_scope",
     "frozen",
     "production",
@@ -26,6 +26,7 @@ const NAMES: [&str; 29] = [
     "unbounded",
     "commit",
     "call",
+    "channel",
     "rows",
     "statement_rows",
     "deleted",
@@ -103,6 +104,8 @@ pub(crate) struct Circumstances {
     pub(crate) commit: bool,
     /// A call to a service, which no transaction takes back.
     pub(crate) call: bool,
+    /// It opens a channel, and does nothing else that changes something.
+    pub(crate) channel: bool,
     pub(crate) rows: u64,
     /// Rows of them that are not the largest statement's.
     pub(crate) rows_apart: u64,
@@ -161,6 +164,8 @@ impl Circumstances {
                 Protocol::Http => true,
                 Protocol::Postgres => false,
             },
+            channel: operation.effects.iter().any(Effect::is_channel)
+                && operation.effects.iter().all(|effect| effect.is_channel() || effect.kind() == Kind::Read),
             rows: reach.map_or(0, |reach| reach.rows()),
             rows_apart: operation.rows_apart,
             deleted: reach.map_or(0, |reach| reach.deleted()),
@@ -281,6 +286,7 @@ impl Circumstances {
             "unbounded" => Value::Truth(self.unbounded),
             "commit" => Value::Truth(self.commit),
             "call" => Value::Truth(self.call),
+            "channel" => Value::Truth(self.channel),
             "rows" => Value::Number(self.rows),
             "statement_rows" => Value::Number(self.statement_rows()),
             "deleted" => Value::Number(self.deleted),
@@ -358,6 +364,7 @@ mod tests {
             unbounded: false,
             commit: false,
             call: false,
+            channel: false,
             rows: u64::MAX,
             rows_apart: 1,
             deleted: 2,

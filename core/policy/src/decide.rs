@@ -15,8 +15,15 @@ use crate::{
 /// The most approvals that a counterfactual tries.
 const APPROVALS: u32 = 2;
 
-/// The rule that is named when no permit matches.
-const NO_PERMIT: &str = "no-permit";
+/// The rule that is named when no permit matches, and its words.
+const NO_PERMIT: [&str; 3] = ["no-permit", "no rule permits it", "ask an operator"];
+
+/// The same for a channel, which `guard` leaves to the approval of people or to a `permit` of the user's.
+const CHANNELS: [&str; 3] = [
+    "channels",
+    "it makes something else of the connection, and nobody looks into what is said there",
+    "call the service's ordinary operations, or wait for an operator's approval",
+];
 
 /// Decides on `operation` under `facts`. Total, and the same input gives the same answer.
 pub fn decide(policy: &Policy, operation: &Operation, facts: &Facts) -> Decision {
@@ -147,7 +154,10 @@ impl Case<'_> {
 fn words(rule: Option<&Rule>, circumstances: &Circumstances) -> (String, String, String) {
     match rule {
         Some(rule) => (rule.id.clone(), rule.reason(circumstances), rule.remedy(circumstances)),
-        None => (NO_PERMIT.to_owned(), "no rule permits it".to_owned(), "ask an operator".to_owned()),
+        None => {
+            let words = if circumstances.channel { CHANNELS } else { NO_PERMIT };
+            words.map(str::to_owned).into()
+        }
     }
 }
 

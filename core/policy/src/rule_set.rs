@@ -38,6 +38,8 @@ pub(crate) struct RuleSet {
     /// A user's rule looks at numbers of rows, so that allowing many does not mean allowing fewer.
     pub(crate) weighs_rows: bool,
     needs_entities: bool,
+    /// The first so many are ours.
+    built_in: usize,
 }
 
 /// What the rules answer to one operation, all its touches taken together.
@@ -102,6 +104,7 @@ impl RuleSet {
             is_uniform: !rules.iter().any(|rule| rule.names_tables),
             weighs_rows: rules.iter().skip(built_in).any(weighs),
             needs_entities: rules.iter().any(|rule| rule.needs_entities),
+            built_in,
             rules,
         })
     }
@@ -113,6 +116,10 @@ impl RuleSet {
     /// The rule of the highest rank among `places`.
     pub(crate) fn first(&self, places: &BTreeSet<usize>) -> Option<&Rule> {
         places.first().and_then(|place| self.rule(*place))
+    }
+
+    fn speaks_of_channels(&self, place: usize) -> bool {
+        place < self.built_in || self.rule(place).is_some_and(|rule| rule.mentions.has("channel"))
     }
 
     /// Asks about every touch of `operation` under `circumstances`.
@@ -141,6 +148,10 @@ impl RuleSet {
                 places.push(resource.clone());
             }
             match self.ask_one(&authorizer, &world, kind, resource, &places, &context) {
+                // A user's `permit` opens a channel only if it says so: one for everything was not meant for that.
+                Answer::Permitted(by) if circumstances.channel && !by.iter().any(|place| self.speaks_of_channels(*place)) => {
+                    is_forbidden = true;
+                }
                 Answer::Permitted(by) => permits.extend(by),
                 Answer::Forbidden(by) => {
                     is_forbidden = true;

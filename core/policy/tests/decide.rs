@@ -330,3 +330,42 @@ fn what_no_rule_looks_at_does_not_make_a_decision_anew() {
         assert_eq!(cache.hits_and_misses(), (19, 1), "{profile:?}");
     }
 }
+
+#[test]
+fn channels_open_by_an_approval_or_by_a_permit_that_says_so() {
+    let invoke = |kind: Kind, hazards: &[Hazard]| Effect::Invoke {
+        operation: "any:GET /updates".into(),
+        kind,
+        resource: None,
+        hazards: hazards.iter().copied().collect(),
+    };
+    let becomes = invoke(Kind::Unknown, &[Hazard::Channel]);
+    let reach = Reach { tables: [("*".to_owned(), TableReach { updated: 1, ..TableReach::default() })].into(), ..Reach::default() };
+    let ask = |effects: Vec<Effect>| Operation { protocol: Protocol::Http, ..operation("production", effects, Some(reach.clone())) };
+    let opens = || ask(vec![invoke(Kind::Read, &[]), becomes.clone()]);
+    let lasting = Facts { undoable: Undoability::Impossible, ..facts() };
+    let guard = policy(Profile::Guard, &[]);
+    check(&guard, &opens(), &lasting, "hold: 1 approvals (channels)");
+    let own = |text: &str| policy(Profile::Guard, &[text]);
+    let open = own("permit (principal == Agent::\"cursor\", action, resource in System::\"pocket\") when { context.channel };");
+    check(&open, &opens(), &lasting, "allow");
+    // Others' channels, and what is more than a channel, are asked about as before.
+    let other = own("permit (principal == Agent::\"other\", action, resource) when { context.channel };");
+    check(&other, &opens(), &lasting, "hold: 1 approvals (channels)");
+    for more in [invoke(Kind::Write, &[]), invoke(Kind::Unknown, &[]), unknown()] {
+        check(&open, &ask(vec![more, becomes.clone()]), &lasting, "hold: 1 approvals (calls-not-understood)");
+    }
+    check(&open, &ask(vec![invoke(Kind::Read, &[Hazard::Code]), becomes.clone()]), &lasting, "hold: 1 approvals (calls-not-understood)");
+    // A permit for everything was not written for channels, and no permit lifts what is forbidden.
+    check(&own("permit (principal is Agent, action, resource);"), &opens(), &lasting, "hold: 1 approvals (channels)");
+    let closed = own(
+        "permit (principal is Agent, action, resource) when { context.channel }; forbid (principal is Agent, action, resource) when { context.channel };",
+    );
+    check(&closed, &opens(), &lasting, "refuse (0.cedar#2)");
+    check(
+        &policy(Profile::Lockdown, &["permit (principal is Agent, action, resource) when { context.channel };"]),
+        &opens(),
+        &lasting,
+        "refuse (reads-only)",
+    );
+}

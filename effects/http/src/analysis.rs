@@ -7,10 +7,10 @@ use serde_json::{Map, Value, json};
 
 use crate::{
     aws,
-    canonical::{Canonical, Content, Paths, canonical, shown},
+    canonical::{Canonical, Content, Paths, canonical, other_than_its_method, shown},
     catalog::{Catalog, Provider},
     class::Class,
-    draft::{Draft, Encoding},
+    draft::{Draft, Encoding, Missing},
     format::{Ask, Naming, Row, Speaks, StagedRow},
     graphql::{self, OperationKind},
     guard::glob,
@@ -19,7 +19,7 @@ use crate::{
     place,
     request::Request,
     rest,
-    undo::{Check, Escrow, Undo, Unless, Until},
+    undo::{Check, Escrow, ONCE, Undo, Unless, Until, with_once},
 };
 
 /// More resources than one call sensibly names.
@@ -77,7 +77,7 @@ pub struct Call {
 #[derive(Debug, Clone)]
 pub struct Staged {
     /// The read that shows it.
-    pub request: Result<Request, crate::draft::Missing>,
+    pub request: Result<Request, Missing>,
     take: String,
     otherwise: Class,
     row: Row,
@@ -131,13 +131,16 @@ pub fn analyze(catalog: &Catalog, provider: &str, request: &Request) -> Analysis
         Speaks::Rest | Speaks::Graphql | Speaks::Kubernetes => Paths::Strict,
     };
     let understood = canonical(request, paths).and_then(|canonical| {
-        let invocations = match (known, speaks) {
+        let mut invocations = match (known, speaks) {
             (Some(known), Speaks::Graphql) => graphql_calls(known, &canonical)?,
             (Some(known), Speaks::Rest) => rest_calls(known, &canonical),
             (Some(known), Speaks::Aws) => vec![aws::call(&known.services, known.answers_on(&request.host), &canonical)?],
             (Some(_), Speaks::Kubernetes) => vec![kubernetes::call(&canonical)?],
             (None, _) => vec![by_method(&canonical)],
         };
+        if let Some(why) = other_than_its_method(&canonical).filter(|_| speaks != Speaks::Aws || canonical.request.method != "POST") {
+            invocations.iter_mut().for_each(|invocation| invocation.raise.push((Class::plain(Kind::Unknown), why.to_owned())));
+        }
         Ok((canonical, invocations))
     });
     match understood {
@@ -363,18 +366,24 @@ fn judge(provider: Option<&Provider>, provider_name: &str, request: &Request, in
         }
     }
     let mut escrow = invocation.escrow.clone();
-    escrow.extend(row.into_iter().flat_map(|row| &row.escrow).map(|step| Escrow {
-        save: step.save.clone(),
-        says: step.says.clone(),
-        request: fill(&step.ask, &known(&first)),
-        take: step.take.clone(),
-        until: step.until.as_ref().and_then(|until| {
-            let draft = draft(&until.ask).ok()?;
-            Some(Until { draft, known: known(&first), at: until.at.clone(), is: until.is.clone(), never: until.never.clone() })
-        }),
-        going: step.going.clone(),
-        raw: step.raw,
-        unless: step.unless.iter().map(|unless| Unless { test: unless.test.clone(), because: unless.because.clone() }).collect(),
+    escrow.extend(row.into_iter().flat_map(|row| &row.escrow).map(|step| {
+        Escrow {
+            save: step.save.clone(),
+            says: step.says.clone(),
+            request: draft(&step.ask).and_then(|draft| with_once(&draft, &known(&first), 0)),
+            anew: draft(&step.ask)
+                .ok()
+                .map(|draft| (draft, known(&first)))
+                .filter(|(draft, known)| draft.fill(known) == Err(Missing(ONCE.to_owned()))),
+            take: step.take.clone(),
+            until: step.until.as_ref().and_then(|until| {
+                let draft = draft(&until.ask).ok()?;
+                Some(Until { draft, known: known(&first), at: until.at.clone(), is: until.is.clone(), never: until.never.clone() })
+            }),
+            going: step.going.clone(),
+            raw: step.raw,
+            unless: step.unless.iter().map(|unless| Unless { test: unless.test.clone(), because: unless.because.clone() }).collect(),
+        }
     }));
     let undo = row.and_then(|row| row.undo.as_ref()).and_then(|undo| {
         // A call that names several things at once would need several calls back.
@@ -429,12 +438,12 @@ fn push(resources: &mut Vec<String>, resource: String) {
     }
 }
 
-fn unfillable() -> crate::draft::Missing {
-    crate::draft::Missing("provider".to_owned())
+fn unfillable() -> Missing {
+    Missing("provider".to_owned())
 }
 
 /// A draft of what the catalog asks, for the host that the request went to.
-pub(crate) fn draft(provider: &Provider, request: &Request, ask: &Ask) -> Result<Draft, crate::draft::Missing> {
+pub(crate) fn draft(provider: &Provider, request: &Request, ask: &Ask) -> Result<Draft, Missing> {
     let mut headers = ask.headers.clone();
     headers.entry("accept".to_owned()).or_insert_with(|| "application/json".to_owned());
     let mut draft = Draft {

@@ -12,7 +12,7 @@ use serde_json::{Map, Value};
 use crate::{
     chunked, json,
     multipart::{self, Part},
-    request::{BODY_LIMIT, Body, FILE_LIMIT, Request},
+    request::{BODY_LIMIT, Body, Request},
     xml,
 };
 
@@ -109,15 +109,15 @@ pub(crate) fn canonical(request: &Request, paths: Paths) -> Result<Canonical, St
         return Err("the scheme is neither http nor https".to_owned());
     }
     let mut headers = headers(request)?;
-    let body = decoded(request, &mut headers, paths)?;
+    let body = decoded(request, &mut headers)?;
     let (path, query) = target(request)?;
     let segments = segments(&path, paths)?;
     let pairs = query.as_deref().map(pairs).transpose()?.unwrap_or_default();
     if pairs.iter().any(|(name, _)| overrides_method(name)) {
         return Err("a parameter `_method` may make another method of it".to_owned());
     }
-    let media = headers.iter().find(|(name, _)| name == "content-type").map(|(_, value)| value.clone());
-    let content = match (content(&body, media.as_deref()), paths) {
+    let media = headers.iter().find(|(name, _)| name == "content-type").map(|(_, value)| value.as_str());
+    let content = match (media.map(Media::parse).transpose().and_then(|media| content(&body, &media.unwrap_or_default())), paths) {
         (Ok(content), _) => content,
         (Err(why), Paths::Names) => Content::Broken(why),
         (Err(why), Paths::Strict) => return Err(why),
@@ -170,24 +170,21 @@ fn headers(request: &Request) -> Result<Vec<(String, String)>, String> {
     Ok(headers)
 }
 
-/// The body without compression, at most [`BODY_LIMIT`] of it, or [`FILE_LIMIT`] where it may be the user's own file.
-fn decoded(request: &Request, headers: &mut Vec<(String, String)>, paths: Paths) -> Result<Body, String> {
+/// The body without compression, at most [`BODY_LIMIT`] of it, or a file that stays as it is.
+fn decoded(request: &Request, headers: &mut Vec<(String, String)>) -> Result<Body, String> {
     let encoding = headers.iter().find(|(name, _)| name == "content-encoding").map(|(_, value)| value.to_ascii_lowercase());
     let bytes = match &request.body {
         Body::Unread(why) => return Err(format!("its body was not read: {why}")),
+        Body::File { .. } => return Ok(request.body.clone()),
         Body::Bytes(bytes) if !bytes.is_empty() => bytes,
         Body::Empty | Body::Bytes(_) => {
             headers.retain(|(name, _)| name != "content-encoding");
             return Ok(Body::Empty);
         }
     };
-    let most = match paths {
-        Paths::Strict => BODY_LIMIT,
-        // With the heads of its chunks.
-        Paths::Names => FILE_LIMIT + (1 << 20),
-    };
-    if bytes.len() > most {
-        return Err(format!("its body is larger than {most} bytes"));
+    // With the heads of its chunks.
+    if bytes.len() > BODY_LIMIT + (256 << 10) {
+        return Err(format!("its body is larger than {BODY_LIMIT} bytes"));
     }
     let limit = BODY_LIMIT as u64 + 1;
     let mut plain = Vec::new();
@@ -270,6 +267,9 @@ fn segments(path: &str, paths: Paths) -> Result<Vec<String>, String> {
         if segment.chars().any(char::is_control) {
             return Err("its path has control characters in it".to_owned());
         }
+        if paths == Paths::Strict && segment.chars().any(looks_like_ascii) {
+            return Err("its path has characters in it that some services take for dots or slashes".to_owned());
+        }
         match paths {
             Paths::Strict if segment.contains(['/', '\\']) => return Err("its path has an encoded slash in it".to_owned()),
             Paths::Strict if segment.contains(';') => return Err("its path has parameters in it, which some services cut off".to_owned()),
@@ -279,6 +279,11 @@ fn segments(path: &str, paths: Paths) -> Result<Vec<String>, String> {
         segments.push(segment);
     }
     Ok(segments)
+}
+
+/// Letters of other widths, and dots and slashes of other scripts: what compatibility decomposition (Unicode, NFKC) makes ASCII of.
+fn looks_like_ascii(letter: char) -> bool {
+    matches!(letter, '\u{ff01}'..='\u{ff5e}' | '\u{2024}'..='\u{2026}' | '\u{2044}' | '\u{2215}' | '\u{29f8}' | '\u{fe52}' | '\u{fe68}')
 }
 
 /// Decodes `%XX`; half an escape, or bytes that are no text, have no one meaning.
@@ -310,16 +315,67 @@ fn pairs(text: &str) -> Result<Vec<(String, String)>, String> {
         .collect()
 }
 
-fn content(body: &Body, media: Option<&str>) -> Result<Content, String> {
-    let Body::Bytes(bytes) = body else { return Ok(Content::None) };
-    if bytes.len() > BODY_LIMIT {
-        return Err(format!("its body is larger than the {BODY_LIMIT} bytes that are looked into"));
+/// Whether a body of this label (without parameters) is taken by services as it is.
+#[must_use]
+pub fn is_data(kind: &str) -> bool {
+    const DATA: [&str; 7] = [
+        "application/octet-stream",
+        "application/x-tar",
+        "application/tar",
+        "application/gzip",
+        "application/x-gzip",
+        "application/zip",
+        "application/zstd",
+    ];
+    DATA.iter().any(|data| data.eq_ignore_ascii_case(kind))
+}
+
+/// A label of a body (RFC 9110 section 8.3.1).
+#[derive(Default)]
+struct Media {
+    /// In lower case.
+    kind: String,
+    charset: Option<String>,
+    boundary: Option<String>,
+}
+
+impl Media {
+    /// Readers take the first or the last of two parameters, and some know those in pieces (RFC 2231): such a label has no one meaning.
+    fn parse(text: &str) -> Result<Self, String> {
+        let mut parts = text.split(';').map(str::trim);
+        let mut media = Self { kind: parts.next().unwrap_or_default().to_ascii_lowercase(), ..Self::default() };
+        for (name, value) in parts.filter(|part| !part.is_empty()).map(|part| part.split_once('=').unwrap_or((part, ""))) {
+            let name = name.to_ascii_lowercase();
+            let known = match name.as_str() {
+                "charset" => &mut media.charset,
+                "boundary" => &mut media.boundary,
+                _ if name.trim().starts_with("charset") || name.trim().starts_with("boundary") => {
+                    return Err("the label of its body says in an odd way how to read it".to_owned());
+                }
+                _ => continue,
+            };
+            let quoted = value.strip_prefix('"').and_then(|value| value.strip_suffix('"'));
+            let value = quoted.unwrap_or(value);
+            if known.is_some() || value.is_empty() || value.contains(['"', '\\', '\'', ' ', '\t']) {
+                return Err("the label of its body says in two ways how to read it".to_owned());
+            }
+            *known = Some(value.to_owned());
+        }
+        Ok(media)
     }
-    let media = media.unwrap_or_default().to_ascii_lowercase();
-    let mut parameters = media.split(';').map(str::trim);
-    let kind = parameters.next().unwrap_or_default().to_owned();
-    let charset = parameters.find_map(|parameter| parameter.strip_prefix("charset=")).map(|charset| charset.trim_matches('"').to_owned());
-    if charset.is_some_and(|charset| !matches!(charset.as_str(), "utf-8" | "utf8" | "us-ascii")) {
+}
+
+fn content(body: &Body, media: &Media) -> Result<Content, String> {
+    let kind = media.kind.clone();
+    let too_large = || format!("its body is larger than the {BODY_LIMIT} bytes that are looked into");
+    let bytes = match body {
+        Body::Empty | Body::Unread(_) => return Ok(Content::None),
+        Body::Bytes(bytes) if bytes.len() <= BODY_LIMIT => bytes,
+        Body::File { .. } if is_data(&kind) => return Ok(Content::Opaque),
+        Body::Bytes(_) | Body::File { .. } => return Err(too_large()),
+    };
+    if media.charset.as_ref().is_some_and(|charset| !["utf-8", "utf8", "us-ascii"].iter().any(|known| charset.eq_ignore_ascii_case(known)))
+    {
         return Err("its body is in another character set than UTF-8".to_owned());
     }
     let text = || std::str::from_utf8(bytes).map_err(|_| "its body is no UTF-8".to_owned());
@@ -345,7 +401,7 @@ fn content(body: &Body, media: Option<&str>) -> Result<Content, String> {
         return cbor(bytes).map(Content::Cbor);
     }
     if kind.starts_with("multipart/") {
-        let parts = multipart::parse(bytes, &request_boundary(&media, body)?)?;
+        let parts = multipart::parse(bytes, media.boundary.as_deref().ok_or("its parts have no boundary")?)?;
         if parts.iter().any(|part| overrides_method(&part.name)) {
             return Err("a form field `_method` may make another method of it".to_owned());
         }
@@ -357,21 +413,6 @@ fn content(body: &Body, media: Option<&str>) -> Result<Content, String> {
         (_, Ok(text)) => Ok(Content::Text(kind, text.to_owned())),
         (_, Err(_)) => Ok(Content::Opaque),
     }
-}
-
-/// The boundary between parts. The media type was folded to lower case, so it is searched for in the body in that form.
-fn request_boundary(media: &str, body: &Body) -> Result<String, String> {
-    let missing = || "its parts have no boundary".to_owned();
-    let lower = media
-        .split("boundary=")
-        .nth(1)
-        .map(|rest| rest.split(';').next().unwrap_or_default().trim().trim_matches('"'))
-        .ok_or_else(missing)?;
-    let Body::Bytes(bytes) = body else { return Err(missing()) };
-    let line = bytes.split(|byte| *byte == b'\n').next().unwrap_or_default();
-    let line = std::str::from_utf8(line).map_err(|_| missing())?.trim_end();
-    let exact = line.strip_prefix("--").ok_or_else(missing)?;
-    if lower.is_empty() || !exact.eq_ignore_ascii_case(lower) { Err(missing()) } else { Ok(exact.to_owned()) }
 }
 
 fn cbor(bytes: &[u8]) -> Result<Value, String> {
@@ -408,8 +449,40 @@ fn from_cbor(value: ciborium::Value) -> Result<Value, String> {
     })
 }
 
+/// Why a request may be taken for another one than its method says, or for two.
+pub(crate) fn other_than_its_method(request: &Canonical) -> Option<&'static str> {
+    let own = request.request.method.as_str();
+    if matches!(own, "GET" | "HEAD" | "OPTIONS") && request.request.body != Body::Empty {
+        return Some("it has a body, which services don't expect of a read: they may take it for a change, or for the next request");
+    }
+    let names = |name: &str| {
+        let letters: String = name.chars().filter(char::is_ascii_alphanumeric).collect();
+        ["method", "httpmethod", "methodoverride"].iter().any(|known| letters.eq_ignore_ascii_case(known))
+    };
+    let changes =
+        |value: &str| ["POST", "PUT", "PATCH", "DELETE"].iter().any(|method| value.trim().eq_ignore_ascii_case(method) && *method != own);
+    let says_so = |(name, value): &(String, String)| {
+        names(name) && changes(value)
+            || json::parse(value.as_bytes()).is_ok_and(|value| has(&value, &|name, value| names(name) && changes(value)))
+    };
+    let fields = if let Content::Form(pairs) = &request.content { pairs.as_slice() } else { &[] };
+    request.query.iter().chain(fields).any(says_so).then_some("a parameter says another method, which some services go by")
+}
+
+/// Whether a text below a name is so, at any depth.
+fn has(value: &Value, is_so: &impl Fn(&str, &str) -> bool) -> bool {
+    match value {
+        Value::Array(items) => items.iter().any(|item| has(item, is_so)),
+        Value::Object(members) => {
+            members.iter().any(|(name, value)| value.as_str().is_some_and(|text| is_so(name, text)) || has(value, is_so))
+        }
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => false,
+    }
+}
+
 fn overrides_method(name: &str) -> bool {
-    name.eq_ignore_ascii_case("_method") || name.eq_ignore_ascii_case("x-http-method-override") || name.eq_ignore_ascii_case("$method")
+    let dashed = name.replace('_', "-").to_ascii_lowercase();
+    matches!(dashed.as_str(), "-method" | "$method") || OVERRIDES.contains(&dashed.as_str())
 }
 
 /// The agent's own text, fit for a message.

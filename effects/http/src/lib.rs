@@ -27,7 +27,9 @@ mod undo;
 mod xml;
 
 pub use analysis::{Analysis, Call, Staged, analyze};
+pub use canonical::is_data;
 pub use catalog::{Catalog, CatalogError, Provider};
+pub use chunked::Chunks;
 pub use class::{Class, UnknownClass};
 pub use draft::Missing;
 pub use format::Speaks;

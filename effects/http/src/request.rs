@@ -8,10 +8,10 @@ use std::fmt::Write as _;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
-/// Bodies above this are not looked into, and so not understood.
+/// Bodies above this are not looked into, and so not understood. They are passed on only where they are the user's own files.
 pub const BODY_LIMIT: usize = 8 << 20;
 
-/// Files above this are not taken: they are only passed on, and so need not be looked into.
+/// Files above this are not kept in the vault.
 pub const FILE_LIMIT: usize = 32 << 20;
 
 /// Text bodies up to this length are shown to people in full; longer and binary ones by their digest.
@@ -42,6 +42,13 @@ pub enum Body {
     Empty,
     /// All of it, free of transfer encodings.
     Bytes(Vec<u8>),
+    /// A file that is only passed on and not looked into.
+    File {
+        /// Its length.
+        bytes: u64,
+        /// The SHA-256 of all of it, in hexadecimal.
+        sha256: String,
+    },
     /// There is one that was not read, and why: too large, or broken.
     Unread(String),
 }
@@ -100,6 +107,9 @@ impl Request {
             Body::Empty => {}
             Body::Unread(why) => {
                 let _ = write!(text, "\n({why})");
+            }
+            Body::File { bytes, sha256 } => {
+                let _ = write!(text, "\n({bytes} bytes, sha256 {sha256})");
             }
             Body::Bytes(bytes) => match std::str::from_utf8(bytes) {
                 Ok(body) if bytes.len() <= SHOWN_BODY && !body.contains('\0') => {

@@ -30,7 +30,12 @@ pub struct Escrow {
     pub raw: bool,
     /// What there must not be about it for it to come back as it was.
     pub(crate) unless: Vec<Unless>,
+    /// Where what it makes has a name that must be another one each time: how the request is made anew.
+    pub(crate) anew: Option<(Draft, Value)>,
 }
+
+/// What stands for a text that is another one each time: `{once}`.
+pub(crate) const ONCE: &str = "once";
 
 /// Something about what is kept that does not come back with it.
 #[derive(Debug, Clone, PartialEq)]
@@ -61,9 +66,12 @@ pub enum Progress {
 }
 
 impl Escrow {
-    /// The step as a look, where its request can be made.
-    pub fn look(&self) -> Result<Look, Missing> {
-        let request = self.request.clone()?;
+    /// The step as a look, where its request can be made. `once` is a number that no other look had.
+    pub fn look(&self, once: u64) -> Result<Look, Missing> {
+        let request = match &self.anew {
+            Some((draft, known)) => with_once(draft, known, once)?,
+            None => self.request.clone()?,
+        };
         Ok(Look { save: self.save.clone(), request, take: self.take.clone(), going: self.going.clone(), raw: self.raw })
     }
 
@@ -184,6 +192,13 @@ impl Undo {
             Err(Missing(what)) => what.starts_with("answer."),
         }
     }
+}
+
+/// The request with a text in it that is another one each time.
+pub(crate) fn with_once(draft: &Draft, known: &Value, once: u64) -> Result<Request, Missing> {
+    let mut known = known.as_object().cloned().unwrap_or_default();
+    known.insert(ONCE.to_owned(), once.into());
+    draft.fill(&Value::Object(known))
 }
 
 /// What is known, with what was saved and answered.

@@ -2,22 +2,26 @@
 //!
 //! What is here is what is classified, shown to people, and sent: nothing of the bytes on the agent's connection is passed on.
 
-use std::{fmt::Write as _, time::Duration};
+use std::{fmt::Write as _, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use http::{
     HeaderMap, HeaderName, HeaderValue, Method, Uri, Version,
-    header::{CONNECTION, CONTENT_LENGTH, EXPECT, HOST, TE, TRAILER, TRANSFER_ENCODING, UPGRADE},
+    header::{CONNECTION, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, EXPECT, HOST, TE, TRAILER, TRANSFER_ENCODING, UPGRADE},
     request::Parts,
 };
 use http_body::Body as _;
 use http_body_util::{BodyExt as _, LengthLimitError, Limited};
 use hyper::body::Incoming;
-use reprieve_effects_http::{BODY_LIMIT, FILE_LIMIT};
+use reprieve_effects_http::{BODY_LIMIT, is_data};
 use reprieve_operation::{Digest, Parameters, Refusal};
-use tokio::sync::SemaphorePermit;
+use tokio::{
+    sync::SemaphorePermit,
+    time::{Instant, timeout, timeout_at},
+};
 
 use crate::{
+    file::{Spool, SpoolError, Spooled},
     place::{Place, Scheme},
     system::System,
 };
@@ -25,14 +29,16 @@ use crate::{
 /// The largest body that is taken from anybody: what is looked into, and heads of chunks.
 const USUAL: usize = BODY_LIMIT + (256 << 10);
 
-/// The largest of those that say how large they are. One that is looked into is not sent all the same.
-const LARGEST: usize = FILE_LIMIT + (1 << 20);
-
-/// In how many bytes AWS' tools say a body to be whose chunks have heads.
+/// Headers of AWS' tools about a body whose chunks have heads: its own length, that and how it is signed, and what follows it.
 const DECODED: &str = "x-amz-decoded-content-length";
+const DIGEST: &str = "x-amz-content-sha256";
+const TRAILERS: &str = "x-amz-trailer";
 
 /// How long a body may take to arrive.
 const BODY_TIME: Duration = Duration::from_secs(60);
+
+/// How long a file may take to arrive, as long as something of it comes within [`BODY_TIME`].
+const FILE_TIME: Duration = Duration::from_secs(3600);
 
 /// The longest target.
 const TARGET_LIMIT: usize = 16 * 1024;
@@ -53,6 +59,9 @@ const CONNECTION_HEADERS: [HeaderName; 13] = [
     HOST,
     HeaderName::from_static("alt-used"),
 ];
+
+/// What compresses the messages of a WebSocket: its service's could not be looked through for the credential.
+pub(crate) const EXTENSIONS: HeaderName = HeaderName::from_static("sec-websocket-extensions");
 
 /// Headers in which others than the sender say where a request came from, or how to read its target: services may believe them.
 const NOT_THE_AGENTS: [&str; 12] = [
@@ -79,6 +88,8 @@ pub(crate) struct Asked {
     pub(crate) target: String,
     pub(crate) headers: HeaderMap,
     pub(crate) body: Bytes,
+    /// The body where it is too large for that: a file that is only passed on.
+    pub(crate) file: Option<Arc<Spooled>>,
     /// What the connection is to become, in lower case.
     pub(crate) upgrade: Option<String>,
 }
@@ -102,36 +113,85 @@ impl Asked {
             return Err(unfit("target", "the request's target is too long, or is no path"));
         }
         let decoded = headers.get(DECODED).and_then(|value| value.to_str().ok()?.parse::<u64>().ok()).unwrap_or(0);
-        for name in CONNECTION_HEADERS {
+        for name in CONNECTION_HEADERS.iter().chain([&EXTENSIONS]) {
             headers.remove(name);
         }
-        let too_large = |limit: usize| {
-            let reason = format!("the request's body is larger than {limit} bytes");
-            Refusal::refused("body-limit", reason, "send less at a time (a file in parts), or ask an operator for another way")
-        };
         let said = body.size_hint().lower().max(decoded);
+        if said <= USUAL as u64 {
+            let body = whole(body).await?;
+            return Ok((Self { method, place: at, target, headers, body, file: None, upgrade }, None));
+        }
         // Elsewhere nothing is passed on that is not looked into.
-        let most = if system.provider.as_deref() == Some("aws") { LARGEST } else { USUAL };
-        if said > most as u64 {
+        let kind = headers.get(CONTENT_TYPE).and_then(|kind| kind.to_str().ok()?.split(';').next()).unwrap_or_default();
+        let is_file = system.provider.as_deref().is_some_and(|provider| provider == "aws" || is_data(kind.trim()));
+        let most = if is_file { system.largest_file } else { USUAL as u64 };
+        if said > most {
             return Err(too_large(most));
         }
-        let (limit, place) = if said > USUAL as u64 {
-            let waited = tokio::time::timeout(BODY_TIME, system.uploads.acquire()).await;
-            let busy = || Refusal::unavailable("files", "too many large files are on their way");
-            (LARGEST, Some(waited.map_err(|_| busy())?.map_err(|_| busy())?))
-        } else {
-            (USUAL, None)
-        };
-        let collected = tokio::time::timeout(BODY_TIME, Limited::new(body, limit).collect()).await;
-        let body = match collected {
-            // Trailers end here: no service needs them, and one that reads them as headers would read what was not looked at.
-            Ok(Ok(body)) => body.to_bytes(),
-            Ok(Err(error)) if error.is::<LengthLimitError>() => return Err(too_large(limit)),
-            Ok(Err(error)) => return Err(unfit("broken-body", &format!("the request's body broke off: {error}"))),
-            Err(_) => return Err(unfit("slow-body", "the request's body took too long to arrive")),
-        };
-        Ok((Self { method, place: at, target, headers, body, upgrade }, place))
+        let waited = timeout(BODY_TIME, system.uploads.acquire()).await;
+        let busy = || Refusal::unavailable("files", "too many large files are on their way");
+        let place = waited.map_err(|_| busy())?.map_err(|_| busy())?;
+        let file = Some(Arc::new(spooled(body, &mut headers, most).await?));
+        Ok((Self { method, place: at, target, headers, body: Bytes::new(), file, upgrade }, Some(place)))
     }
+}
+
+/// A body, whole. Trailers end here: no service needs them, and one that reads them as headers would read what was not looked at.
+async fn whole(body: Incoming) -> Result<Bytes, Refusal> {
+    match timeout(BODY_TIME, Limited::new(body, USUAL).collect()).await {
+        Ok(Ok(body)) => Ok(body.to_bytes()),
+        Ok(Err(error)) if error.is::<LengthLimitError>() => Err(too_large(USUAL as u64)),
+        Ok(Err(error)) => Err(unfit("broken-body", &format!("the request's body broke off: {error}"))),
+        Err(_) => Err(slow()),
+    }
+}
+
+/// A body as a file. What AWS' tools put between its pieces is taken off, with the headers that speak of it.
+async fn spooled(mut body: Incoming, headers: &mut HeaderMap, most: u64) -> Result<Spooled, Refusal> {
+    let is = |name: &str, so: &dyn Fn(&str) -> bool| headers.get(name).and_then(|value| value.to_str().ok()).is_some_and(so);
+    let encoded = headers.contains_key(CONTENT_ENCODING);
+    let by_name = is(CONTENT_ENCODING.as_str(), &|value| value.eq_ignore_ascii_case("aws-chunked"));
+    let chunked = by_name || is(DIGEST, &|value| value.starts_with("STREAMING-"));
+    if chunked && encoded && !by_name {
+        return Err(unfit("broken-body", "the request's body is encoded twice"));
+    }
+    let wrong = |error: SpoolError| match error {
+        SpoolError::TooLarge(limit) => too_large(limit),
+        SpoolError::Broken(why) => unfit("broken-body", &why),
+        SpoolError::Io(error) => {
+            tracing::error!(%error, "a file can't be kept on its way");
+            Refusal::unavailable("files", "files can't be kept on their way at the moment")
+        }
+    };
+    let mut spool = Spool::new(most, chunked).map_err(|error| wrong(error.into()))?;
+    let end = Instant::now() + FILE_TIME;
+    while let Some(frame) = timeout_at(end.min(Instant::now() + BODY_TIME), body.frame()).await.map_err(|_| slow())? {
+        let frame = frame.map_err(|error| unfit("broken-body", &format!("the request's body broke off: {error}")))?;
+        if let Ok(piece) = frame.into_data() {
+            spool = spool.push(&piece).await.map_err(wrong)?;
+        }
+    }
+    let (file, trailer) = spool.finish().await.map_err(wrong)?;
+    if chunked {
+        for name in [CONTENT_ENCODING.as_str(), DECODED, DIGEST, TRAILERS] {
+            headers.remove(name);
+        }
+        for (name, value) in trailer {
+            let pair = name.parse::<HeaderName>().ok().zip(HeaderValue::from_str(&value).ok());
+            let (name, value) = pair.ok_or_else(|| unfit("broken-body", "what follows the request's body is malformed"))?;
+            headers.insert(name, value);
+        }
+    }
+    Ok(file)
+}
+
+fn too_large(limit: u64) -> Refusal {
+    let reason = format!("the request's body is larger than {limit} bytes");
+    Refusal::refused("body-limit", reason, "send less at a time (a file in parts), or ask an operator for another way")
+}
+
+fn slow() -> Refusal {
+    unfit("slow-body", "the request's body took too long to arrive")
 }
 
 impl Asked {
@@ -150,12 +210,12 @@ impl Asked {
         for (name, value) in lines {
             let _ = writeln!(text, "{name}: {value}");
         }
-        if self.body.is_empty() {
+        if let Some(file) = &self.file {
+            // The ledger is no place for it: who asked has to send it again once it is approved.
+            let _ = write!(text, "\n({} bytes, sha256 {})", file.bytes, file.sha256);
             return (text, None);
         }
-        if self.is_large() {
-            // The ledger is no place for it: who asked has to send it again once it is approved.
-            let _ = write!(text, "\n({} bytes, digest {})", self.body.len(), Digest::of(&[&self.body]));
+        if self.body.is_empty() {
             return (text, None);
         }
         match std::str::from_utf8(&self.body) {
@@ -172,7 +232,7 @@ impl Asked {
 
     /// Whether it is larger than what is held for somebody who is gone.
     pub(crate) fn is_large(&self) -> bool {
-        self.body.len() > BODY_LIMIT
+        self.file.is_some()
     }
 
     /// The request that was held. `None`: this is not one.
@@ -196,7 +256,7 @@ impl Asked {
             None => Bytes::copy_from_slice(body.as_bytes()),
         };
         let upgrade = headers.remove(UPGRADE).and_then(|upgrade| Some(upgrade.to_str().ok()?.to_owned()));
-        Some(Self { method: method.parse().ok()?, place, target: path.to_owned(), headers, body, upgrade })
+        Some(Self { method: method.parse().ok()?, place, target: path.to_owned(), headers, body, file: None, upgrade })
     }
 }
 
@@ -365,6 +425,7 @@ mod tests {
                 target: target.to_owned(),
                 headers: headers(&[("content-type", "application/json"), ("x-empty", ""), ("user-agent", "curl")]),
                 body: Bytes::from_static(body),
+                file: None,
                 upgrade: (method == "POST").then(|| "tcp".to_owned()),
             };
             let (text, parameters) = asked.held();

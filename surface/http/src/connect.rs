@@ -11,9 +11,7 @@ use std::{
     time::Duration,
 };
 
-use bytes::Bytes;
 use http::Uri;
-use http_body_util::Full;
 use hyper::rt::{Read, ReadBufCursor, Write};
 use hyper_util::{
     client::legacy::{
@@ -30,7 +28,7 @@ use tokio::{
 };
 use tokio_rustls::{TlsConnector, client::TlsStream};
 
-use crate::address::resolve;
+use crate::{address::resolve, file::Outgoing};
 
 /// How long reaching a service may take, TLS included.
 const CONNECT: Duration = Duration::from_secs(15);
@@ -42,7 +40,7 @@ const IDLE: Duration = Duration::from_secs(60);
 const IDLE_CONNECTIONS: usize = 64;
 
 /// Sends requests to one service. Follows no redirect, decodes nothing, keeps no cookie.
-pub(crate) type Client = legacy::Client<Connector, Full<Bytes>>;
+pub(crate) type Client = legacy::Client<Connector, Outgoing>;
 
 /// A client over a connector.
 pub(crate) fn client(connector: Connector) -> Client {

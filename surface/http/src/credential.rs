@@ -2,9 +2,10 @@
 
 use std::sync::Arc;
 
+use aws_sigv4::http_request::SignableBody;
 use base64::{Engine as _, engine::general_purpose::STANDARD as BASE64};
 use http::{
-    HeaderMap, HeaderName, HeaderValue, Method,
+    HeaderMap, HeaderName, HeaderValue,
     header::{AUTHORIZATION, COOKIE, PROXY_AUTHORIZATION},
 };
 use reprieve_gate::Clock;
@@ -221,9 +222,15 @@ impl Credential {
 
 impl Credential {
     /// Signs what is about to be sent, where that is how it is presented.
-    pub(crate) fn sign(&self, method: &Method, uri: &str, headers: &mut HeaderMap, body: &[u8]) -> Result<(), String> {
+    pub(crate) fn sign(&self, asked: &Asked, uri: &str, headers: &mut HeaderMap) -> Result<(), String> {
         match &self.form {
-            Form::Signature(signer) => signer.sign(method, uri, headers, body),
+            Form::Signature(signer) => {
+                let body = match &asked.file {
+                    Some(file) => SignableBody::Precomputed(file.sha256.clone()),
+                    None => SignableBody::Bytes(&asked.body),
+                };
+                signer.sign(&asked.method, uri, headers, body)
+            }
             Form::None | Form::Header(..) | Form::Query(..) | Form::Certificate(_) => Ok(()),
         }
     }

@@ -15,6 +15,8 @@ mod connect;
 mod credential;
 mod door;
 mod exchange;
+mod file;
+mod frames;
 mod listener;
 mod mask;
 mod memory;
@@ -33,6 +35,7 @@ mod understand;
 mod way_back;
 
 pub use authority::{Authority, AuthorityError};
+pub use channel::ChannelLimits;
 pub use credential::{Credential, CredentialError};
 pub use listener::{Options, Surface};
 pub use place::{HostPattern, Place, PlaceError, Scheme};

@@ -31,7 +31,7 @@ use crate::{
     answer::{Body, hold_answer, json_answer, problem, who_are_you},
     asked::{place_of, unfit},
     authority::Authority,
-    channel::CHANNELS,
+    channel::Channels,
     door::{Entered, enter_by_proxy, enter_directly},
     exchange::{Caller, exchange},
     memory::Memory,
@@ -76,7 +76,7 @@ pub struct Surface {
     escrow: Arc<dyn Escrow>,
     pub(crate) authority: Authority,
     /// Channels that are open.
-    pub(crate) channels: Arc<Semaphore>,
+    pub(crate) channels: Arc<Channels>,
     options: Options,
     places: Arc<Semaphore>,
 }
@@ -93,7 +93,7 @@ impl Surface {
         options: Options,
     ) -> Arc<Self> {
         let places = Arc::new(Semaphore::new(options.connections));
-        let (reads, running, channels) = (ReadLog::default(), Arc::default(), Arc::new(Semaphore::new(CHANNELS)));
+        let (reads, running, channels) = (ReadLog::default(), Arc::default(), Arc::default());
         let memory = Memory::new();
         Arc::new(Self { gate, systems, catalog, reads, memory, running, escrow, authority, channels, options, places })
     }
@@ -136,7 +136,17 @@ impl Surface {
     }
 
     /// Accepts clients until `stop` says so.
-    pub async fn listen(self: Arc<Self>, listener: TcpListener, mut stop: watch::Receiver<bool>) {
+    pub async fn listen(self: Arc<Self>, listener: TcpListener, stop: watch::Receiver<bool>) {
+        self.accept(listener, stop, |socket, peer| self.clone().serve(socket, peer)).await;
+    }
+
+    /// Serves each client that comes, as long as there is a place for it, until `stop` says so.
+    pub(crate) async fn accept<F: Future<Output = ()> + Send + 'static>(
+        &self,
+        listener: TcpListener,
+        mut stop: watch::Receiver<bool>,
+        serve: impl Fn(TcpStream, SocketAddr) -> F,
+    ) {
         loop {
             let accepted = tokio::select! {
                 accepted = listener.accept() => accepted,
@@ -145,9 +155,9 @@ impl Surface {
             match accepted {
                 Ok((socket, peer)) => {
                     let Some(place) = self.place() else { continue };
-                    let surface = self.clone();
+                    let served = serve(socket, peer);
                     tokio::spawn(async move {
-                        surface.serve(socket, peer).await;
+                        served.await;
                         drop(place);
                     });
                 }
@@ -169,6 +179,7 @@ impl Surface {
     /// What was counted and not yet recorded, at the end.
     pub fn flush(&self) {
         self.reads.flush(&self.gate);
+        self.channels.flush(&self.gate);
     }
 
     async fn serve(self: Arc<Self>, socket: TcpStream, peer: SocketAddr) {

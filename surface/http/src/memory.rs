@@ -53,7 +53,7 @@ impl Memory {
     }
 
     fn place(&self, system: &System, asked: &Asked) -> Option<u64> {
-        if asked.body.len() > LARGEST || asked.upgrade.is_some() {
+        if asked.body.len() > LARGEST || asked.file.is_some() || asked.upgrade.is_some() {
             return None;
         }
         Some(self.secret.hash_one((&system.name, &asked.method, &asked.place, &asked.target, &asked.body)))

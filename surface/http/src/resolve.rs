@@ -150,6 +150,16 @@ pub(crate) type Read = (u16, Vec<(String, String)>, Bytes);
 
 /// A request of the gateway's own.
 pub(crate) async fn read(system: &System, place: &Place, request: &Request, limit: usize) -> Result<Read, String> {
+    let (status, headers, response) = ask(system, place, request).await?;
+    Ok((status, headers, collect(response, limit).await?))
+}
+
+/// The same, with the answer's body still to come.
+pub(crate) async fn ask(
+    system: &System,
+    place: &Place,
+    request: &Request,
+) -> Result<(u16, Vec<(String, String)>, Response<Incoming>), String> {
     // It goes where the call goes, or to another host of the same service: nowhere else would the credential be right.
     let place = match Place::of_authority(place.scheme, &request.host) {
         Ok(asked) if asked == *place || system.claims(&asked) => asked,
@@ -160,7 +170,7 @@ pub(crate) async fn read(system: &System, place: &Place, request: &Request, limi
     let status = response.status().as_u16();
     let text = |(name, value): (&http::HeaderName, &http::HeaderValue)| Some((name.to_string(), value.to_str().ok()?.to_owned()));
     let headers = response.headers().iter().filter_map(text).collect();
-    Ok((status, headers, collect(response, limit).await?))
+    Ok((status, headers, response))
 }
 
 fn media(headers: &[(String, String)]) -> &str {

@@ -57,29 +57,10 @@ pub(crate) struct Front {
 
 impl Surface {
     /// Accepts clients of one service at an address until `stop` says so.
-    pub async fn listen_for(self: Arc<Self>, system: Arc<System>, listener: TcpListener, mut stop: watch::Receiver<bool>) {
+    pub async fn listen_for(self: Arc<Self>, system: Arc<System>, listener: TcpListener, stop: watch::Receiver<bool>) {
         let Some(home) = system.home() else { return tracing::error!(system = %system.name, "it has no host of its own") };
-        let front = Front { surface: self, system, home, known: Known::ByToken };
-        loop {
-            let accepted = tokio::select! {
-                accepted = listener.accept() => accepted,
-                _ = stop.changed() => return,
-            };
-            match accepted {
-                Ok((socket, peer)) => {
-                    let front = front.clone();
-                    let Some(place) = front.surface.place() else { continue };
-                    tokio::spawn(async move {
-                        front.open(socket, peer).await;
-                        drop(place);
-                    });
-                }
-                Err(error) => {
-                    tracing::warn!(%error, "cannot accept");
-                    tokio::time::sleep(Duration::from_millis(100)).await;
-                }
-            }
-        }
+        let front = Front { surface: self.clone(), system, home, known: Known::ByToken };
+        self.accept(listener, stop, |socket, peer| front.clone().open(socket, peer)).await;
     }
 }
 

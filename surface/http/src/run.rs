@@ -8,7 +8,7 @@ use http::{
     HeaderMap, HeaderValue, Request, Response, StatusCode, Uri,
     header::{ACCEPT_ENCODING, CONNECTION, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, HOST, UPGRADE},
 };
-use http_body_util::{BodyExt as _, Full, Limited};
+use http_body_util::{BodyExt as _, Limited};
 use hyper::{body::Incoming, upgrade::OnUpgrade};
 use reprieve_gate::{Done, Permit, Ran, Running, Upstream};
 use reprieve_operation::{Operation, Principal, Reach, Refusal};
@@ -20,8 +20,9 @@ use tokio::{
 
 use crate::{
     answer::{Body, no_answer, passed_on},
-    asked::Asked,
+    asked::{Asked, EXTENSIONS},
     channel::Channel,
+    file::Outgoing,
     listener::Surface,
     mask::Mask,
     resolve::{look, reach_of},
@@ -85,7 +86,7 @@ impl Run {
             (None, Some(reach)) => reach.clone(),
             _ => look(&self.system, &self.understood).await.reach,
         };
-        let making = if permit.approved().is_some() { Making::Now } else { Making::Later };
+        let making = if permit.approved().is_some() { Making::Now(self.surface.gate.now()) } else { Making::Later };
         let Secured { way_back, lasting } = look_before(ground, &self.understood, making).await;
         reach.lasting = lasting;
         let way_back = match way_back {
@@ -100,8 +101,7 @@ impl Run {
         };
         let mut channel = None;
         if self.understood.asked.upgrade.is_some() {
-            let full = |_| Refusal::unavailable("channels", "too many channels are open");
-            channel = Some(self.surface.channels.clone().try_acquire_owned().map_err(full)?);
+            channel = Some(self.surface.channels.place(intent, &agent, &self.system.name)?);
         }
         if permit.clear(&reach).await?.is_none() {
             return Ok(Ran::Beyond(reach));
@@ -122,7 +122,9 @@ impl Run {
             };
             self.response = Some(answer);
             let service = hyper::upgrade::on(&mut response);
-            tokio::spawn(Channel { gate, principal, mask, agent, service, place }.carry());
+            let (system, limits) = (self.system.name.clone(), self.system.channel);
+            let protocol = self.understood.asked.upgrade.clone().unwrap_or_default();
+            tokio::spawn(Channel { gate, principal, system, limits, protocol, mask, agent, service, place }.carry());
             return Ok(Ran::Final(Done { tag: "HTTP 101".to_owned(), reach, xid: None, kept: None }));
         }
         let is_json = response.headers().get(CONTENT_TYPE).is_some_and(|media| media.to_str().is_ok_and(|media| media.contains("json")));
@@ -233,8 +235,8 @@ pub(crate) async fn send(system: &System, asked: &Asked) -> Result<Response<Inco
         headers.insert(UPGRADE, HeaderValue::from_str(upgrade).map_err(|_| unsent("the upgrade can't be sent".to_owned()))?);
         client = &system.upgrading;
     }
-    system.credential.sign(&asked.method, &text, &mut headers, &asked.body).map_err(unsent)?;
-    let mut request = Request::new(Full::new(asked.body.clone()));
+    system.credential.sign(asked, &text, &mut headers).map_err(unsent)?;
+    let mut request = Request::new(Outgoing::new(&asked.body, asked.file.as_ref()));
     *request.method_mut() = asked.method.clone();
     *request.uri_mut() = uri;
     *request.headers_mut() = headers;
@@ -259,7 +261,7 @@ pub(crate) async fn send(system: &System, asked: &Asked) -> Result<Response<Inco
 fn switched(asked: &Asked, mask: &Mask, answer: &Response<Incoming>) -> Option<Response<Body>> {
     let upgrade = asked.upgrade.as_ref()?;
     let said = answer.headers().get(UPGRADE)?.to_str().ok()?;
-    if !said.eq_ignore_ascii_case(upgrade) {
+    if !said.eq_ignore_ascii_case(upgrade) || answer.headers().contains_key(EXTENSIONS) {
         return None;
     }
     let mut switched = Response::new(Body::Whole(None));

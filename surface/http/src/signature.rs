@@ -58,7 +58,7 @@ impl Signer {
     }
 
     /// Puts the real signature on, over exactly what is sent.
-    pub(crate) fn sign(&self, method: &Method, uri: &str, headers: &mut HeaderMap, body: &[u8]) -> Result<(), String> {
+    pub(crate) fn sign(&self, method: &Method, uri: &str, headers: &mut HeaderMap, body: SignableBody<'_>) -> Result<(), String> {
         let scope = headers.remove(AUTHORIZATION).and_then(|value| Scope::of(value.to_str().ok()?));
         let Scope { region, service } = scope.ok_or("it is not signed for a service of AWS")?;
         OF_A_SIGNATURE.iter().for_each(|name| drop(headers.remove(*name)));
@@ -75,7 +75,7 @@ impl Signer {
             v4::SigningParams::builder().identity(&identity).region(&region).name(&service).time(time).settings(settings).build();
         let parameters = parameters.map_err(|error| error.to_string())?.into();
         let texts: Vec<(&str, &str)> = headers.iter().filter_map(|(name, value)| Some((name.as_str(), value.to_str().ok()?))).collect();
-        let request = SignableRequest::new(method.as_str(), uri, texts.into_iter(), SignableBody::Bytes(body));
+        let request = SignableRequest::new(method.as_str(), uri, texts.into_iter(), body);
         let signed = request.and_then(|request| sign(request, &parameters)).map_err(|error| error.to_string())?;
         let (instructions, _signature) = signed.into_parts();
         let (new, _parameters) = instructions.into_parts();
@@ -145,7 +145,9 @@ mod tests {
             ("host", "iam.amazonaws.com"),
             ("x-amz-date", "19700101T000000Z"),
         ]);
-        signer.sign(&Method::GET, "https://iam.amazonaws.com/?Action=ListUsers&Version=2010-05-08", &mut sent, b"").expect("signed");
+        signer
+            .sign(&Method::GET, "https://iam.amazonaws.com/?Action=ListUsers&Version=2010-05-08", &mut sent, SignableBody::Bytes(b""))
+            .expect("signed");
         assert_eq!(
             sent.get(AUTHORIZATION).and_then(|value| value.to_str().ok()),
             Some(
@@ -154,7 +156,10 @@ mod tests {
             )
         );
         assert_eq!(sent.get("x-amz-date").and_then(|value| value.to_str().ok()), Some("20150830T123600Z"));
-        assert!(signer.sign(&Method::GET, "https://iam.amazonaws.com/", &mut headers(&[]), b"").is_err(), "signed for nobody");
+        assert!(
+            signer.sign(&Method::GET, "https://iam.amazonaws.com/", &mut headers(&[]), SignableBody::Bytes(b"")).is_err(),
+            "signed for nobody"
+        );
     }
 
     #[test]

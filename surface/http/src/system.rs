@@ -9,6 +9,7 @@ use rustls_pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject as _};
 use tokio::sync::Semaphore;
 
 use crate::{
+    channel::ChannelLimits,
     connect::{Client, Connector, client},
     credential::Credential,
     place::{HostPattern, Place, Scheme},
@@ -37,6 +38,10 @@ pub struct SystemOptions {
     pub networks: Vec<IpNet>,
     /// What a connection to it may become, once that is permitted: `websocket`, `tcp`, …
     pub upgrades: Vec<String>,
+    /// What may be said in such a connection.
+    pub channel: ChannelLimits,
+    /// The largest file that is passed on to it, in bytes.
+    pub largest_file: u64,
 }
 
 /// Large files at a time.
@@ -53,6 +58,8 @@ pub struct System {
     /// For requests after which a connection becomes something else.
     pub(crate) upgrading: Client,
     pub(crate) upgrades: Vec<String>,
+    pub(crate) channel: ChannelLimits,
+    pub(crate) largest_file: u64,
     /// Large files on their way to it, and from it to the vault. Apart: who has a place in the one may need one in the other.
     pub(crate) uploads: Semaphore,
     pub(crate) files: Semaphore,
@@ -81,7 +88,20 @@ pub enum SystemError {
 impl System {
     /// A service as described.
     pub fn new(options: SystemOptions) -> Result<Self, SystemError> {
-        let SystemOptions { name, environment, provider, hosts, url, socket, credential, authorities, mut networks, upgrades } = options;
+        let SystemOptions {
+            name,
+            environment,
+            provider,
+            hosts,
+            url,
+            socket,
+            credential,
+            authorities,
+            mut networks,
+            upgrades,
+            channel,
+            largest_file,
+        } = options;
         if hosts.is_empty() && url.is_none() {
             return Err(SystemError::Nowhere(name));
         }
@@ -107,6 +127,8 @@ impl System {
             client,
             upgrading,
             upgrades,
+            channel,
+            largest_file,
             uploads: Semaphore::new(FILES),
             files: Semaphore::new(FILES),
             turns: Turns::default(),

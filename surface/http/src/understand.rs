@@ -49,12 +49,13 @@ pub(crate) fn understand(catalog: &Catalog, system: &System, asked: &Asked) -> R
     match sent {
         Some(mut sent) => {
             sent.upgrade.clone_from(&asked.upgrade);
+            sent.file.clone_from(&asked.file);
             // What is said once the connection has become something else is seen by nobody.
             analysis.effects.extend(sent.upgrade.as_ref().map(|protocol| Effect::Invoke {
                 operation: format!("{}:becomes {protocol}", if analysis.provider.is_empty() { "any" } else { &analysis.provider }),
                 kind: Kind::Unknown,
                 resource: None,
-                hazards: [Hazard::Code].into(),
+                hazards: [Hazard::Channel].into(),
             }));
             Ok(Understood::new(sent, analysis))
         }
@@ -76,7 +77,11 @@ impl Asked {
             host: self.place.authority(),
             target: self.target.clone(),
             headers: headers.collect(),
-            body: if self.body.is_empty() { Body::Empty } else { Body::Bytes(self.body.to_vec()) },
+            body: match &self.file {
+                Some(file) => Body::File { bytes: file.bytes, sha256: file.sha256.clone() },
+                None if self.body.is_empty() => Body::Empty,
+                None => Body::Bytes(self.body.to_vec()),
+            },
         }
     }
 
@@ -89,11 +94,12 @@ impl Asked {
         headers.remove(http::header::HOST);
         headers.remove(http::header::CONTENT_LENGTH);
         let body = match &request.body {
-            Body::Empty => Bytes::new(),
+            // The file itself goes along beside it.
+            Body::Empty | Body::File { .. } => Bytes::new(),
             Body::Bytes(bytes) => Bytes::copy_from_slice(bytes),
             Body::Unread(_) => return None,
         };
         let target = request.target.clone();
-        Some(Self { method: request.method.parse().ok()?, place: place.clone(), target, headers, body, upgrade: None })
+        Some(Self { method: request.method.parse().ok()?, place: place.clone(), target, headers, body, file: None, upgrade: None })
     }
 }

@@ -6,16 +6,17 @@
 use std::time::Duration;
 
 use bytes::Bytes;
+use http::header::{CONTENT_LENGTH, ETAG};
 use reprieve_effects_http::{Call, Catalog, Class, Escrow as Step, FILE_LIMIT, Look, Progress, Seen, State, Undo, analyze, answer};
 use reprieve_gate::{Escrow, Keeping};
-use reprieve_operation::{AgentName, Hazard, IntentId, Kind, Moment};
+use reprieve_operation::{AgentName, Hazard, IntentId, Kind, Moment, Timestamp};
 use serde::{Deserialize, Serialize};
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
 use tokio::time::{Instant, sleep};
 
 use crate::{
     place::Place,
-    resolve::{READ_BYTES, only_reads, read},
+    resolve::{READ_BYTES, ask, collect, only_reads, read},
     system::System,
     understand::Understood,
 };
@@ -41,8 +42,8 @@ pub(crate) struct Ground<'a> {
 pub(crate) enum Making {
     /// It is only said that it would be.
     Later,
-    /// It is made.
-    Now,
+    /// It is made, under a name of this time where it has one.
+    Now(Timestamp),
 }
 
 /// What a call takes to be taken back, as it lies in the vault.
@@ -160,7 +161,9 @@ async fn keep(ground: Ground<'_>, understood: &Understood, call: &Call, making: 
     let mut before = if call.escrow.is_empty() { State::Absent } else { State::Present(Map::new()) };
     let mut awaited = false;
     for step in &call.escrow {
-        let look = step.look().map_err(|missing| format!("what `{}` changes can't be kept: {missing}", call.operation))?;
+        let look = step
+            .look(if let Making::Now(now) = making { now.0 } else { 0 })
+            .map_err(|missing| format!("what `{}` changes can't be kept: {missing}", call.operation))?;
         let analysis = analyze(ground.catalog, provider, &look.request);
         let reads = analysis.problem.is_none() && analysis.calls.iter().all(|call| call.dry_run || call.class.kind == Kind::Read);
         if !reads {
@@ -172,6 +175,7 @@ async fn keep(ground: Ground<'_>, understood: &Understood, call: &Call, making: 
         }
         let seen = see(ground.system, place, &look).await.map_err(|why| format!("{} could not be kept: {why}", step.says))?;
         match (seen, &mut before) {
+            (Seen::Present(kept), _) if is_too_large(&kept) => return Err(format!("{} is too large to be kept", step.says)),
             (Seen::Present(kept), State::Present(saved)) => {
                 lasting.extend(step.lost(&kept).map(|lost| format!("{lost} (`{}`)", call.operation)));
                 wait_for(ground.system, place, step, &kept).await?;
@@ -200,14 +204,27 @@ async fn keep(ground: Ground<'_>, understood: &Understood, call: &Call, making: 
 
 /// One look at the service.
 async fn see(system: &System, place: &Place, look: &Look) -> Result<Seen, String> {
-    let limit = if look.raw { FILE_LIMIT } else { READ_BYTES };
+    if !look.raw {
+        let (status, headers, body) = read(system, place, &look.request, READ_BYTES).await?;
+        return look.read(status, &headers, &body);
+    }
     // Files are large, and kept in memory on their way to the vault: few at a time.
-    let _place = match look.raw {
-        true => Some(system.files.acquire().await.map_err(|error| error.to_string())?),
-        false => None,
-    };
-    let (status, headers, body) = read(system, place, &look.request, limit).await?;
-    look.read(status, &headers, &body)
+    let _place = system.files.acquire().await.map_err(|error| error.to_string())?;
+    let (status, headers, response) = ask(system, place, &look.request).await?;
+    let header = |name: &str| headers.iter().find(|(other, _)| other == name).map(|(_, value)| value.as_str());
+    let length = header(CONTENT_LENGTH.as_str()).and_then(|length| length.parse::<u64>().ok());
+    match (length.filter(|length| *length > FILE_LIMIT as u64), header(ETAG.as_str())) {
+        // Not its content, but enough to tell whether it is still the same.
+        (Some(length), Some(etag)) if status == 200 => Ok(Seen::Present(json!({ TOO_LARGE: { "bytes": length, "etag": etag } }))),
+        _ => look.read(status, &headers, &collect(response, FILE_LIMIT).await?),
+    }
+}
+
+/// What is seen of a file that is too large to be kept.
+const TOO_LARGE: &str = "too_large";
+
+fn is_too_large(seen: &Value) -> bool {
+    seen.get(TOO_LARGE).is_some()
 }
 
 /// Waits for what was asked for to be made.
@@ -270,6 +287,9 @@ impl WayBack {
             }
             if now == State::Absent && !self.undo.takes_nothing_back() {
                 return Err(format!("`{}` went while it was kept", self.resource));
+            }
+            if matches!(&now, State::Present(saved) if saved.values().any(is_too_large)) {
+                return Err(format!("`{}` became too large to be kept", self.resource));
             }
             self.before = now;
         }

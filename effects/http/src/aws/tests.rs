@@ -239,7 +239,7 @@ fn stand_ins_are_told_by_their_signature() {
     assert_eq!((resolved.size.as_deref(), resolved.attached.as_slice()), (Some("80 GiB"), ["i-9".to_owned()].as_slice()));
     // The way back: a snapshot first, then a volume from it.
     let snapshot = &call.escrow[0];
-    let seen = snapshot.look().expect("a look").read(200, &[], br#"{"CreateSnapshotResponse": {"snapshotId": "snap-1"}}"#);
+    let seen = snapshot.look(1).expect("a look").read(200, &[], br#"{"CreateSnapshotResponse": {"snapshotId": "snap-1"}}"#);
     let Ok(crate::Seen::Present(kept)) = seen else { panic!("not kept: {seen:?}") };
     let until = snapshot.until.as_ref().expect("waits");
     assert!(
@@ -252,6 +252,23 @@ fn stand_ins_are_told_by_their_signature() {
     assert!(
         matches!(undo.body, Body::Bytes(body) if String::from_utf8_lossy(&body) == "Action=CreateVolume&AvailabilityZone=us-east-1a&SnapshotId=snap-1&Version=2016-11-15&VolumeType=gp3")
     );
+}
+
+#[test]
+fn a_snapshot_has_a_name_of_its_own_each_time() {
+    let catalog = catalog();
+    for (call, name) in [
+        ("DeleteDBInstance&DBInstanceIdentifier=shop", "DBSnapshotIdentifier=reprieve-shop-"),
+        ("DeleteDBCluster&DBClusterIdentifier=shop", "DBClusterSnapshotIdentifier=reprieve-shop-"),
+    ] {
+        let analysis = analyze(&catalog, "aws", &form("rds.us-east-1.amazonaws.com", "rds", &format!("Action={call}&Version=2014-10-31")));
+        let [call] = analysis.calls.as_slice() else { panic!("one call") };
+        let named = |once: u64| {
+            let Body::Bytes(body) = call.escrow[0].look(once).expect("a look").request.body else { panic!("a body") };
+            String::from_utf8(body).expect("text")
+        };
+        assert!(named(7).contains(&format!("{name}7")) && named(8).contains(&format!("{name}8")), "{}", named(7));
+    }
 }
 
 #[test]

@@ -132,6 +132,25 @@ fn what_is_read_differently_elsewhere_is_refused() {
         body("application/cbor", b"\x01\x02"),
         body("multipart/form-data; boundary=x", b"--x\r\nContent-Disposition: form-data; name=\"_method\"\r\n\r\nDELETE\r\n--x--\r\n"),
         body("multipart/form-data", b"--x\r\n"),
+        body("multipart/form-data; boundary=y", b"--x\r\nContent-Disposition: form-data; name=\"a\"\r\n\r\n1\r\n--x--\r\n"),
+        body("multipart/form-data; boundary=x; boundary=y", b"--x\r\nContent-Disposition: form-data; name=\"a\"\r\n\r\n1\r\n--x--\r\n"),
+        body("multipart/form-data; boundary*=x", b"--x\r\nContent-Disposition: form-data; name=\"a\"\r\n\r\n1\r\n--x--\r\n"),
+        body("multipart/form-data; boundary*0=x; boundary*1=y", b"--x\r\nContent-Disposition: form-data; name=\"a\"\r\n\r\n1\r\n--x--\r\n"),
+        body("multipart/form-data; boundary=\"x\\y\"", b"--x\r\n"),
+        body("multipart/mixed; boundary=x", b"--x\r\nContent-Type: application/http\r\n\r\nDELETE /a HTTP/1.1\r\n\r\n--x--\r\n"),
+        body("application/json; charset=utf-8; charset=utf-7", b"{}"),
+        body("application/json; charset =utf-7", b"{}"),
+        body("application/json; charset*=utf-7", b"{}"),
+        body("application/json; charset='utf-7'", b"{}"),
+        target("/a?x-http-method=DELETE"),
+        target("/a?x_http_method_override=DELETE"),
+        target("/a?%5Fmethod=DELETE"),
+        target("/a%c0%af..%c0%afb"),
+        target("/a/%e0%80%ae%e0%80%ae/b"),
+        target("/a/%ef%bc%8e%ef%bc%8e/b"),
+        target("/a%ef%bc%8fb"),
+        target("/a/%e2%80%a5/b"),
+        target("/%ef%bc%a1"),
     ];
     for request in requests {
         assert!(canonical(&request, Paths::Strict).is_err(), "{request:?}");
@@ -172,4 +191,31 @@ fn uploads_in_chunks_become_plain() {
         (read.body.clone(), read.header("content-encoding"), read.header("x-amz-checksum-crc32")),
         (Body::Bytes(b"hello".to_vec()), None, Some("AA=="))
     );
+}
+
+#[test]
+fn what_may_be_taken_for_another_request_than_its_method_says_is_seen() {
+    let ask = |method: &str, target: &str, headers: Vec<(String, String)>, body: &[u8]| {
+        let body = if body.is_empty() { Body::Empty } else { Body::Bytes(body.to_vec()) };
+        let request = Request { method: method.to_owned(), target: target.to_owned(), headers, body, ..with(|_| {}) };
+        other_than_its_method(&canonical(&request, Paths::Strict).expect("canonical")).is_some()
+    };
+    let read = |target: &str, body: &[u8]| ask("GET", target, Vec::new(), body);
+    for (target, body) in [
+        ("/a", b"DELETE /b HTTP/1.1\r\n\r\n".as_slice()),
+        ("/a?method=delete", b""),
+        ("/a?Method=DELETE", b""),
+        ("/a?http_method=Post", b""),
+        ("/a?methodOverride=PUT", b""),
+        ("/a?batch=%5B%7B%22method%22%3A%22DELETE%22%7D%5D", b""),
+        ("/a?b=%7B%22c%22%3A%5B%7B%22Method%22%3A%22patch%22%7D%5D%7D", b""),
+    ] {
+        assert!(read(target, body), "{target}");
+    }
+    for target in ["/a", "/a?method=get", "/a?method=flickr.photos.search", "/a?paymentmethod=delete", "/a?q=delete", "/a?b=%5B1%5D"] {
+        assert!(!read(target, b""), "{target}");
+    }
+    let form = |body: &[u8]| ask("POST", "/a", vec![("content-type".to_owned(), "application/x-www-form-urlencoded".to_owned())], body);
+    assert!(form(b"a=b&method=delete") && ask("POST", "/a?method=DELETE", Vec::new(), b""));
+    assert!(!form(b"a=b&method=post") && !form(b"payment=delete") && !ask("DELETE", "/a?method=DELETE", Vec::new(), b""));
 }

@@ -80,7 +80,7 @@ fn what_is_asked_can_be_asked() {
                 assert!(!document.contains("{i") && !document.contains("{n"), "`{document}` has what looks like a place to be filled in");
             }
             // Every place is one that is known by then.
-            let known = json!({"id": "x", "host": "h", "args": {}, "saved": {}, "answer": {}});
+            let known = json!({"id": "x", "once": 1, "host": "h", "args": {}, "saved": {}, "answer": {}});
             if let Err(missing) = draft.fill(&known) {
                 let root = missing.0.split('.').next().unwrap_or_default();
                 assert!(["args", "saved", "answer"].contains(&root), "{}: `{}` in {ask:?}", provider.name, missing.0);

@@ -83,6 +83,7 @@ pub(super) fn plan(verb: &str, target: &Target, request: &Canonical, invocation:
         going: Some(GOING.to_owned()),
         raw: false,
         unless: lost,
+        anew: None,
     });
     let saved = Some(json!("{saved.object}"));
     let kind = (target.group.as_str(), target.resource.as_str());
