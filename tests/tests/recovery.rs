@@ -8,6 +8,8 @@ mod faults;
 mod increments;
 #[path = "recovery/lies.rs"]
 mod lies;
+#[path = "recovery/pgbackrest.rs"]
+mod pgbackrest;
 
 use std::{
     fs,
@@ -37,7 +39,11 @@ impl Stage {
 
     /// With more in the program's environment.
     fn open_in(backup: &str, recovery: &str, environment: Vec<(String, String)>) -> Result<Stage> {
-        let server = Postgres::start()?;
+        Stage::of(Postgres::start()?, backup, recovery, environment)
+    }
+
+    /// With a server of one's own.
+    fn of(server: Postgres, backup: &str, recovery: &str, environment: Vec<(String, String)>) -> Result<Stage> {
         server.create_database("shop", "postgres")?;
         server.create_role("app", "secret", "")?;
         server.create_role("copies", "secret", "REPLICATION IN ROLE pg_read_all_data")?;

@@ -5,7 +5,7 @@
 
 use std::{
     fs,
-    io::Write as _,
+    io::{Read as _, Write as _},
     os::unix::{
         fs::{MetadataExt as _, PermissionsExt as _, chown},
         process::CommandExt as _,
@@ -20,6 +20,8 @@ use crate::RecoveryError;
 
 /// What a program says is kept up to here.
 const SAID_BYTES: usize = 2_000;
+/// And what it answers up to here.
+const ANSWER_BYTES: u64 = 1 << 30;
 
 /// The programs of one PostgreSQL.
 #[derive(Debug, Clone)]
@@ -182,7 +184,7 @@ fn finish(mut child: Child, program: &str, input: Option<String>, within: Durati
         Some(thread::spawn(move || drop(into.write_all(input.as_bytes()))))
     });
     let (out, err) = (child.stdout.take(), child.stderr.take());
-    let out = thread::spawn(move || out.map(read_all).unwrap_or_default());
+    let out = thread::spawn(move || out.map(|out| read_all(out.take(ANSWER_BYTES))).unwrap_or_default());
     let err = thread::spawn(move || err.map(read_all).unwrap_or_default());
     let deadline = Instant::now() + within;
     let status = loop {
