@@ -3,6 +3,7 @@
 //! The tests themselves are in `tests/`, one file per subject; the servers come from the test kit.
 
 pub mod cloud;
+mod copied;
 mod curl;
 mod local;
 mod receiver;
@@ -11,6 +12,7 @@ mod state;
 pub mod tools;
 
 pub use cloud::Cloud;
+pub use copied::{Copied, answer};
 pub use curl::{Answer, Curl, With};
 pub use local::Local;
 pub use receiver::{Delivery, Receiver};

@@ -5,6 +5,7 @@
 //! `vault.rs` and `repository.rs`.
 
 mod repository;
+mod tablespaces;
 mod vault;
 
 use std::{
@@ -301,6 +302,8 @@ pub(crate) fn bring_back(
         tools.own_folder(&fetched)?;
         supply.bring_log(data, &fetched)
     })?;
+    phases
+        .time("look through the log", || tablespaces::has_none(tools, &[&data.join("pg_wal"), &fetched], manifest.segment_bytes, under))?;
     let auto = data.join("postgresql.auto.conf");
     if auto.exists() {
         fs::rename(&auto, data.join(ASIDE)).map_err(RecoveryError::file("put the copy's settings aside"))?;
@@ -340,6 +343,7 @@ fn hand_over(tools: &Tools, data: &Path, quiet: bool) -> Result<(), RecoveryErro
     if quiet {
         let settings = if aside.exists() { fs::read_to_string(&aside).map_err(doing())? } else { String::new() };
         tools.write(&aside, &format!("{}\n{QUIET}", settings.trim_end()))?;
+        announce(tools, &data.join("pg_wal"))?;
     }
     if aside.exists() {
         fs::rename(aside, auto).map_err(doing())?;
@@ -352,6 +356,17 @@ fn hand_over(tools: &Tools, data: &Path, quiet: bool) -> Result<(), RecoveryErro
         ("pg_ident.conf", ""),
     ];
     files.into_iter().filter(|(name, _)| !data.join(name).exists()).try_for_each(|(name, text)| tools.write(&data.join(name), text))
+}
+
+/// Has the history of the timeline that began here archived first, once somebody has it archive: without it nobody finds the way from
+/// the copies before to the log after.
+fn announce(tools: &Tools, log: &Path) -> Result<(), RecoveryError> {
+    let files = fs::read_dir(log).map_err(RecoveryError::file("look into the restored log"))?;
+    let names = files.filter_map(|entry| entry.ok()?.file_name().into_string().ok());
+    match names.filter(|name| wal::is_history(name)).max() {
+        Some(name) => tools.write(&log.join("archive_status").join(format!("{name}.ready")), ""),
+        None => Ok(()),
+    }
 }
 
 /// Has what is unpacked go to the disk while the rest is still coming: the server that starts over it waits for all of it.

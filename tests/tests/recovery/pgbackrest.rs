@@ -1,6 +1,6 @@
 //! Copies by pgBackRest, in a repository of its own: real program, real PostgreSQL, real damage. Each thing that is wrong ends red.
 
-use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, chown};
+use std::os::unix::fs::PermissionsExt as _;
 
 use reprieve_testkit::PostgresOptions;
 
@@ -375,6 +375,8 @@ fn the_log_is_followed_where_a_restored_server_went_on() -> Result<()> {
     ensure!(moved.success());
     fs::remove_dir_all(&place)?;
     repository.stage.server.resume()?;
+    repository.stage.server.psql("shop", "INSERT INTO commits VALUES (776)")?;
+    repository.archive_now()?;
     repository.stage.server.psql("shop", "INSERT INTO commits VALUES (777)")?;
     repository.archive_now()?;
     let (answer, passed) = repository.stage.drill()?;

@@ -95,7 +95,7 @@ impl Supply for FromRepository<'_> {
                 let what = format!("pgBackRest's list of the files of {} is not the one that was signed for", self.elsewhere.label);
                 return Err(RecoveryError::Damaged(what));
             }
-            Ok(())
+            has_no_tablespaces(&signed)
         })?;
         phases.time("pgbackrest restore", || self.stanza.restore(self.tools, &self.elsewhere.label, data, STEP))
     }
@@ -113,6 +113,14 @@ impl Supply for FromRepository<'_> {
             }
         })?;
         Ok(self.log.iter().map(|part| part.file.clone()).collect())
+    }
+}
+
+/// They would be put where the server that was copied has them.
+fn has_no_tablespaces(list: &str) -> Result<(), RecoveryError> {
+    match list.lines().find(|line| line.starts_with("pg_tblspc/")) {
+        Some(line) => Err(RecoveryError::Refused(format!("the copy has a tablespace of its own: {line}"))),
+        None => Ok(()),
     }
 }
 
@@ -234,6 +242,17 @@ mod tests {
         // A server does not look for what no history leads to, and would leave it out.
         files = vec![stored(1, 2), stored(1, 3), stored(3, 4), "00000003.history".to_owned()];
         assert_eq!(chosen(&files, true), None);
+    }
+
+    #[test]
+    fn tablespaces_are_refused() {
+        let list = "[backup:target]\npg_data={\"path\":\"/srv/data\",\"type\":\"path\"}\n[target:path]\npg_data/pg_tblspc={}\n";
+        assert!(has_no_tablespaces(list).is_ok());
+        let more = list.replace(
+            "[target:path]",
+            "pg_tblspc/16387={\"path\":\"/srv/space\",\"tablespace-name\":\"x\",\"type\":\"link\"}\n[target:path]",
+        );
+        assert!(has_no_tablespaces(&more).is_err());
     }
 
     #[test]
