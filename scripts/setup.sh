@@ -34,6 +34,7 @@ has_postgres() {
 packages=()
 has_postgres || packages+=(postgresql)
 has pgbouncer || [ -x /usr/sbin/pgbouncer ] || packages+=(pgbouncer)
+has pgbackrest || packages+=(pgbackrest)
 has_libclang || packages+=(libclang-dev)
 has clang || packages+=(clang)
 has gcc || packages+=(gcc libc6-dev)

@@ -20,7 +20,7 @@ pub(crate) fn protect(cli: &Cli, settings: &Settings, protect: &Protect) -> anyh
         return runtime.block_on(check(cli, settings, system, &keys));
     }
     let aim = if protect.what.apply { Aim::Apply } else { Aim::Remove };
-    runtime.block_on(set_up(cli, system, &keys, aim, protect.dry_run))
+    runtime.block_on(set_up(cli, settings, system, &keys, aim, protect.dry_run))
 }
 
 async fn check(cli: &Cli, settings: &Settings, system: &System, keys: &Keys) -> anyhow::Result<u8> {
@@ -29,19 +29,13 @@ async fn check(cli: &Cli, settings: &Settings, system: &System, keys: &Keys) -> 
     if system.strict {
         findings.push(strict(settings, system, keys).await);
     }
+    findings.extend(crate::recovery::stanzas::findings(settings, system, keys)?);
     let unsafe_found = findings.iter().any(|finding| finding.level == Level::Unsafe);
     if cli.json {
         tell!("{}", json!({ "system": system.name, "safe": !unsafe_found, "findings": findings }));
     } else {
         tell!("{} at {} as {}", system.name, target.address(), target.user());
-        for finding in &findings {
-            let mark = match finding.level {
-                Level::Good => "good  ",
-                Level::Note => "note  ",
-                Level::Unsafe => "UNSAFE",
-            };
-            tell!("  {mark}  {}: {}", finding.subject, finding.text);
-        }
+        tell_findings(&findings);
         tell!(
             "{}",
             if unsafe_found {
@@ -52,6 +46,17 @@ async fn check(cli: &Cli, settings: &Settings, system: &System, keys: &Keys) -> 
         );
     }
     Ok(u8::from(unsafe_found))
+}
+
+fn tell_findings(findings: &[Finding]) {
+    for finding in findings {
+        let mark = match finding.level {
+            Level::Good => "good  ",
+            Level::Note => "note  ",
+            Level::Unsafe => "UNSAFE",
+        };
+        tell!("  {mark}  {}: {}", finding.subject, finding.text);
+    }
 }
 
 /// What it costs that changes wait for the vault.
@@ -93,7 +98,7 @@ async fn strict(settings: &Settings, system: &System, keys: &Keys) -> Finding {
     }
 }
 
-async fn set_up(cli: &Cli, system: &System, keys: &Keys, aim: Aim, dry_run: bool) -> anyhow::Result<u8> {
+async fn set_up(cli: &Cli, settings: &Settings, system: &System, keys: &Keys, aim: Aim, dry_run: bool) -> anyhow::Result<u8> {
     let (agents, admin) = (wire::target(system, keys)?, wire::admin_target(system, keys)?);
     let mut plan = plan(&agents, &admin, aim).await?;
     let journal = journal_steps(&wire::login(system, keys)?, aim, agents.user(), system.strict).await?;
@@ -109,9 +114,17 @@ async fn set_up(cli: &Cli, system: &System, keys: &Keys, aim: Aim, dry_run: bool
     if !dry_run {
         carry_out(&admin, &plan).await?;
     }
+    // Its configuration is not ours to change.
+    let lacks = match aim {
+        Aim::Apply => crate::recovery::stanzas::findings(settings, system, keys)?,
+        Aim::Remove => Vec::new(),
+    };
     if cli.json {
-        tell!("{}", json!({ "system": system.name, "plan": plan.steps, "done": !dry_run }));
-    } else if !plan.steps.is_empty() {
+        tell!("{}", json!({ "system": system.name, "plan": plan.steps, "done": !dry_run, "findings": lacks }));
+        return Ok(0);
+    }
+    tell_findings(&lacks);
+    if !plan.steps.is_empty() {
         tell!("{}", if dry_run { "Nothing was changed." } else { "Done, in one transaction." });
     }
     Ok(0)

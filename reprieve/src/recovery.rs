@@ -6,6 +6,7 @@
 pub(crate) mod own;
 pub(crate) mod restore;
 pub(crate) mod runs;
+pub(crate) mod stanzas;
 
 use std::{collections::HashSet, path::PathBuf, sync::Arc, time::Duration};
 
@@ -15,8 +16,8 @@ use reprieve_gate::{Clock as _, Copies, Expected, Objective, RecoveryReport};
 use reprieve_ledger::Signer;
 use reprieve_operation::{Digest, Event, Recorded, State, SystemName, Timestamp};
 use reprieve_recovery::{
-    BackupOptions, Configured, DrillOptions, DrillReport, Encryption, EngineKind, Ground, KINDS, Manifest, Notice, Say, Source, Subject,
-    carry_out, find_points, known_points, place_of, plan_purge, read_point, sign, told,
+    BackupOptions, Configured, DrillOptions, DrillReport, Encryption, EngineKind, Ground, KINDS, Manifest, Notice, Say, Source, Stanza,
+    Subject, carry_out, find_points, known_points, place_of, plan_purge, read_point, sign, told,
 };
 use reprieve_secrets::resolve;
 use reprieve_store::{Query, Reader, SqliteStore};
@@ -75,12 +76,24 @@ pub(crate) fn path(settings: &Settings, system: &System) -> anyhow::Result<Optio
     Ok(Some(std::path::absolute(&path).with_context(|| format!("cannot find {}", path.display()))?))
 }
 
+/// The stanza of pgBackRest's that a system is copied to, if it is.
+pub(crate) fn stanza(settings: &Settings, system: &System) -> Option<Stanza> {
+    let backup = system.backup.as_ref()?;
+    let absolute = |path: PathBuf| std::path::absolute(&path).unwrap_or(path);
+    let config = backup.config.as_ref().map(|config| absolute(settings.path(config)));
+    Some(Stanza { name: backup.stanza.clone()?, config })
+}
+
 /// What is to be copied.
 fn subject(settings: &Settings, system: &System, keys: &Keys) -> anyhow::Result<Subject> {
     let backup = system.backup.as_ref();
     let Some(path) = path(settings, system)? else {
         let engine = backup.map_or(reprieve_recovery::EngineChoice::Auto, |backup| backup.engine);
-        return Ok(Subject::Postgres { source: source(system, keys)?, engine });
+        let source = source(system, keys)?;
+        return Ok(match stanza(settings, system) {
+            Some(stanza) => Subject::Stanza { source, stanza },
+            None => Subject::Postgres { source, engine },
+        });
     };
     if system.kind == SystemKind::Sqlite {
         return Ok(Subject::Sqlite { file: path, scratch: scratch(settings) });
@@ -134,7 +147,7 @@ pub(crate) fn configured(settings: &Settings, keys: &Keys) -> anyhow::Result<Vec
             window: system.backup.as_ref().map(|backup| backup.window).or(settings.recovery.require_drill),
             objective: Objective { rpo: objective.rpo, rto: objective.rto },
             keep: system.backup.as_ref().and_then(|backup| backup.keep),
-            place: place_of(&location, &host, settings.recovery.locked),
+            place: stanza(settings, system).map_or_else(|| place_of(&location, &host, settings.recovery.locked), |stanza| stanza.place()),
         }
     };
     Ok(settings.copyable().map(one).collect())
@@ -370,6 +383,11 @@ fn list(cli: &Cli, settings: &Settings, system: Option<&SystemName>, from_vault:
     let access = wire::vault(settings, &keys)?;
     let vault = if from_vault { Some((runtime.block_on(access.vault())?, &runtime)) } else { None };
     let mut points = points(settings, &keys, system, vault)?;
+    let unreadable = if settings.copyable().any(|system| stanza(settings, system).is_some()) {
+        stanzas::complete(settings, &keys, system, runtime.block_on(access.vault())?, &runtime, &mut points)
+    } else {
+        Vec::new()
+    };
     let drills = events(settings, &["drill_passed", "drill_failed"])?;
     let configured = configured(settings, &keys)?;
     let now = SystemClock.now();
@@ -391,8 +409,8 @@ fn list(cli: &Cli, settings: &Settings, system: Option<&SystemName>, from_vault:
         point["locked"] = json!(place.map(|place| &place.locked));
     }
     if cli.json {
-        tell!("{}", json!({ "points": points }));
-        return Ok(0);
+        tell!("{}", json!({ "points": points, "unreadable": unreadable }));
+        return Ok(u8::from(!unreadable.is_empty()));
     }
     if points.is_empty() {
         tell!("There is no recovery point. Make one: reprieve backup now SYSTEM");
@@ -404,9 +422,11 @@ fn list(cli: &Cli, settings: &Settings, system: Option<&SystemName>, from_vault:
             (_, Value::String(reason)) => format!("FAILED: {reason}"),
             _ => "never tried".to_owned(),
         };
+        let verified = stanzas::remark(point).unwrap_or(verified);
         let began = time(Timestamp(point["began"].as_u64().unwrap_or(0)));
+        let label = if point["label"].is_null() { String::new() } else { format!("  {}", text("label")) };
         tell!(
-            "{}  {:<16} {began} UTC  {:<8} {:>14} bytes  {verified}",
+            "{:<10}  {:<16} {began} UTC  {:<8} {:>14} bytes  {verified}{label}",
             text("point"),
             text("system"),
             text("engine"),
@@ -422,7 +442,10 @@ fn list(cli: &Cli, settings: &Settings, system: Option<&SystemName>, from_vault:
     if points.len() > LISTED {
         tell!("… and {} older ones", points.len() - LISTED);
     }
-    Ok(0)
+    for what in &unreadable {
+        tell!("NOT READ: {what}");
+    }
+    Ok(u8::from(!unreadable.is_empty()))
 }
 
 pub(crate) fn drill(cli: &Cli, settings: &Settings, command: &Drill) -> anyhow::Result<u8> {
@@ -491,7 +514,8 @@ fn try_newest(
         },
         scratch: scratch(settings),
     };
-    let ground = Ground { vault, handle: runtime.handle(), key: &key, identity: &identity, received: None };
+    let stanza = stanza(settings, system);
+    let ground = Ground { vault, handle: runtime.handle(), key: &key, identity: &identity, received: None, stanza: stanza.as_ref() };
     Ok(reprieve_recovery::drill(ground, manifest, &options, begun))
 }
 

@@ -11,6 +11,7 @@ use anyhow::{Context as _, bail};
 use reprieve_approvals::ConsoleOrigin;
 use reprieve_operation::{AgentName, Budget, Environment, OperatorName, SystemName};
 use reprieve_policy::Profile;
+use reprieve_recovery::{EngineChoice, StanzaName};
 use reprieve_surface_http::ChannelLimits;
 use serde::{Deserialize, Deserializer, de::Error as _};
 
@@ -254,9 +255,13 @@ pub(crate) struct Backup {
     /// How often a copy is made; only by hand if missing.
     #[serde(default, deserialize_with = "some_duration")]
     pub(crate) every: Option<Duration>,
-    /// `auto`, `physical` or `logical`.
+    /// `auto`, `physical`, `logical` or `pgbackrest`.
     #[serde(default)]
-    pub(crate) engine: reprieve_recovery::EngineChoice,
+    pub(crate) engine: EngineChoice,
+    /// Of pgBackRest: the stanza.
+    pub(crate) stanza: Option<StanzaName>,
+    /// Of pgBackRest: its configuration; where it looks by itself if missing.
+    pub(crate) config: Option<PathBuf>,
     /// Whether what is committed between copies is kept too.
     #[serde(default)]
     pub(crate) wal: Wal,
@@ -507,6 +512,24 @@ impl System {
         }
     }
 
+    /// Whether what pgBackRest does and what we do would not get into each other's way.
+    fn check_stanza(&self, locked: bool) -> anyhow::Result<()> {
+        let Some(backup) = &self.backup else { return Ok(()) };
+        let (name, by_pgbackrest) = (&self.name, backup.engine == EngineChoice::Pgbackrest);
+        match (&backup.stanza, by_pgbackrest) {
+            (None, true) => bail!("the backup of `{name}` names no `stanza` of pgBackRest's"),
+            (Some(_), false) => bail!("the backup of `{name}` has a `stanza`, and not engine = \"pgbackrest\""),
+            _ if backup.config.is_some() && !by_pgbackrest => bail!("the backup of `{name}` has a `config`, which only pgBackRest has"),
+            _ if backup.wal != Wal::Off && by_pgbackrest => bail!("the backup of `{name}` has `wal`: pgBackRest keeps the log itself"),
+            _ if locked && by_pgbackrest => {
+                bail!(
+                    "`recovery.locked` promises that nobody can remove a copy, and for `{name}` that is pgBackRest's, which can't be looked at"
+                )
+            }
+            _ => Ok(()),
+        }
+    }
+
     /// The same for what nothing is done about but copies.
     fn check_copied_only(&self, of_a_service: bool) -> anyhow::Result<()> {
         let name = &self.name;
@@ -517,8 +540,8 @@ impl System {
         if of_a_service || !self.url.is_empty() || self.admin.is_some() || self.strict || self.run_with_unbounded_role {
             bail!("the system `{name}` is only copied, and has settings of what agents reach");
         }
-        if backup.url.is_some() || backup.wal != Wal::Off || backup.engine != reprieve_recovery::EngineChoice::Auto {
-            bail!("the backup of `{name}` has settings of PostgreSQL: `url`, `wal` or `engine`");
+        if backup.url.is_some() || backup.wal != Wal::Off || backup.engine != EngineChoice::Auto || backup.stanza.is_some() {
+            bail!("the backup of `{name}` has settings of PostgreSQL: `url`, `wal`, `engine` or `stanza`");
         }
         if self.kind == SystemKind::Sqlite && !backup.leave_out.is_empty() {
             bail!("the system `{name}` has `leave_out`, which only `files` have");
@@ -548,7 +571,9 @@ impl Settings {
         if let Some(pair) = names.windows(2).find(|pair| pair[0] == pair[1]) {
             bail!("two systems are called `{}` in {}", pair[0], path.display());
         }
-        settings.system.iter().try_for_each(System::check).with_context(|| format!("the settings in {} are not right", path.display()))?;
+        let locked = settings.recovery.locked.is_some();
+        let check = |system: &System| system.check().and_then(|()| system.check_stanza(locked));
+        settings.system.iter().try_for_each(check).with_context(|| format!("the settings in {} are not right", path.display()))?;
         Ok(settings)
     }
 

@@ -3,6 +3,7 @@
 //! The tests themselves are in `tests/`, one file per subject; the servers come from the test kit.
 
 pub mod cloud;
+mod copied;
 mod curl;
 mod gullible;
 mod local;
@@ -12,6 +13,7 @@ mod state;
 pub mod tools;
 
 pub use cloud::Cloud;
+pub use copied::{Copied, answer};
 pub use curl::{Answer, Curl, With};
 pub use gullible::{Gullible, TOKEN as GULLIBLE_TOKEN};
 pub use local::Local;

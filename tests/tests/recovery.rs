@@ -8,20 +8,21 @@ mod faults;
 mod increments;
 #[path = "recovery/lies.rs"]
 mod lies;
+#[path = "recovery/pgbackrest.rs"]
+mod pgbackrest;
 
 use std::{
     fs,
+    os::unix::fs::{MetadataExt as _, chown},
     path::{Path, PathBuf},
-    process::{Command, Output},
-    time::{Duration, Instant},
+    process::Command,
+    time::Duration,
 };
 
 use anyhow::{Context as _, Result, ensure};
 use reprieve_testkit::{Gateway, GatewayOptions, GuardedSystem, Postgres};
+use reprieve_tests::{Copied, answer};
 use serde_json::Value;
-
-/// Nothing here takes as long; a machine may be busy.
-const PATIENCE: Duration = Duration::from_secs(300);
 
 /// A database with rows, and a gateway that copies it.
 struct Stage {
@@ -37,7 +38,11 @@ impl Stage {
 
     /// With more in the program's environment.
     fn open_in(backup: &str, recovery: &str, environment: Vec<(String, String)>) -> Result<Stage> {
-        let server = Postgres::start()?;
+        Stage::of(Postgres::start()?, backup, recovery, environment)
+    }
+
+    /// With a server of one's own.
+    fn of(server: Postgres, backup: &str, recovery: &str, environment: Vec<(String, String)>) -> Result<Stage> {
         server.create_database("shop", "postgres")?;
         server.create_role("app", "secret", "")?;
         server.create_role("copies", "secret", "REPLICATION IN ROLE pg_read_all_data")?;
@@ -62,78 +67,15 @@ impl Stage {
         Ok(Stage { gateway: Gateway::start(options)?, server })
     }
 
-    fn copy(&self) -> Result<Value> {
-        self.gateway.json(&["backup", "now", "shop", "--json"])
-    }
-
-    /// A drill's report, and whether the command said that it passed.
-    fn drill(&self) -> Result<(Value, bool)> {
-        let output = self.gateway.cli(&["drill", "run", "shop", "--json"])?;
-        let answer = answer(&output)?;
-        let passed = answer["report"]["passed"] == true;
-        ensure!(passed == output.status.success(), "the exit code is not what the report says: {answer}");
-        Ok((answer, passed))
-    }
-
-    /// A drill that has to fail, with `why` in its reason; the ledger and the status say so too.
-    fn drill_fails(&self, why: &str) -> Result<Value> {
-        let (answer, passed) = self.drill()?;
-        ensure!(!passed, "the drill passed: {answer}");
-        let reason = answer["report"]["reason"].as_str().unwrap_or_default();
-        ensure!(reason.contains(why), "the reason has no {why:?}: {reason}");
-        let events = self.events("drill_failed")?;
-        ensure!(events.last().is_some_and(|event| event["drill"] == answer["report"]["drill"]), "the ledger has no failure: {answer}");
-        // An alarm is recorded a moment after what it is about.
-        let sounded = |event: &Value| event["what"].as_str().is_some_and(|what| what.contains("drill"));
-        self.wait("there is an alarm", || Ok(self.events("alarm")?.iter().any(sounded)))?;
-        let status = self.gateway.cli(&["recovery", "status", "--json"])?;
-        ensure!(!status.status.success() && !answer_of(&status)?["systems"][0]["unproven"].is_null(), "the status is green");
-        Ok(answer)
-    }
-
-    fn events(&self, kind: &str) -> Result<Vec<Value>> {
-        let events = self.gateway.events()?;
-        Ok(events.into_iter().map(|recorded| recorded["event"].clone()).filter(|event| event["event"] == kind).collect())
-    }
-
-    /// The files of the vault's objects, largest first.
-    fn objects(&self) -> Result<Vec<PathBuf>> {
-        let mut found = Vec::new();
-        for folder in fs::read_dir(self.gateway.folder().join("vault/objects"))? {
-            let folder = folder?.path();
-            if folder.is_dir() && folder.file_name().is_some_and(|name| name.len() == 2) {
-                for file in fs::read_dir(folder)? {
-                    let path = file?.path();
-                    found.push((fs::metadata(&path)?.len(), path));
-                }
-            }
-        }
-        found.sort_by_key(|(bytes, _)| std::cmp::Reverse(*bytes));
-        Ok(found.into_iter().map(|(_, path)| path).collect())
-    }
-
-    /// Waits until something is so.
-    fn wait(&self, what: &str, mut look: impl FnMut() -> Result<bool>) -> Result<()> {
-        let deadline = Instant::now() + PATIENCE;
-        while !look()? {
-            ensure!(Instant::now() < deadline, "not within {PATIENCE:?}: {what}\n{}", self.gateway.log());
-            std::thread::sleep(Duration::from_millis(100));
-        }
-        Ok(())
-    }
-
     fn index(&self) -> PathBuf {
         self.gateway.folder().join("recovery/shop/wal/index")
     }
 }
 
-fn answer(output: &Output) -> Result<Value> {
-    let said = String::from_utf8_lossy(&output.stdout);
-    serde_json::from_str(said.trim()).with_context(|| format!("no JSON: {said} {}", String::from_utf8_lossy(&output.stderr)))
-}
-
-fn answer_of(output: &Output) -> Result<Value> {
-    answer(output)
+impl Copied for Stage {
+    fn gateway(&self) -> &Gateway {
+        &self.gateway
+    }
 }
 
 /// A server over restored files, by hand, as an operator would start it.
@@ -455,6 +397,36 @@ fn a_copy_goes_back_to_a_moment_and_to_just_before_an_operation() -> Result<()> 
 }
 
 #[test]
+fn a_tablespace_that_the_log_makes_is_not_made_over_the_one_there_is() -> Result<()> {
+    let stage = Stage::open("wal = \"stream\"\n", "")?;
+    stage.copy()?;
+    stage.wait("the log is kept", || Ok(stage.index().exists()))?;
+    assert!(stage.drill()?.1);
+    let place = stage.server.socket_folder().join("space");
+    fs::create_dir(&place)?;
+    let owner = fs::metadata(stage.server.socket_folder().join("data"))?;
+    chown(&place, Some(owner.uid()), Some(owner.gid()))?;
+    stage.server.psql("shop", &format!("CREATE TABLESPACE space LOCATION '{}'", place.display()))?;
+    stage.server.psql("shop", "CREATE TABLE far TABLESPACE space AS SELECT n FROM generate_series(1, 1000) n; CHECKPOINT")?;
+    let files = || -> Result<Vec<u8>> {
+        Ok(Command::new("find").arg(&place).args(["-type", "f", "-exec", "sha256sum", "{}", "+"]).output()?.stdout)
+    };
+    let before = files()?;
+    let file = stage.server.psql("shop", "SELECT pg_walfile_name(pg_current_wal_lsn())")?;
+    stage.server.psql("shop", "SELECT pg_switch_wal()")?;
+    let whole = format!("\"file\":\"{file}\",\"partial\":false");
+    stage.wait("the segment is in the vault", || Ok(fs::read_to_string(stage.index())?.contains(&whole)))?;
+    stage.drill_fails("makes a tablespace")?;
+    let to = new_place(&stage, "space")?;
+    let restored = stage.gateway.operate(&["restore", "shop", "--to", &to.display().to_string(), "--reason", "look"]);
+    ensure!(restored.as_ref().is_err_and(|error| format!("{error:#}").contains("makes a tablespace")), "{restored:?}");
+    assert_eq!(files()?, before, "nothing of the server's own was touched");
+    assert_eq!(stage.server.psql("shop", "SELECT count(*) FROM far")?, "1000");
+    fs::remove_dir_all(&to)?;
+    Ok(())
+}
+
+#[test]
 fn a_gap_in_the_log_fails_the_drill() -> Result<()> {
     let stage = Stage::open("wal = \"stream\"\n", "")?;
     stage.copy()?;
@@ -642,8 +614,8 @@ fn an_incident_is_a_folder_that_proves_itself() -> Result<()> {
     let url = stage.gateway.agent("helper", &["shop"], "read,write,destroy")?;
     stage.server.psql_at(&url, "INSERT INTO commits VALUES (1)")?;
     stage.wait("the outcome is recorded", || Ok(!stage.events("concluded")?.is_empty()))?;
-    let answer = stage.gateway.json(&["incident", "helper", "--to", "evidence", "--json"])?;
-    assert_eq!(answer["summary"]["changes"], 1, "{answer}");
+    let told = stage.gateway.json(&["incident", "helper", "--to", "evidence", "--json"])?;
+    assert_eq!(told["summary"]["changes"], 1, "{told}");
     let folder = stage.gateway.folder().join("evidence");
     for file in ["events.jsonl", "checkpoint.txt", "ledger.pub", "incident.json", "incident.html"] {
         assert!(folder.join(file).exists(), "{file}");
@@ -654,6 +626,6 @@ fn an_incident_is_a_folder_that_proves_itself() -> Result<()> {
     assert!(!stage.gateway.cli(&["incident", "nobody"])?.status.success());
     let points = stage.gateway.cli(&["checklist", "--json"])?;
     assert!(!points.status.success());
-    assert_eq!(answer_of(&points)?["points"].as_array().map(Vec::len), Some(8));
+    assert_eq!(answer(&points)?["points"].as_array().map(Vec::len), Some(8));
     Ok(())
 }

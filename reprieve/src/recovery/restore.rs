@@ -9,7 +9,7 @@ use reprieve_operation::{Event, IntentId, Outcome, Recorded, Timestamp};
 use reprieve_recovery::{EngineKind, Ground, RestoreOptions, Restored, Say, Target, Until};
 use serde_json::json;
 
-use super::{events, find_point, received, runtime, source_of, tell_gateway};
+use super::{events, find_point, received, runtime, source_of, stanza, tell_gateway};
 use crate::{
     args::{Cli, Restore},
     keys::Keys,
@@ -44,8 +44,8 @@ pub(crate) fn restore(cli: &Cli, settings: &Settings, restore: &Restore) -> anyh
         Some(answer["restore"].as_str().context("the answer was not understood")?.to_owned())
     };
     let folder = received(settings, &system.name);
-    let ground =
-        Ground { vault, handle: runtime.handle(), key: &key, identity: &identity, received: folder.is_dir().then_some(folder.as_path()) };
+    let (stanza, here) = (stanza(settings, system), folder.is_dir().then_some(folder.as_path()));
+    let ground = Ground { vault, handle: runtime.handle(), key: &key, identity: &identity, received: here, stanza: stanza.as_ref() };
     let restored = reprieve_recovery::restore(ground, digest, &RestoreOptions { until, to: to.clone() });
     if let Some(number) = number {
         let what = restored.as_ref().map_or_else(|error| error.in_words(), said);
@@ -63,7 +63,12 @@ pub(crate) fn restore(cli: &Cli, settings: &Settings, restore: &Restore) -> anyh
         for (step, ms) in &restored.phases {
             tell!("  {step:<28} {ms:>7} ms");
         }
-        if let (Target::Path(path), EngineKind::Physical) = (&to, restored.engine) {
+        if restored.engine == EngineKind::Pgbackrest {
+            tell!(
+                "It archives nothing: archive_mode is off in its postgresql.auto.conf, until it takes the place of the one that was copied."
+            );
+        }
+        if let (Target::Path(path), EngineKind::Physical | EngineKind::Pgbackrest) = (&to, restored.engine) {
             tell!("Start it: pg_ctl -D {} start", path.display());
         }
     }

@@ -20,10 +20,10 @@ use reprieve_operation::{Digest, RECOVERABLE, SystemName, Timestamp};
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    Contents, EngineKind, Manifest, RecoveryError,
+    Contents, EngineKind, Manifest, RecoveryError, Tools,
     engine::{SKEW, locked},
     read_point,
-    restore::{Ground, Phases},
+    restore::{Ground, Phases, stanza_of},
     survey::{Survey, out_of_band},
 };
 
@@ -217,9 +217,16 @@ fn story(
         )));
     }
     manifest.may_be_opened_by(ground.identity)?;
+    if let Some(elsewhere) = &manifest.elsewhere {
+        report.check(0, "the repository has it", || {
+            let info = stanza_of(ground, elsewhere)?.info(&Tools::find(Some(manifest.major))?)?;
+            let kept = info.find(&elsewhere.label)?;
+            Ok(format!("{}, {} bytes", kept.label, kept.stored_bytes))
+        })?;
+    }
     let trial = Trial { ground, manifest: &manifest, contents: &contents, options, began };
     match manifest.engine {
-        EngineKind::Physical | EngineKind::Logical => postgres::tried(&trial, report, phases),
+        EngineKind::Physical | EngineKind::Logical | EngineKind::Pgbackrest => postgres::tried(&trial, report, phases),
         EngineKind::Files => files::tried(&trial, report, phases),
         EngineKind::Sqlite => sqlite::tried(&trial, report, phases),
     }

@@ -3,6 +3,7 @@
 //! Whatever the engine, the stream is sealed and stored while it comes. A copy counts from the moment its manifest is in the vault.
 
 mod files;
+mod pgbackrest;
 mod postgres;
 mod sqlite;
 
@@ -16,9 +17,10 @@ use serde::{Deserialize, Serialize};
 use tokio::runtime::Handle;
 
 use crate::{
-    Contents, Manifest, Recipients, RecoveryError, Source,
+    Contents, Manifest, Recipients, RecoveryError, Source, Stanza,
     chunks::seal_chunks,
     manifest::{Lsn, close},
+    pgbackrest::Elsewhere,
     survey::Survey,
 };
 
@@ -35,6 +37,8 @@ pub enum EngineKind {
     Physical,
     /// `pg_dump`: one database's contents; for servers that let nobody replicate.
     Logical,
+    /// pgBackRest: the whole cluster in its own repository, and the write-ahead log with it.
+    Pgbackrest,
     /// A folder with everything in it.
     Files,
     /// A SQLite database, as it is at one moment.
@@ -43,7 +47,7 @@ pub enum EngineKind {
 
 impl EngineKind {
     /// What PostgreSQL is copied by.
-    pub const OF_POSTGRES: &'static [Self] = &[Self::Physical, Self::Logical];
+    pub const OF_POSTGRES: &'static [Self] = &[Self::Physical, Self::Logical, Self::Pgbackrest];
     /// What a folder is copied by.
     pub const OF_FILES: &'static [Self] = &[Self::Files];
     /// What a SQLite database is copied by.
@@ -55,6 +59,7 @@ impl EngineKind {
         match self {
             Self::Physical => "physical",
             Self::Logical => "logical",
+            Self::Pgbackrest => "pgbackrest",
             Self::Files => "files",
             Self::Sqlite => "sqlite",
         }
@@ -72,6 +77,8 @@ pub enum EngineChoice {
     Physical,
     /// Logical.
     Logical,
+    /// By pgBackRest, into a stanza that is there.
+    Pgbackrest,
 }
 
 /// What is copied.
@@ -83,6 +90,13 @@ pub enum Subject {
         source: Source,
         /// By which engine.
         engine: EngineChoice,
+    },
+    /// A PostgreSQL server with a stanza of pgBackRest's.
+    Stanza {
+        /// The login.
+        source: Source,
+        /// Which.
+        stanza: Stanza,
     },
     /// A folder.
     Files {
@@ -101,8 +115,12 @@ pub enum Subject {
 }
 
 impl Subject {
-    fn open(&self) -> Result<Box<dyn Engine>, RecoveryError> {
+    fn open(&self, anew: bool, now: Timestamp) -> Result<Box<dyn Engine>, RecoveryError> {
         Ok(match self {
+            Self::Postgres { engine: EngineChoice::Pgbackrest, .. } => {
+                return Err(RecoveryError::Refused("no stanza of pgBackRest's is named".to_owned()));
+            }
+            Self::Stanza { source, stanza } => Box::new(pgbackrest::PgBackRest::open(source, stanza, anew, now)?),
             Self::Postgres { source, engine } => Box::new(postgres::Postgres::open(source, *engine)?),
             Self::Files { folder, leave_out } => Box::new(files::Files::open(folder, leave_out)?),
             Self::Sqlite { file, scratch } => Box::new(sqlite::Sqlite::open(file, scratch)?),
@@ -132,6 +150,15 @@ pub(crate) struct Needed {
 
 /// The write-ahead log that makes a copy consistent: timeline, from, to.
 type Wal = (u32, Lsn, Lsn);
+
+/// How copying ended.
+#[derive(Default)]
+struct Ended {
+    /// The log that belongs to the copy.
+    wal: Option<Wal>,
+    /// Where it lies, if the stream is only its list; and its sizes there.
+    elsewhere: Option<(Elsewhere, (u64, u64, u64))>,
+}
 
 /// Where a copy is of, for its manifest.
 struct Origin {
@@ -166,7 +193,7 @@ trait Copying {
     fn stream(&mut self) -> Result<Box<dyn Read>, RecoveryError>;
 
     /// Whether all of it was copied, once nobody reads any more.
-    fn end(self: Box<Self>) -> Result<Option<Wal>, RecoveryError>;
+    fn end(self: Box<Self>) -> Result<Ended, RecoveryError>;
 }
 
 /// Makes a copy and puts it into the vault. Blocks.
@@ -183,7 +210,7 @@ pub fn backup(
 ) -> Result<(Manifest, ObjectRef), RecoveryError> {
     let began = clock.now();
     handle.block_on(vault.health())?;
-    let mut engine = subject.open()?;
+    let mut engine = subject.open(options.anew, began)?;
     let before = engine.survey()?;
     if let Some(empty) = engine.emptiness(&before).filter(|_| !options.allow_empty) {
         return Err(RecoveryError::Refused(format!("{empty}: this is hardly what is to be kept (allow_empty = true if it is)")));
@@ -194,8 +221,8 @@ pub fn backup(
     let needed = Needed { anew: options.anew, locked_until };
     let sealed = seal_chunks(vault, handle, recipients, system, needed, output);
     let ended = running.end();
-    let (sealed, wal) = match (sealed, ended) {
-        (Ok(sealed), Ok(wal)) => (sealed, wal),
+    let (sealed, Ended { wal, elsewhere }) = match (sealed, ended) {
+        (Ok(sealed), Ok(ended)) => (sealed, ended),
         (Ok(sealed), Err(error)) => {
             forget(vault, handle, &sealed.fresh);
             return Err(error);
@@ -216,7 +243,9 @@ pub fn backup(
         return Err(error);
     }
     let (after, origin) = (engine.survey()?, engine.origin());
-    let (plain_bytes, stored_bytes, added_bytes) = (sealed.plain_bytes, size_of(sealed.all()), size_of(&sealed.fresh));
+    let sealed_bytes = (sealed.plain_bytes, size_of(sealed.all()), size_of(&sealed.fresh));
+    let (elsewhere, sizes) = elsewhere.unzip();
+    let (plain_bytes, stored_bytes, added_bytes) = sizes.unwrap_or(sealed_bytes);
     let contents = Contents { objects: sealed.objects, keys: Some(sealed.keys), before, after };
     let manifest = |contents| Manifest {
         point: format!("R-{:08x}", rand::random::<u32>()),
@@ -232,6 +261,7 @@ pub fn backup(
         database: origin.database,
         wal,
         segment_bytes: origin.segment_bytes,
+        elsewhere,
         contents,
         plain_bytes,
         stored_bytes,

@@ -10,7 +10,7 @@ use reprieve_operation::{Digest, SystemName, Timestamp};
 use reprieve_vault::{ObjectRef, Vault, VaultError};
 use serde::{Deserialize, Serialize};
 
-use crate::{DrillKey, EngineKind, RecoveryError, note::sign, note::statement, survey::Survey};
+use crate::{DrillKey, EngineKind, RecoveryError, note::sign, note::statement, pgbackrest::Elsewhere, survey::Survey};
 
 /// What a manifest's object begins with.
 const MAGIC: &str = "reprieve recovery point 1\n";
@@ -48,6 +48,9 @@ pub struct Manifest {
     pub wal: Option<(u32, Lsn, Lsn)>,
     /// The size of the log's segments.
     pub segment_bytes: u64,
+    /// Where its files and its log lie, if that is not the vault: then the contents are the list of its files.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub elsewhere: Option<Elsewhere>,
     /// The list of its contents.
     pub contents: ObjectRef,
     /// The size of everything, and the size in the vault.
@@ -140,11 +143,16 @@ pub(crate) async fn close(
     Ok((manifest, object))
 }
 
-/// Reads a manifest, checks who signed it, and reads its list.
-pub async fn read_point(vault: &Vault, manifest: Digest, key: &Verifier) -> Result<(Manifest, Contents), RecoveryError> {
+/// Reads a manifest and checks who signed it.
+pub async fn read_manifest(vault: &Vault, manifest: Digest, key: &Verifier) -> Result<Manifest, RecoveryError> {
     let object = vault.describe(manifest).await?;
     let bytes = vault.get_bytes(&object, MANIFEST_BYTES).await?;
-    let manifest = parse(&bytes, key)?.ok_or_else(|| RecoveryError::Damaged(format!("the object {manifest} is not a manifest")))?;
+    parse(&bytes, key)?.ok_or_else(|| RecoveryError::Damaged(format!("the object {manifest} is not a manifest")))
+}
+
+/// The same, and reads its list.
+pub async fn read_point(vault: &Vault, manifest: Digest, key: &Verifier) -> Result<(Manifest, Contents), RecoveryError> {
+    let manifest = read_manifest(vault, manifest, key).await?;
     let list = vault.get_bytes(&manifest.contents, CONTENTS_BYTES).await?;
     let contents: Contents =
         serde_json::from_slice(&list).map_err(|error| RecoveryError::Damaged(format!("a list of contents is not one: {error}")))?;

@@ -56,7 +56,7 @@ fn days(time: Duration) -> String {
 }
 
 /// Whether a server runs on this machine; none if that can't be told.
-fn is_local(server: &str) -> Option<bool> {
+pub(crate) fn is_local(server: &str) -> Option<bool> {
     if server.starts_with('/') {
         return Some(true);
     }
@@ -69,7 +69,7 @@ fn is_local(server: &str) -> Option<bool> {
 }
 
 /// Whether the folder is on the device of a server's socket, or of a folder or file, as far as that tells.
-fn same_device(path: &Path, server: &str) -> bool {
+pub(crate) fn same_device(path: &Path, server: &str) -> bool {
     let device = |path: &Path| fs::metadata(path).map(|found| found.dev()).ok();
     server.starts_with('/') && device(path).is_some_and(|own| device(Path::new(server)) == Some(own))
 }

@@ -1,10 +1,15 @@
 //! Restoring: a recovery point, and the log after it, into a new place. Never over anything that is there.
 //!
 //! What comes back is brought to the moment asked for by a server of our own (`server.rs`), which is stopped again before the
-//! files are handed over. A drill does the same and keeps the server running, to look at what came back.
+//! files are handed over. A drill does the same and keeps the server running, to look at what came back. Where files come from is in
+//! `vault.rs` and `repository.rs`.
+
+mod repository;
+mod tablespaces;
+mod vault;
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::BTreeSet,
     fs,
     io::{self, Read},
     path::{Path, PathBuf},
@@ -19,20 +24,23 @@ use std::{
 
 use reprieve_ledger::Verifier;
 use reprieve_operation::{Digest, Timestamp};
-use reprieve_vault::{Vault, VaultError};
+use reprieve_vault::Vault;
 use serde::{Deserialize, Serialize};
 use tokio::runtime::Handle;
 
 use crate::{
-    Contents, DrillKey, EngineKind, Manifest, RecoveryError, Source, Tools, archive,
+    Contents, DrillKey, EngineKind, Manifest, RecoveryError, Source, Stanza, Tools, archive,
     chunks::unseal_chunks,
-    heartbeat, read_index, read_point,
+    heartbeat, read_point,
     seal::unseal,
     server::{Scratch, Server},
     sqlite,
-    tools::{PIPE, collect, free_bytes, name, run, tail, widen},
-    wal::{self, StoredWal},
+    tools::{PIPE, collect, free_bytes, name, tail, widen},
+    wal,
 };
+
+pub(crate) use self::repository::stanza_of;
+use self::{repository::FromRepository, vault::FromVault};
 
 /// Bringing back may take this long in all; a step that hangs ends.
 const STEP: Duration = Duration::from_secs(6 * 3_600);
@@ -46,6 +54,8 @@ const ROOM: u64 = 64 << 20;
 const FETCHED: &str = "reprieve_wal";
 /// What the copy's own settings are called while we bring it back.
 const ASIDE: &str = "postgresql.auto.conf.restored";
+/// The last word on archiving, whatever the settings before it say.
+const QUIET: &str = "archive_mode = 'off'\n";
 
 /// What is needed to read copies.
 #[derive(Clone, Copy)]
@@ -60,6 +70,8 @@ pub struct Ground<'a> {
     pub identity: &'a DrillKey,
     /// Where the log is received, if that is here; its index saves a look through the whole vault.
     pub received: Option<&'a Path>,
+    /// The stanza that the settings name, for copies that lie in pgBackRest's repository.
+    pub stanza: Option<&'a Stanza>,
 }
 
 /// Up to where.
@@ -154,6 +166,34 @@ impl Phases {
     }
 }
 
+/// Where a copy of a whole server and its log are brought from.
+trait Supply {
+    /// Looks for the log, `after` the copy too; `to_keep`: also where it has not been stored yet. Answers how many segments there are.
+    fn find_log(&mut self, after: bool, to_keep: bool) -> Result<u64, RecoveryError>;
+
+    /// Brings the copy's files into an empty folder; each is what it was when it was copied.
+    fn bring_files(&self, data: &Path, phases: &mut Phases) -> Result<(), RecoveryError>;
+
+    /// Brings the log to where the server looks for it, and answers the files' names.
+    fn bring_log(&self, data: &Path, into: &Path) -> Result<BTreeSet<String>, RecoveryError>;
+}
+
+/// Does something for each, a few at once.
+fn each<T: Sync>(of: &[T], work: impl Fn(&T) -> Result<(), RecoveryError> + Sync) -> Result<(), RecoveryError> {
+    let next = AtomicUsize::new(0);
+    let work = || {
+        while let Some(one) = of.get(next.fetch_add(1, Ordering::Relaxed)) {
+            work(one)?;
+        }
+        Ok(())
+    };
+    thread::scope(|scope| {
+        let workers: Vec<_> = (0..FETCHERS).map(|_| scope.spawn(work)).collect();
+        let bug = |_| Err(RecoveryError::Damaged("fetching ended by a bug".to_owned()));
+        workers.into_iter().try_for_each(|worker| worker.join().unwrap_or_else(bug))
+    })
+}
+
 /// A server that runs over what came back.
 pub(crate) struct Back {
     // First: it stops before its folder goes.
@@ -183,12 +223,12 @@ pub fn restore(ground: Ground<'_>, manifest: Digest, options: &RestoreOptions) -
         Until::BeforeTime(_) | Until::BeforeTransaction(_) => Err(RecoveryError::Refused(format!("{kind} has one moment only: its own"))),
     };
     match (&options.to, manifest.engine) {
-        (Target::Path(data), EngineKind::Physical) => {
+        (Target::Path(data), EngineKind::Physical | EngineKind::Pgbackrest) => {
             let tools = Tools::find(Some(manifest.major))?;
             let back = bring_back(ground, &tools, &manifest, &contents, data, &std::env::temp_dir(), &options.until, true, &mut phases)?;
             let Back { server, scratch, wal_files, last_commit, heartbeat } = back;
             phases.time("stop", || server.stop())?;
-            hand_over(&tools, data)?;
+            hand_over(&tools, data, manifest.elsewhere.is_some())?;
             scratch.destroy()?;
             Ok(Restored { wal_files, last_commit, heartbeat, ..restored(phases) })
         }
@@ -221,7 +261,7 @@ pub fn restore(ground: Ground<'_>, manifest: Digest, options: &RestoreOptions) -
         (Target::Path(_), EngineKind::Logical) => Err(RecoveryError::Refused(
             "this recovery point is a logical copy: restore it into an empty database, --to postgres://…".to_owned(),
         )),
-        (Target::Database(_), kind @ (EngineKind::Physical | EngineKind::Files | EngineKind::Sqlite)) => {
+        (Target::Database(_), kind @ (EngineKind::Physical | EngineKind::Pgbackrest | EngineKind::Files | EngineKind::Sqlite)) => {
             let place = if kind == EngineKind::Sqlite { "file, --to FILE" } else { "folder, --to DIR" };
             Err(RecoveryError::Refused(format!("this recovery point is a {} copy: restore it into a new {place}", kind.as_str())))
         }
@@ -243,9 +283,11 @@ pub(crate) fn bring_back(
     phases: &mut Phases,
 ) -> Result<Back, RecoveryError> {
     let parent = data.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    let wal = if *until == Until::Copy { Vec::new() } else { phases.time("find the log", || log_after(ground, manifest))? };
-    let here = if to_keep && *until != Until::Copy { still_here(ground, manifest, &wal)? } else { Vec::new() };
-    let segments = (wal.len() + here.len()) as u64;
+    let mut supply: Box<dyn Supply + '_> = match &manifest.elsewhere {
+        None => Box::new(FromVault::new(ground, tools, manifest, contents)),
+        Some(elsewhere) => Box::new(FromRepository::new(ground, tools, manifest, contents, elsewhere)?),
+    };
+    let segments = phases.time("find the log", || supply.find_log(*until != Until::Copy, to_keep))?;
     let (free, needed) =
         (free_bytes(parent)?, manifest.plain_bytes.saturating_add(segments.saturating_mul(manifest.segment_bytes)).saturating_add(ROOM));
     if free < needed {
@@ -253,18 +295,15 @@ pub(crate) fn bring_back(
     }
     tools.own_folder(data)?;
     let flushing = if to_keep { Some(Flushing::start(data)?) } else { None };
-    phases.time("fetch", || open_copy(ground, contents, |stream| unpack(tools, data, stream)))?;
-    phases.time("pg_verifybackup", || {
-        let mut command = tools.served("pg_verifybackup");
-        command.arg("--quiet").arg(data);
-        run(command, STEP).map(drop)
-    })?;
+    supply.bring_files(data, phases)?;
     drop(flushing);
     let fetched = data.join(FETCHED);
     let files = phases.time("fetch the log", || {
         tools.own_folder(&fetched)?;
-        fetch_log(ground, manifest, &wal, &here, &fetched)
+        supply.bring_log(data, &fetched)
     })?;
+    phases
+        .time("look through the log", || tablespaces::has_none(tools, &[&data.join("pg_wal"), &fetched], manifest.segment_bytes, under))?;
     let auto = data.join("postgresql.auto.conf");
     if auto.exists() {
         fs::rename(&auto, data.join(ASIDE)).map_err(RecoveryError::file("put the copy's settings aside"))?;
@@ -296,12 +335,18 @@ pub(crate) fn bring_back(
     Ok(Back { server, scratch, wal_files: files.len(), last_commit: last.parse().ok().map(Timestamp), heartbeat })
 }
 
-/// The files as their owner gets them: with the copy's own settings, without what we needed.
-fn hand_over(tools: &Tools, data: &Path) -> Result<(), RecoveryError> {
+/// The files as their owner gets them: with the copy's own settings, without what we needed. `quiet`: its settings may name a
+/// repository that is another server's, which gets nothing of this one.
+fn hand_over(tools: &Tools, data: &Path, quiet: bool) -> Result<(), RecoveryError> {
     let doing = || RecoveryError::file("hand the restored files over");
-    let aside = data.join(ASIDE);
+    let (aside, auto) = (data.join(ASIDE), data.join("postgresql.auto.conf"));
+    if quiet {
+        let settings = if aside.exists() { fs::read_to_string(&aside).map_err(doing())? } else { String::new() };
+        tools.write(&aside, &format!("{}\n{QUIET}", settings.trim_end()))?;
+        announce(tools, &data.join("pg_wal"))?;
+    }
     if aside.exists() {
-        fs::rename(aside, data.join("postgresql.auto.conf")).map_err(doing())?;
+        fs::rename(aside, auto).map_err(doing())?;
     }
     fs::remove_dir_all(data.join(FETCHED)).map_err(doing())?;
     // Debian keeps these elsewhere; a server does not start without them.
@@ -311,6 +356,17 @@ fn hand_over(tools: &Tools, data: &Path) -> Result<(), RecoveryError> {
         ("pg_ident.conf", ""),
     ];
     files.into_iter().filter(|(name, _)| !data.join(name).exists()).try_for_each(|(name, text)| tools.write(&data.join(name), text))
+}
+
+/// Has the history of the timeline that began here archived first, once somebody has it archive: without it nobody finds the way from
+/// the copies before to the log after.
+fn announce(tools: &Tools, log: &Path) -> Result<(), RecoveryError> {
+    let files = fs::read_dir(log).map_err(RecoveryError::file("look into the restored log"))?;
+    let names = files.filter_map(|entry| entry.ok()?.file_name().into_string().ok());
+    match names.filter(|name| wal::is_history(name)).max() {
+        Some(name) => tools.write(&log.join("archive_status").join(format!("{name}.ready")), ""),
+        None => Ok(()),
+    }
 }
 
 /// Has what is unpacked go to the disk while the rest is still coming: the server that starts over it waits for all of it.
@@ -356,14 +412,6 @@ pub(crate) fn open_copy<T>(
     }
 }
 
-fn unpack(tools: &Tools, data: &Path, stream: &mut dyn Read) -> Result<(), RecoveryError> {
-    let mut command = tools.system("tar");
-    // In records of half a KiB.
-    let factor = format!("--blocking-factor={}", PIPE / 512);
-    command.args(["--extract", "--no-same-owner", "--read-full-records", &factor, "--file=-", "--directory"]).arg(data);
-    feed(command, stream)
-}
-
 /// Restores a logical copy's contents into an empty database.
 pub(crate) fn fill(ground: Ground<'_>, tools: &Tools, contents: &Contents, target: &Source) -> Result<(), RecoveryError> {
     open_copy(ground, contents, |stream| {
@@ -406,138 +454,6 @@ pub(crate) fn feed(mut command: Command, stream: &mut dyn Read) -> Result<(), Re
     match copied {
         Ok(_) => Ok(()),
         Err(error) => Err(RecoveryError::Damaged(format!("the copy could not be read to its end: {error}"))),
-    }
-}
-
-/// The parts of the log that come after a copy, without a gap.
-fn log_after(ground: Ground<'_>, manifest: &Manifest) -> Result<Vec<StoredWal>, RecoveryError> {
-    let mut known = ground.received.map_or_else(|| Ok(BTreeMap::new()), read_index)?;
-    known.retain(|_, wal| wal.system == manifest.system && wal.cluster == manifest.cluster);
-    if known.is_empty() {
-        known = wal::find_wal(ground.vault, ground.handle, ground.key, &manifest.system, &manifest.cluster)?;
-    }
-    choose(known.into_values().collect(), manifest)
-}
-
-fn choose(known: Vec<StoredWal>, manifest: &Manifest) -> Result<Vec<StoredWal>, RecoveryError> {
-    let Some((timeline, _, end)) = manifest.wal else { return Ok(Vec::new()) };
-    if !manifest.segment_bytes.is_power_of_two() {
-        return Err(RecoveryError::Damaged("the manifest tells no size of the log's segments".to_owned()));
-    }
-    // The copy has the whole segment in which it ends.
-    let first = end.0.saturating_sub(1) / manifest.segment_bytes + 1;
-    let mut by_number: BTreeMap<u64, Vec<StoredWal>> = BTreeMap::new();
-    let mut chosen: Vec<StoredWal> = Vec::new();
-    for wal in known {
-        match wal::numbered(&wal.file, manifest.segment_bytes) {
-            Some((number, on)) if number >= first && on >= timeline => by_number.entry(number).or_default().push(wal),
-            Some(_) => {}
-            // The history of a timeline.
-            None => chosen.push(wal),
-        }
-    }
-    let newest = by_number.last_key_value().map(|(number, _)| *number);
-    for (expected, (number, segments)) in (first..).zip(by_number) {
-        // Only the newest may still have been filled when it was stored.
-        if newest != Some(number) && segments.iter().all(|segment| segment.partial) {
-            let what =
-                format!("the end of `{}` of the write-ahead log is missing: what came later can't be brought back", segments[0].file);
-            return Err(RecoveryError::Damaged(what));
-        }
-        if number != expected {
-            let what = format!(
-                "{} segments of the write-ahead log are missing before `{}`: what came later can't be brought back",
-                number - expected,
-                segments[0].file
-            );
-            return Err(RecoveryError::Damaged(what));
-        }
-        chosen.extend(segments);
-    }
-    Ok(chosen)
-}
-
-/// What was received on this machine and is newer than what is in the vault, without a gap: the vault is slower than the server.
-/// The names of the files, and where they lie.
-fn still_here(ground: Ground<'_>, manifest: &Manifest, wal: &[StoredWal]) -> Result<Vec<(String, PathBuf)>, RecoveryError> {
-    let (Some(folder), Some((timeline, _, end))) = (ground.received, manifest.wal) else { return Ok(Vec::new()) };
-    if wal::received_cluster(folder)?.as_deref() != Some(manifest.cluster.as_str()) {
-        return Ok(Vec::new());
-    }
-    let stored = wal.iter().filter_map(|part| wal::numbered(&part.file, manifest.segment_bytes)).max();
-    // The copy has the whole segment in which it ends.
-    let (mut reached, on) = stored.unwrap_or((end.0.saturating_sub(1) / manifest.segment_bytes, timeline));
-    let mut found = Vec::new();
-    for (file, partial) in wal::received(folder)? {
-        let Some((number, timeline)) = wal::numbered(&file, manifest.segment_bytes) else { continue };
-        // The newest in the vault may have been stored while it was filled.
-        if timeline == on && (number == reached + 1 || (stored.is_some() && number == reached)) {
-            reached = number;
-            found.push((file.clone(), folder.join(if partial { format!("{file}.partial") } else { file })));
-        }
-    }
-    Ok(found)
-}
-
-/// Brings the log to where the server looks for it, and answers the files' names.
-fn fetch_log(
-    ground: Ground<'_>,
-    manifest: &Manifest,
-    wal: &[StoredWal],
-    here: &[(String, PathBuf)],
-    into: &Path,
-) -> Result<BTreeSet<String>, RecoveryError> {
-    let writing = |file: &str| RecoveryError::file(format!("write `{file}` of the write-ahead log"));
-    let next = AtomicUsize::new(0);
-    let work = || {
-        while let Some(part) = wal.get(next.fetch_add(1, Ordering::Relaxed)) {
-            let bytes = fetch_newest(ground, manifest, part)?;
-            fs::write(into.join(&part.file), bytes).map_err(writing(&part.file))?;
-        }
-        Ok(())
-    };
-    thread::scope(|scope| {
-        let workers: Vec<_> = (0..FETCHERS).map(|_| scope.spawn(work)).collect();
-        let bug = |_| Err(RecoveryError::Damaged("fetching ended by a bug".to_owned()));
-        workers.into_iter().try_for_each(|worker| worker.join().unwrap_or_else(bug))
-    })?;
-    let mut written: BTreeSet<String> = wal.iter().map(|part| part.file.clone()).collect();
-    for (file, path) in here {
-        // Not a copy of its permissions: another account replays it.
-        let read = match fs::read(path) {
-            // It was closed since we looked.
-            Err(error) if error.kind() == io::ErrorKind::NotFound => fs::read(path.with_extension("")),
-            read => read,
-        };
-        let bytes = match read {
-            Ok(bytes) => bytes,
-            // Or it has come to the vault, and is not needed here any more.
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                let stored = log_after(ground, manifest)?.into_iter().find(|stored| stored.file == *file);
-                fetch_newest(ground, manifest, &stored.ok_or_else(|| writing(file)(error))?)?
-            }
-            Err(error) => return Err(writing(file)(error)),
-        };
-        fs::write(into.join(file), bytes).map_err(writing(file))?;
-        written.insert(file.clone());
-    }
-    Ok(written)
-}
-
-/// A part of the log. One that was being filled may have been stored anew, and taken away, since it was looked for.
-fn fetch_newest(ground: Ground<'_>, manifest: &Manifest, part: &StoredWal) -> Result<Vec<u8>, RecoveryError> {
-    let mut part = part.clone();
-    loop {
-        match wal::fetch(ground.vault, ground.handle, &part, ground.key, ground.identity) {
-            Err(RecoveryError::Vault(VaultError::Missing(missing))) => {
-                let newer = log_after(ground, manifest)?.into_iter().find(|newer| newer.file == part.file);
-                match newer.filter(|newer| newer.object.is_some_and(|object| object.digest != missing) && newer.at > part.at) {
-                    Some(newer) => part = newer,
-                    None => return Err(VaultError::Missing(missing).into()),
-                }
-            }
-            fetched => return fetched,
-        }
     }
 }
 

@@ -5,7 +5,7 @@
 
 use std::{
     fs,
-    io::Write as _,
+    io::{Read as _, Write as _},
     os::{
         fd::AsFd,
         unix::{
@@ -25,6 +25,8 @@ use crate::RecoveryError;
 pub(crate) const PIPE: usize = 1 << 20;
 /// What a program says is kept up to here.
 const SAID_BYTES: usize = 2_000;
+/// And what it answers up to here.
+const ANSWER_BYTES: u64 = 1 << 30;
 
 /// The programs of one PostgreSQL.
 #[derive(Debug, Clone)]
@@ -158,14 +160,9 @@ fn plain(mut command: Command) -> Command {
 }
 
 /// Runs a program to its end and gives what it printed.
-pub(crate) fn run(mut command: Command, within: Duration) -> Result<String, RecoveryError> {
+pub(crate) fn run(command: Command, within: Duration) -> Result<String, RecoveryError> {
     let program = name(&command);
-    let child = command
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .map_err(|source| RecoveryError::Spawn { program: program.clone(), source })?;
-    finish(child, &program, None, within)
+    said(answered(command, within)?, &program)
 }
 
 /// The same for a program that reads `input`.
@@ -177,17 +174,33 @@ pub(crate) fn run_with(mut command: Command, input: String, within: Duration) ->
         .stderr(Stdio::piped())
         .spawn()
         .map_err(|source| RecoveryError::Spawn { program: program.clone(), source })?;
-    finish(child, &program, Some(input), within)
+    said(ended(child, &program, Some(input), within)?, &program)
 }
 
-fn finish(mut child: Child, program: &str, input: Option<String>, within: Duration) -> Result<String, RecoveryError> {
+/// The same, and gives all that it said, also where it failed.
+pub(crate) fn answered(mut command: Command, within: Duration) -> Result<Output, RecoveryError> {
+    let program = name(&command);
+    let spawned = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn();
+    let child = spawned.map_err(|source| RecoveryError::Spawn { program: program.clone(), source })?;
+    ended(child, &program, None, within)
+}
+
+fn said(output: Output, program: &str) -> Result<String, RecoveryError> {
+    if output.status.success() {
+        return Ok(String::from_utf8_lossy(&output.stdout).trim_end_matches('\n').to_owned());
+    }
+    let said = if output.stderr.is_empty() { &output.stdout } else { &output.stderr };
+    Err(RecoveryError::Tool { program: program.to_owned(), said: tail(said) })
+}
+
+fn ended(mut child: Child, program: &str, input: Option<String>, within: Duration) -> Result<Output, RecoveryError> {
     let writer = input.and_then(|input| {
         let mut into = child.stdin.take()?;
         // A program that fails early closes its input early; its exit code tells.
         Some(thread::spawn(move || drop(into.write_all(input.as_bytes()))))
     });
     let (out, err) = (child.stdout.take(), child.stderr.take());
-    let out = thread::spawn(move || out.map(read_all).unwrap_or_default());
+    let out = thread::spawn(move || out.map(|out| read_all(out.take(ANSWER_BYTES))).unwrap_or_default());
     let err = thread::spawn(move || err.map(read_all).unwrap_or_default());
     let deadline = Instant::now() + within;
     let status = loop {
@@ -205,12 +218,7 @@ fn finish(mut child: Child, program: &str, input: Option<String>, within: Durati
         let _written = writer.join();
     }
     let (out, err) = (out.join().unwrap_or_default(), err.join().unwrap_or_default());
-    let output = Output { status, stdout: out, stderr: err };
-    if output.status.success() {
-        return Ok(String::from_utf8_lossy(&output.stdout).trim_end_matches('\n').to_owned());
-    }
-    let said = if output.stderr.is_empty() { &output.stdout } else { &output.stderr };
-    Err(RecoveryError::Tool { program: program.to_owned(), said: tail(said) })
+    Ok(Output { status, stdout: out, stderr: err })
 }
 
 fn read_all(mut from: impl std::io::Read) -> Vec<u8> {

@@ -356,7 +356,7 @@ pub(crate) fn is_segment(name: &str) -> bool {
     name.len() == 24 && is_hex(name)
 }
 
-fn is_history(name: &str) -> bool {
+pub(crate) fn is_history(name: &str) -> bool {
     name.strip_suffix(".history").is_some_and(|timeline| timeline.len() == 8 && is_hex(timeline))
 }
 

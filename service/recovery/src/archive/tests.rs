@@ -163,6 +163,52 @@ fn nothing_is_written_through_a_link_or_over_something_else() {
 }
 
 #[test]
+fn whatever_is_said_in_whatever_order_nothing_outside_is_touched() {
+    use rand::{Rng as _, SeedableRng as _, seq::SliceRandom as _};
+    let place = tempfile::tempdir().expect("a folder");
+    let outside = place.path().join("outside");
+    fs::create_dir(&outside).expect("made");
+    fs::write(outside.join("kept"), "kept").expect("written");
+    let out = outside.display().to_string();
+    let paths = ["", "a", "b", "a/a", "a/b", "b/a", "a/kept", "b/kept", "a/a/kept"];
+    let links = [out.as_str(), &format!("{out}/kept"), "../outside", "../outside/kept", "..", ".", "a", "b", "../../outside"];
+    let (mut whole, mut refused) = (0, 0);
+    for seed in 0..2_000 {
+        let mut random = rand::rngs::StdRng::seed_from_u64(seed);
+        let mut parts = vec![bytes(&folder(""))];
+        for _ in 0..random.gen_range(1..10) {
+            let mut any = |of: &[&str]| (*of.choose(&mut random).expect("one")).to_owned();
+            let (path, other, to) = (any(&paths), any(&paths), any(&links));
+            parts.push(match random.gen_range(0..4) {
+                0 => bytes(&folder(&path)),
+                1 => file(&path, "evil"),
+                2 => bytes(&link(&path, &to)),
+                _ => bytes(&Record::Name { path: inside(&path), of: inside(&other) }),
+            });
+        }
+        let to = place.path().join("to");
+        match bring(&stream(&parts), &to) {
+            Ok(_) => whole += 1,
+            Err(_) => refused += 1,
+        }
+        let found: Vec<_> = fs::read_dir(&outside).expect("listed").map(|entry| entry.expect("an entry").file_name()).collect();
+        assert_eq!(found, ["kept"], "{seed}");
+        assert_eq!(fs::read_to_string(outside.join("kept")).expect("there"), "kept", "{seed}");
+        assert_eq!(
+            fs::metadata(outside.join("kept")).map(|kept| std::os::unix::fs::MetadataExt::nlink(&kept)).expect("there"),
+            1,
+            "{seed}"
+        );
+        let beside = fs::read_dir(place.path()).expect("listed").count();
+        assert!(beside <= 2, "{seed}");
+        if to.exists() {
+            fs::remove_dir_all(&to).expect("removed");
+        }
+    }
+    assert!(whole > 20 && refused > 20, "{whole} {refused}: both are tried");
+}
+
+#[test]
 fn what_came_back_and_was_changed_is_found_out() {
     let place = tempfile::tempdir().expect("a folder");
     let whole = stream(&[bytes(&folder("")), bytes(&folder("a")), file("a/one", "first"), bytes(&link("l", "a"))]);

@@ -22,7 +22,9 @@ pub(super) fn tried(trial: &Trial<'_>, report: &mut DrillReport, phases: &mut Ph
     let scratch = Scratch::make(&tools, &trial.options.scratch)?;
     let looked = match trial.manifest.engine {
         EngineKind::Logical => logical(trial, &tools, &scratch, report, phases),
-        EngineKind::Physical | EngineKind::Files | EngineKind::Sqlite => physical(trial, &tools, &scratch, report, phases),
+        EngineKind::Physical | EngineKind::Pgbackrest | EngineKind::Files | EngineKind::Sqlite => {
+            physical(trial, &tools, &scratch, report, phases)
+        }
     };
     // Whatever came of it, nothing stays.
     let destroyed = phases.time("destroy", || scratch.destroy());
@@ -38,14 +40,15 @@ fn physical(
 ) -> Result<(), RecoveryError> {
     let (ground, manifest, contents) = (trial.ground, trial.manifest, trial.contents);
     let data = scratch.path().join("data");
+    let by = if manifest.elsewhere.is_some() { "pgBackRest" } else { "pg_verifybackup" };
     let mut back = None;
     let brought = report.check(3, "a server starts over it", || {
         let brought = bring_back(ground, tools, manifest, contents, &data, scratch.path(), &Until::Newest, false, phases)?;
-        let said = format!("{} files of the log replayed, pg_verifybackup found every file whole", brought.wal_files);
+        let said = format!("{} files of the log replayed, {by} found every file whole", brought.wal_files);
         back = Some(brought);
         Ok(said)
     });
-    opened(report, &data, phases);
+    opened(report, &data, trial.manifest.engine, phases);
     brought?;
     let Some(back) = back else { return Err(RecoveryError::Check("the server is gone".to_owned())) };
     report.rto_ms = Some(millis(trial.began.elapsed()));
@@ -61,12 +64,17 @@ fn physical(
 }
 
 /// Levels 1 and 2, which showed while the copy was read: every object was checked against its name, and the whole was opened.
-fn opened(report: &mut DrillReport, data: &Path, phases: &Phases) {
+fn opened(report: &mut DrillReport, data: &Path, engine: EngineKind, phases: &Phases) {
     let unpacked = data.join("PG_VERSION").exists();
-    let ms = phases.0.iter().find(|(step, _)| step == "fetch").map_or(0, |(_, ms)| *ms);
+    // The step that reads it, and the one that comes once all of it was read.
+    let (reading, after) = match engine {
+        EngineKind::Pgbackrest => ("pgbackrest restore", "fetch the log"),
+        EngineKind::Physical | EngineKind::Logical | EngineKind::Files | EngineKind::Sqlite => ("fetch", "pg_verifybackup"),
+    };
+    let ms = phases.0.iter().find(|(step, _)| step == reading).map_or(0, |(_, ms)| *ms);
     let failure = report.checks.iter().find(|check| !check.ok).map(|check| check.said.clone());
     // What was unpacked in part only may have failed at either level: then neither stands.
-    let whole = unpacked && phases.0.iter().any(|(step, _)| step == "pg_verifybackup");
+    let whole = unpacked && phases.0.iter().any(|(step, _)| step == after);
     read_whole(report, whole, failure.as_deref().unwrap_or("not read to the end"), ms);
 }
 
@@ -135,7 +143,7 @@ fn amcheck(tools: &Tools, source: &Source) -> Result<String, RecoveryError> {
 
 /// Levels 4 and 5. Each check is made, whatever the others found.
 fn look(trial: &Trial<'_>, tools: &Tools, source: &Source, replayed: bool, has_heartbeat: bool, report: &mut DrillReport) {
-    let (contents, all) = (trial.contents, trial.manifest.engine == EngineKind::Physical);
+    let (contents, all) = (trial.contents, trial.manifest.engine != EngineKind::Logical);
     let mut restored = None;
     let _stood = report.check(4, "rows", || {
         let found = restored.insert(survey(source, tools, all, true)?);

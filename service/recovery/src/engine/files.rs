@@ -5,7 +5,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use super::{Copying, Engine, EngineKind, Origin, Wal};
+use super::{Copying, Ended, Engine, EngineKind, Origin};
 use crate::{
     RecoveryError,
     archive::{Folder, Reading, look},
@@ -61,7 +61,7 @@ impl Copying for Reading {
         Reading::stream(self)
     }
 
-    fn end(self: Box<Self>) -> Result<Option<Wal>, RecoveryError> {
-        Reading::end(*self).map(|()| None)
+    fn end(self: Box<Self>) -> Result<Ended, RecoveryError> {
+        Reading::end(*self).map(|()| Ended::default())
     }
 }

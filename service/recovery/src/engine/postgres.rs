@@ -9,7 +9,7 @@ use std::{
 
 use serde::Deserialize;
 
-use super::{Copying, Engine, EngineChoice, EngineKind, Origin, Wal};
+use super::{Copying, Ended, Engine, EngineChoice, EngineKind, Origin, Wal};
 use crate::{
     RecoveryError, Source, Tools,
     manifest::Lsn,
@@ -64,8 +64,23 @@ impl Postgres {
                 )));
             }
             (EngineChoice::Auto, false) | (EngineChoice::Logical, _) => EngineKind::Logical,
+            (EngineChoice::Pgbackrest, _) => EngineKind::Pgbackrest,
         };
         Ok(Self { source: source.clone(), tools, server, kind })
+    }
+
+    /// How far its log has been written. A standby writes none.
+    pub(super) fn written(&self) -> Result<Lsn, RecoveryError> {
+        let told = self.source.sql(&self.tools, "SELECT pg_catalog.pg_current_wal_insert_lsn()", ASK)?;
+        told.parse().map_err(RecoveryError::Damaged)
+    }
+
+    /// Their files lie where others may, too: nothing that is brought back is put there.
+    pub(super) fn has_no_tablespaces(&self) -> Result<(), RecoveryError> {
+        match self.source.sql(&self.tools, "SELECT count(*) FROM pg_catalog.pg_tablespace", ASK)?.as_str() {
+            "2" => Ok(()),
+            count => Err(RecoveryError::Refused(format!("the server has tablespaces of its own ({count} with the usual two)"))),
+        }
     }
 
     fn is_physical(&self) -> bool {
@@ -111,7 +126,7 @@ impl Engine for Postgres {
     }
 
     fn survey(&mut self) -> Result<Survey, RecoveryError> {
-        survey(&self.source, &self.tools, self.is_physical(), false)
+        survey(&self.source, &self.tools, self.kind != EngineKind::Logical, false)
     }
 
     fn emptiness(&self, survey: &Survey) -> Option<String> {
@@ -158,13 +173,14 @@ impl Copying for Running {
     }
 
     /// It has ended, or nobody reads its output any more.
-    fn end(mut self: Box<Self>) -> Result<Option<Wal>, RecoveryError> {
+    fn end(mut self: Box<Self>) -> Result<Ended, RecoveryError> {
         let status = self.child.wait().map_err(|source| RecoveryError::Spawn { program: self.name.clone(), source })?;
         let said = self.said.join().unwrap_or_default();
         if !status.success() {
             return Err(RecoveryError::Tool { program: self.name, said: tail(&said) });
         }
-        if self.is_physical { wal(&String::from_utf8_lossy(&said)).map(Some) } else { Ok(None) }
+        let wal = if self.is_physical { Some(wal(&String::from_utf8_lossy(&said))?) } else { None };
+        Ok(Ended { wal, elsewhere: None })
     }
 }
 

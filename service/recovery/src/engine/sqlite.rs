@@ -16,7 +16,7 @@ use rusqlite::{
     backup::{Backup, StepResult},
 };
 
-use super::{Copying, Engine, EngineKind, Origin, Wal};
+use super::{Copying, Ended, Engine, EngineKind, Origin};
 use crate::{
     RecoveryError,
     server::Scratch,
@@ -152,7 +152,7 @@ impl Copying for Made {
         }
     }
 
-    fn end(self: Box<Self>) -> Result<Option<Wal>, RecoveryError> {
-        Ok(None)
+    fn end(self: Box<Self>) -> Result<Ended, RecoveryError> {
+        Ok(Ended::default())
     }
 }

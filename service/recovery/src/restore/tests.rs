@@ -3,11 +3,12 @@
 use reprieve_ledger::Signer;
 use reprieve_vault::{Kind, Location, ObjectRef, VaultKey, VaultOptions};
 
-use super::*;
+use super::{vault::choose, *};
 use crate::{
-    Recipients,
+    Recipients, StoredWal,
     manifest::{Lsn, close},
     seal::seal,
+    tools::run,
 };
 
 fn manifest(engine: EngineKind, contents: ObjectRef) -> Manifest {
@@ -25,6 +26,7 @@ fn manifest(engine: EngineKind, contents: ObjectRef) -> Manifest {
         database: "shop".to_owned(),
         wal: Some((1, Lsn(0x200_0028), Lsn(0x200_0100))),
         segment_bytes: 16 << 20,
+        elsewhere: None,
         contents,
         plain_bytes: 0,
         stored_bytes: 0,
@@ -99,7 +101,7 @@ fn a_copy_that_was_sealed_as_one_stream_comes_back() {
     let key = signer.verifier();
     let back = || RestoreOptions { until: Until::Newest, to: Target::Database(server.source("back")) };
     let other = DrillKey::generate();
-    let ground = |identity| Ground { vault: &vault, handle: runtime.handle(), key: &key, identity, received: None };
+    let ground = |identity| Ground { vault: &vault, handle: runtime.handle(), key: &key, identity, received: None, stanza: None };
     assert!(restore(ground(&other), object.digest, &back()).is_err(), "with another identity");
     restore(ground(&identity), object.digest, &back()).expect("restored");
     assert_eq!(ask("back", "SELECT count(*) FROM orders WHERE note = md5(n::text)"), "5000");
