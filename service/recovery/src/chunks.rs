@@ -25,10 +25,8 @@ use crate::{
 };
 
 /// The sizes of chunks: at least, about, at most. A smaller one finds more that did not change, and costs more objects.
-const CHUNK: (usize, usize, usize) = (1 << 20, 4 << 20, 8 << 20);
-/// The largest that is opened: chunks were larger once.
-const OPENED: usize = 16 << 20;
-/// What compressing and encrypting may add to that.
+const CHUNK: (usize, usize, usize) = (1 << 20, 4 << 20, 16 << 20);
+/// What compressing and encrypting may add to the largest.
 const SEALED: u64 = (17 << 20) as u64;
 /// Fast rather than small: a copy should take hardly longer than reading it.
 const COMPRESSION: i32 = 1;
@@ -210,7 +208,7 @@ fn open(vault: &Vault, handle: &Handle, object: &ObjectRef, key: &[u8]) -> Resul
     let sealed = handle.block_on(vault.get_bytes(object, SEALED))?;
     let compressed = ChaCha20Poly1305::new(Key::from_slice(key)).decrypt(&Nonce::default(), sealed.as_ref());
     let compressed = compressed.map_err(|_| damaged("does not open under its key"))?;
-    zstd::bulk::decompress(&compressed, OPENED).map_err(|_| damaged("does not unpack"))
+    zstd::bulk::decompress(&compressed, CHUNK.2).map_err(|_| damaged("does not unpack"))
 }
 
 /// Chunks as one stream.
