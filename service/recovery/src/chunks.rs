@@ -14,7 +14,7 @@ use std::{
 use bytes::Bytes;
 use chacha20poly1305::{ChaCha20Poly1305, Key, KeyInit as _, Nonce, aead::Aead as _};
 use fastcdc::v2020::StreamCDC;
-use reprieve_operation::SystemName;
+use reprieve_operation::{Digest, SystemName};
 use reprieve_vault::{Lock, ObjectRef, Vault};
 use tokio::runtime::Handle;
 
@@ -41,8 +41,10 @@ const KEYS: u64 = 1 << 30;
 pub(crate) struct Chunked {
     /// In order; one that comes again is named again.
     pub(crate) objects: Vec<ObjectRef>,
-    /// What was not in the vault before.
+    /// What was put.
     pub(crate) fresh: Vec<ObjectRef>,
+    /// What was not in the vault before: no older copy relies on it.
+    pub(crate) own: Vec<ObjectRef>,
     /// The sealed list of keys.
     pub(crate) keys: ObjectRef,
     pub(crate) plain_bytes: u64,
@@ -59,11 +61,12 @@ impl Chunked {
 struct Stored {
     object: ObjectRef,
     fresh: bool,
+    own: bool,
     key: [u8; KEY],
     plain_bytes: u64,
 }
 
-/// Puts everything that `from` gives into the vault, as far as it is not there. Blocks.
+/// Puts everything that `from` gives into the vault, as far as it is not there. Blocks. What was not there before is told with an error, too.
 pub(crate) fn seal_chunks(
     vault: &Vault,
     handle: &Handle,
@@ -106,9 +109,10 @@ pub(crate) fn seal_chunks(
         (cut, stored)
     });
     let (stored, errors): (Vec<_>, Vec<_>) = stored.into_iter().unzip();
-    let fresh = || stored.iter().flatten().filter(|one| one.fresh).map(|one| one.object).collect::<Vec<_>>();
+    let those = |which: fn(&Stored) -> bool| stored.iter().flatten().filter(|one| which(one)).map(|one| one.object).collect::<Vec<_>>();
+    let mut own = those(|one| one.own);
     if let Some(error) = errors.into_iter().flatten().next().or(cut.err()) {
-        return Err((error, fresh()));
+        return Err((error, own));
     }
     let count = stored.iter().map(Vec::len).sum();
     let in_order: Vec<&Stored> = (0..count).filter_map(|number| stored.get(number % WORKERS)?.get(number / WORKERS)).collect();
@@ -116,12 +120,13 @@ pub(crate) fn seal_chunks(
     let keys = seal_bytes(recipients, &all_keys).and_then(|sealed| Ok(handle.block_on(vault.put_bytes(sealed.into()))?));
     let keys = match keys {
         Ok(keys) => keys,
-        Err(error) => return Err((error, fresh())),
+        Err(error) => return Err((error, own)),
     };
-    let mut fresh = fresh();
+    let mut fresh = those(|one| one.fresh);
     fresh.push(keys);
+    own.push(keys);
     let plain_bytes = in_order.iter().map(|one| one.plain_bytes).sum();
-    Ok(Chunked { objects: in_order.into_iter().map(|one| one.object).collect(), fresh, keys, plain_bytes })
+    Ok(Chunked { objects: in_order.into_iter().map(|one| one.object).collect(), fresh, own, keys, plain_bytes })
 }
 
 fn store(vault: &Vault, handle: &Handle, system: &SystemName, needed: Needed, chunk: &[u8]) -> Result<Stored, RecoveryError> {
@@ -131,19 +136,20 @@ fn store(vault: &Vault, handle: &Handle, system: &SystemName, needed: Needed, ch
     let sealed = ChaCha20Poly1305::new(Key::from_slice(key.as_slice())).encrypt(&Nonce::default(), compressed.as_slice());
     let sealed = Bytes::from(sealed.map_err(|_| RecoveryError::Damaged("a chunk could not be sealed".to_owned()))?);
     let plain_bytes = chunk.len() as u64;
-    let found = handle.block_on(there(vault, needed, &sealed))?;
+    let digest = vault.name_of(&sealed);
+    let own = !handle.block_on(vault.exists(digest))?;
+    let found = if own { None } else { handle.block_on(there(vault, needed, digest))? };
     let fresh = found.is_none();
     let object = match found {
         Some(object) => object,
         None => handle.block_on(vault.put_bytes(sealed))?,
     };
-    Ok(Stored { object, fresh, key: *key, plain_bytes })
+    Ok(Stored { object, fresh, own, key: *key, plain_bytes })
 }
 
-/// The object with these contents, if it is in the vault and stays there for long enough.
-async fn there(vault: &Vault, needed: Needed, sealed: &[u8]) -> Result<Option<ObjectRef>, RecoveryError> {
-    let digest = vault.name_of(sealed);
-    if needed.anew || !vault.exists(digest).await? {
+/// An object of the vault, if it may be relied on: it is whole, and stays for long enough.
+async fn there(vault: &Vault, needed: Needed, digest: Digest) -> Result<Option<ObjectRef>, RecoveryError> {
+    if needed.anew {
         return Ok(None);
     }
     if let Some(until) = needed.locked_until
@@ -284,6 +290,14 @@ mod tests {
         }
     }
 
+    struct Broken;
+
+    impl Read for Broken {
+        fn read(&mut self, _: &mut [u8]) -> io::Result<usize> {
+            Err(io::Error::other("broken"))
+        }
+    }
+
     const NOTHING: Needed = Needed { anew: false, locked_until: None };
 
     #[test]
@@ -308,6 +322,13 @@ mod tests {
         assert!(other.objects.iter().all(|object| !first.objects.contains(object)));
         let anew = place.seal("shop", Needed { anew: true, locked_until: None }, &bytes);
         assert!(anew.objects == first.objects && anew.fresh.len() > first.objects.len(), "everything is put again");
+        assert_eq!(anew.own, [anew.keys], "older copies rely on all but the keys");
+        // A copy that fails takes away what it brought, and nothing else.
+        let more = noise(20 << 20, 3);
+        let broken = bytes.as_slice().chain(more.as_slice()).chain(Broken);
+        let (system, anew) = ("shop".parse().expect("a name"), Needed { anew: true, locked_until: None });
+        let (_, own) = seal_chunks(&place.vault, place.runtime.handle(), &place.recipients, &system, anew, broken).expect_err("broken");
+        assert!(!own.is_empty() && own.iter().all(|object| !first.objects.contains(object)), "{own:?}");
         // Nothing is locked in memory, so nothing is relied on.
         let locked = place.seal("shop", Needed { anew: false, locked_until: Some(Timestamp(1)) }, &bytes);
         assert!(locked.fresh.len() > first.objects.len());
@@ -321,9 +342,9 @@ mod tests {
         let error = place.read(&DrillKey::generate(), &chunked).expect_err("another identity");
         assert!(error.to_string().contains("not sealed to this identity"), "{error}");
         // In another order, or without the last.
-        let swapped = Chunked { objects: chunked.objects.iter().rev().copied().collect(), fresh: Vec::new(), ..chunked };
+        let swapped = Chunked { objects: chunked.objects.iter().rev().copied().collect(), fresh: Vec::new(), own: Vec::new(), ..chunked };
         assert!(place.read(&place.identity, &swapped).is_err());
-        let cut = Chunked { objects: swapped.objects[1..].to_vec(), fresh: Vec::new(), ..swapped };
+        let cut = Chunked { objects: swapped.objects[1..].to_vec(), fresh: Vec::new(), own: Vec::new(), ..swapped };
         assert!(place.read(&place.identity, &cut).is_err());
     }
 }

@@ -224,12 +224,12 @@ pub fn backup(
     let (sealed, Ended { wal, elsewhere }) = match (sealed, ended) {
         (Ok(sealed), Ok(ended)) => (sealed, ended),
         (Ok(sealed), Err(error)) => {
-            forget(vault, handle, &sealed.fresh);
+            forget(vault, handle, &sealed.own);
             return Err(error);
         }
         // Whoever could not write says so because nobody read on.
-        (Err((error, fresh)), _) => {
-            forget(vault, handle, &fresh);
+        (Err((error, own)), _) => {
+            forget(vault, handle, &own);
             return Err(error);
         }
     };
@@ -239,7 +239,7 @@ pub fn backup(
         None => Ok(()),
     });
     if let Err(error) = stands {
-        forget(vault, handle, &sealed.fresh);
+        forget(vault, handle, &sealed.own);
         return Err(error);
     }
     let (after, origin) = (engine.survey()?, engine.origin());
