@@ -11,6 +11,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, anyhow, bail, ensure};
+use bytes::Bytes;
 use http_body_util::BodyExt as _;
 use hyper::Request;
 use md5::{Digest as _, Md5};
@@ -211,6 +212,21 @@ impl Bucket {
 
     /// Sends a signed request. `target` comes after the bucket: `/KEY`, `?versions=`, or both; parameters sorted, each with its `=`.
     pub fn ask(&self, who: Who, method: &str, target: &str, headers: &[(&str, &str)], body: &str) -> Result<(u16, String)> {
+        let (status, said) = self.send(who, method, target, headers, Bytes::copy_from_slice(body.as_bytes()))?;
+        Ok((status, String::from_utf8_lossy(&said).into_owned()))
+    }
+
+    /// Puts what an object has over it once more.
+    pub fn put_again(&self, who: Who, key: &str) -> Result<()> {
+        let target = format!("/{key}");
+        let (status, contents) = self.send(who, "GET", &target, &[], Bytes::new())?;
+        ensure!(status == 200, "{key}: {status}");
+        let (status, said) = self.send(who, "PUT", &target, &[], contents)?;
+        ensure!(status == 200, "{key}: {status} {said:?}");
+        Ok(())
+    }
+
+    fn send(&self, who: Who, method: &str, target: &str, headers: &[(&str, &str)], body: Bytes) -> Result<(u16, Bytes)> {
         let (id, secret) = who.key();
         let credential = AwsCredential { key_id: id.to_owned(), secret_key: secret.to_owned(), token: None };
         let mut request = Request::builder().method(method).uri(format!("{}/{NAME}{target}", self.endpoint()));
@@ -218,16 +234,14 @@ impl Bucket {
             request = request.header(*name, *value);
         }
         if !body.is_empty() {
-            request =
-                request.header("content-md5", base64::Engine::encode(&base64::prelude::BASE64_STANDARD, Md5::digest(body.as_bytes())));
+            request = request.header("content-md5", base64::Engine::encode(&base64::prelude::BASE64_STANDARD, Md5::digest(&body)));
         }
-        let mut request = request.body(HttpRequestBody::from(body.to_owned()))?;
+        let mut request = request.body(HttpRequestBody::from(body))?;
         AwsAuthorizer::new(&credential, "s3", "us-east-1").try_authorize(&mut request, None)?;
         self.runtime.block_on(async {
             let answer = self.client.execute(request).await?;
             let status = answer.status().as_u16();
-            let body = answer.into_body().collect().await?.to_bytes();
-            Ok((status, String::from_utf8_lossy(&body).into_owned()))
+            Ok((status, answer.into_body().collect().await?.to_bytes()))
         })
     }
 }

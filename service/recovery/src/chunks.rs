@@ -11,7 +11,6 @@ use std::{
     thread,
 };
 
-use bytes::Bytes;
 use chacha20poly1305::{ChaCha20Poly1305, Key, KeyInit as _, Nonce, aead::Aead as _};
 use fastcdc::v2020::StreamCDC;
 use reprieve_operation::{Digest, SystemName};
@@ -25,9 +24,11 @@ use crate::{
 };
 
 /// The sizes of chunks: at least, about, at most. A smaller one finds more that did not change, and costs more objects.
-const CHUNK: (usize, usize, usize) = (1 << 20, 4 << 20, 16 << 20);
-/// What compressing and encrypting may add to the largest.
-const SEALED: u64 = (17 << 20) as u64;
+const CHUNK: (usize, usize, usize) = (1 << 20, 4 << 20, 8 << 20);
+/// The largest that is opened: chunks were larger once.
+const OPENED: usize = 16 << 20;
+/// What compressing and encrypting may add to that.
+const SEALED: u64 = 17 << 20;
 /// Fast rather than small: a copy should take hardly longer than reading it.
 const COMPRESSION: i32 = 1;
 /// Threads, and with them chunks in memory: two a thread, each twice while it is opened.
@@ -134,15 +135,15 @@ fn store(vault: &Vault, handle: &Handle, system: &SystemName, needed: Needed, ch
     let key = vault.content_key(system.as_str(), &compressed);
     // The key is only ever used for these very bytes, so it needs no nonce.
     let sealed = ChaCha20Poly1305::new(Key::from_slice(key.as_slice())).encrypt(&Nonce::default(), compressed.as_slice());
-    let sealed = Bytes::from(sealed.map_err(|_| RecoveryError::Damaged("a chunk could not be sealed".to_owned()))?);
+    let sealed = sealed.map_err(|_| RecoveryError::Damaged("a chunk could not be sealed".to_owned()))?;
     let plain_bytes = chunk.len() as u64;
-    let digest = vault.name_of(&sealed);
-    let own = !handle.block_on(vault.exists(digest))?;
-    let found = if own { None } else { handle.block_on(there(vault, needed, digest))? };
+    let named = vault.name(sealed.into());
+    let own = !handle.block_on(vault.exists(named.digest()))?;
+    let found = if own { None } else { handle.block_on(there(vault, needed, named.digest()))? };
     let fresh = found.is_none();
     let object = match found {
         Some(object) => object,
-        None => handle.block_on(vault.put_bytes(sealed))?,
+        None => handle.block_on(vault.put_named(named))?,
     };
     Ok(Stored { object, fresh, own, key: *key, plain_bytes })
 }
@@ -153,7 +154,7 @@ async fn there(vault: &Vault, needed: Needed, digest: Digest) -> Result<Option<O
         return Ok(None);
     }
     if let Some(until) = needed.locked_until
-        && !matches!(vault.lock(digest).await?, Lock::Until(locked) if locked >= until)
+        && vault.lock(digest, until).await? < Lock::Until(until)
     {
         // Put again, it is locked anew.
         return Ok(None);
@@ -214,7 +215,7 @@ fn open(vault: &Vault, handle: &Handle, object: &ObjectRef, key: &[u8]) -> Resul
     let sealed = handle.block_on(vault.get_bytes(object, SEALED))?;
     let compressed = ChaCha20Poly1305::new(Key::from_slice(key)).decrypt(&Nonce::default(), sealed.as_ref());
     let compressed = compressed.map_err(|_| damaged("does not open under its key"))?;
-    zstd::bulk::decompress(&compressed, CHUNK.2).map_err(|_| damaged("does not unpack"))
+    zstd::bulk::decompress(&compressed, OPENED).map_err(|_| damaged("does not unpack"))
 }
 
 /// Chunks as one stream.

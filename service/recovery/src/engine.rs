@@ -294,7 +294,7 @@ pub(crate) fn locked<'o>(
     let mut earliest = Timestamp(u64::MAX);
     let mut looked = HashSet::new();
     for object in objects.into_iter().filter(|object| looked.insert(object.digest)) {
-        match handle.block_on(vault.lock(object.digest))? {
+        match handle.block_on(vault.lock(object.digest, until))? {
             Lock::Until(locked) if locked.plus(SKEW) >= until => earliest = earliest.min(locked),
             Lock::Until(_) => {
                 return Err(RecoveryError::Check(format!("`{}` is locked for a shorter time than is promised", object.digest)));

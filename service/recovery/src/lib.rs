@@ -13,6 +13,7 @@ mod drill;
 mod engine;
 mod error;
 mod heartbeat;
+mod look;
 mod manifest;
 mod note;
 mod office;

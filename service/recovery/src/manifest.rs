@@ -7,10 +7,10 @@
 use bytes::Bytes;
 use reprieve_ledger::{Signer, Verifier};
 use reprieve_operation::{Digest, SystemName, Timestamp};
-use reprieve_vault::{ObjectRef, Vault, VaultError};
+use reprieve_vault::{ObjectRef, Stored, Vault};
 use serde::{Deserialize, Serialize};
 
-use crate::{DrillKey, EngineKind, RecoveryError, note::sign, note::statement, pgbackrest::Elsewhere, survey::Survey};
+use crate::{DrillKey, EngineKind, RecoveryError, look::look_through, note::sign, note::statement, pgbackrest::Elsewhere, survey::Survey};
 
 /// What a manifest's object begins with.
 const MAGIC: &str = "reprieve recovery point 1\n";
@@ -170,27 +170,13 @@ fn parse(bytes: &[u8], key: &Verifier) -> Result<Option<Manifest>, RecoveryError
 /// Every recovery point in the vault that this key signed, oldest first: for when the ledger is gone.
 pub async fn find_points(vault: &Vault, key: &Verifier) -> Result<Vec<(Digest, Manifest)>, RecoveryError> {
     let mut found = Vec::new();
-    let mut listing = vault.list_hidden().await?;
-    while let Some(stored) = listing.next().await {
-        let stored = stored?;
-        if stored.stored_bytes > MANIFEST_BYTES {
-            continue;
-        }
-        let read = async {
-            let object = vault.describe(stored.digest).await?;
-            vault.get_bytes(&object, MANIFEST_BYTES).await
-        };
-        match read.await {
-            Ok(bytes) => match parse(&bytes, key) {
-                Ok(Some(manifest)) => found.push((stored.digest, manifest)),
-                Ok(None) => {}
-                Err(error) => tracing::warn!(object = %stored.digest, %error, "a manifest in the vault is not ours"),
-            },
-            // Removed meanwhile, or damaged: what can't be read is no recovery point.
-            Err(VaultError::Missing(_) | VaultError::Corrupt { .. } | VaultError::TooLarge { .. }) => {}
-            Err(error) => return Err(error.into()),
-        }
-    }
+    let small = |stored: &Stored| stored.stored_bytes <= MANIFEST_BYTES;
+    look_through(vault, small, MANIFEST_BYTES, |object, bytes| match parse(bytes, key) {
+        Ok(Some(manifest)) => found.push((object.digest, manifest)),
+        Ok(None) => {}
+        Err(error) => tracing::warn!(object = %object.digest, %error, "a manifest in the vault is not ours"),
+    })
+    .await?;
     found.sort_by_key(|(_, manifest)| manifest.began);
     Ok(found)
 }

@@ -12,12 +12,13 @@ use std::{
 use bytes::Bytes;
 use reprieve_ledger::{Checkpoint, Signer, Verifier};
 use reprieve_operation::{Digest, Timestamp};
-use reprieve_vault::{ObjectRef, Vault, VaultError};
+use reprieve_vault::{ObjectRef, Stored, Vault};
 use serde::{Deserialize, Serialize};
 use tokio::runtime::Handle;
 
 use crate::{
     DrillKey, Recipients, RecoveryError,
+    look::look_through,
     note::{sign, statement},
     restore::feed,
     seal::{seal, unseal},
@@ -78,8 +79,9 @@ pub fn copy_own(
 /// The newest copy in the vault that this key signed.
 pub async fn newest_own(vault: &Vault, key: &Verifier) -> Result<Option<OwnCopy>, RecoveryError> {
     let mut newest: Option<OwnCopy> = None;
-    small_objects(vault, Timestamp(0), |_, text| {
-        let copy = text.strip_prefix(COPY).and_then(|note| statement::<OwnCopy>(note, key).ok());
+    let small = |stored: &Stored| stored.stored_bytes <= SMALL_BYTES;
+    look_through(vault, small, SMALL_BYTES, |_, bytes| {
+        let copy = note_of(bytes, COPY).and_then(|note| statement::<OwnCopy>(note, key).ok());
         if let Some(copy) = copy.filter(|copy| newest.as_ref().is_none_or(|newest| (copy.size, copy.at) > (newest.size, newest.at))) {
             newest = Some(copy);
         }
@@ -111,11 +113,12 @@ pub async fn anchor(vault: &Vault, checkpoint: &str) -> Result<Digest, RecoveryE
 /// The heads that were put into the vault after a time and that this key signed, the smallest first.
 pub async fn find_anchors(vault: &Vault, key: &Verifier, since: Timestamp) -> Result<Vec<(Checkpoint, String, Digest)>, RecoveryError> {
     let mut found = Vec::new();
-    small_objects(vault, since, |digest, text| {
-        let Some(note) = text.strip_prefix(HEAD) else { return };
+    let small = |stored: &Stored| stored.stored_bytes <= SMALL_BYTES && stored.stored_at >= since;
+    look_through(vault, small, SMALL_BYTES, |object, bytes| {
+        let Some(note) = note_of(bytes, HEAD) else { return };
         match Checkpoint::open(note, key) {
-            Ok(checkpoint) => found.push((checkpoint, note.to_owned(), digest)),
-            Err(error) => tracing::warn!(object = %digest, %error, "a head in the vault is not of this ledger"),
+            Ok(checkpoint) => found.push((checkpoint, note.to_owned(), object.digest)),
+            Err(error) => tracing::warn!(object = %object.digest, %error, "a head in the vault is not of this ledger"),
         }
     })
     .await?;
@@ -123,23 +126,7 @@ pub async fn find_anchors(vault: &Vault, key: &Verifier, since: Timestamp) -> Re
     Ok(found)
 }
 
-async fn small_objects(vault: &Vault, since: Timestamp, mut each: impl FnMut(Digest, &str)) -> Result<(), RecoveryError> {
-    let mut listing = vault.list_hidden().await?;
-    while let Some(stored) = listing.next().await {
-        let stored = stored?;
-        if stored.stored_bytes > SMALL_BYTES || stored.stored_at < since {
-            continue;
-        }
-        let read = async {
-            let object = vault.describe(stored.digest).await?;
-            vault.get_bytes(&object, SMALL_BYTES).await
-        };
-        match read.await {
-            Ok(bytes) => drop(std::str::from_utf8(&bytes).map(|text| each(stored.digest, text))),
-            // Removed meanwhile, or something else.
-            Err(VaultError::Missing(_) | VaultError::Corrupt { .. } | VaultError::TooLarge { .. }) => {}
-            Err(error) => return Err(error.into()),
-        }
-    }
-    Ok(())
+/// What comes after an object's beginning.
+fn note_of<'b>(bytes: &'b [u8], magic: &str) -> Option<&'b str> {
+    std::str::from_utf8(bytes).ok()?.strip_prefix(magic)
 }

@@ -24,12 +24,13 @@ use bytes::Bytes;
 use reprieve_gate::{Audit, Clock};
 use reprieve_ledger::{Signer, Verifier};
 use reprieve_operation::{Digest, Event, SystemName, Timestamp};
-use reprieve_vault::{ObjectRef, Vault, VaultError};
+use reprieve_vault::{ObjectRef, Vault};
 use serde::{Deserialize, Serialize};
 use tokio::runtime::Handle;
 
 use crate::{
     DrillKey, Recipients, RecoveryError, Source, Tools,
+    look::look_through,
     note::{sign, statement},
     seal::{open_bytes, seal_bytes},
     tools::{collect, free_bytes, name, run, tail},
@@ -379,31 +380,21 @@ pub(crate) fn find_wal(
     cluster: &str,
 ) -> Result<BTreeMap<String, StoredWal>, RecoveryError> {
     let mut found: BTreeMap<String, StoredWal> = BTreeMap::new();
-    handle.block_on(async {
-        let mut listing = vault.list_hidden().await?;
-        while let Some(stored) = listing.next().await {
-            let digest = stored?.digest;
-            let read = async {
-                let object = vault.describe(digest).await?;
-                let mut reading = vault.get(&object).await?;
-                Ok((object, reading.next().await.transpose()?.unwrap_or_default()))
-            };
-            let (object, head): (ObjectRef, Bytes) = match read.await {
-                Ok(read) => read,
-                Err(VaultError::Missing(_) | VaultError::Corrupt { .. }) => continue,
-                Err(error) => return Err(RecoveryError::from(error)),
-            };
-            let Some((note, _)) = split(&head) else { continue };
-            let Ok(wal) = statement::<StoredWal>(note, key) else { continue };
+    handle.block_on(look_through(
+        vault,
+        |_| true,
+        0,
+        |object, head| {
+            let Some((note, _)) = split(head) else { return };
+            let Ok(wal) = statement::<StoredWal>(note, key) else { return };
             let newer = found
                 .get(&wal.file)
                 .is_none_or(|known| (known.partial, std::cmp::Reverse(known.at)) > (wal.partial, std::cmp::Reverse(wal.at)));
             if wal.system == *system && wal.cluster == cluster && newer {
                 found.insert(wal.file.clone(), StoredWal { object: Some(object), ..wal });
             }
-        }
-        Ok(())
-    })?;
+        },
+    ))?;
     Ok(found)
 }
 

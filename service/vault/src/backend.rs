@@ -154,11 +154,11 @@ impl Backend {
         }
     }
 
-    /// How an object is locked.
-    pub(crate) async fn lock(&self, digest: Digest) -> Result<Lock, VaultError> {
+    /// How a version of an object is locked, or what is read of it.
+    pub(crate) async fn lock(&self, digest: Digest, version: Option<&str>) -> Result<Lock, VaultError> {
         match self {
             Self::Folder(_) => Ok(Lock::None),
-            Self::Bucket(bucket) => bucket.lock(digest).await,
+            Self::Bucket(bucket) => bucket.lock(digest, version).await,
         }
     }
 }

@@ -77,6 +77,7 @@ impl Header {
         wrapped[48] = match self.kind {
             Kind::Stream => 0,
             Kind::Pack => 1,
+            Kind::Bytes => 2,
         };
         let tag = vault
             .wrapping()
@@ -114,6 +115,7 @@ impl Header {
         let kind = match wrapped[48] {
             0 => Kind::Stream,
             1 => Kind::Pack,
+            2 => Kind::Bytes,
             _ => return Err(corrupt("it is of a kind this version does not know")),
         };
         Ok(Self { key: ObjectKey(key), kind, plain_bytes: number(32), payload_bytes: number(40) })

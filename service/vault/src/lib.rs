@@ -25,4 +25,4 @@ pub use object::{Kind, Lock, ObjectRef, Stored, Usage, Verified};
 pub use options::{Location, S3Options, VaultOptions};
 pub use pack::{Pack, PackReader};
 pub use reading::Reading;
-pub use vault::{Listing, Vault};
+pub use vault::{Listing, Named, Vault};

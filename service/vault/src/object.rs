@@ -11,6 +11,8 @@ pub enum Kind {
     Stream,
     /// Many entries, any of which can be read alone; see [`crate::Pack`].
     Pack,
+    /// One stream that can't be compressed any more, as it is.
+    Bytes,
 }
 
 /// Where something lies in the vault: what a ledger event keeps.
@@ -37,8 +39,8 @@ pub struct Stored {
     pub stored_at: Timestamp,
 }
 
-/// How long nobody can remove an object, whatever their credential.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+/// How long nobody can remove an object, whatever their credential. A later one is the better lock.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Lock {
     /// Anybody who may remove can.

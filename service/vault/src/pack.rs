@@ -139,7 +139,7 @@ impl Vault {
     /// Puts a pack. Durable when this returns.
     pub async fn put_pack(&self, pack: Pack) -> Result<ObjectRef, VaultError> {
         let payload = crate::backend::blocking(move || pack.into_payload()).await?;
-        self.put_as(Kind::Pack, payload.into()).await
+        self.put_as(Kind::Pack, payload.into(), None).await
     }
 
     /// Opens a pack to read entries from it.

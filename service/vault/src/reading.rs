@@ -55,7 +55,7 @@ impl Reading {
                     Ok(decoder) => give(digest, &key, header.plain_bytes, decoder, &sender),
                     Err(error) => Err(VaultError::away("read an object")(error)),
                 },
-                Kind::Pack => give(digest, &key, header.plain_bytes, chunks, &sender),
+                Kind::Pack | Kind::Bytes => give(digest, &key, header.plain_bytes, chunks, &sender),
             };
             if let Err(error) = result {
                 let _ = sender.blocking_send(Err(error));

@@ -71,7 +71,8 @@ impl Vault {
         self.ready().await?;
         let (sender, receiver) = mpsc::channel(PIECES_AHEAD);
         let this = self.clone();
-        let sealing = tokio::spawn(blocking(move || this.seal(Kind::Stream, Pieces { from: receiver, piece: Bytes::new(), ended: false })));
+        let sealing =
+            tokio::spawn(blocking(move || this.seal(Kind::Stream, None, Pieces { from: receiver, piece: Bytes::new(), ended: false })));
         loop {
             let mut piece = Vec::with_capacity(PIECE);
             while piece.len() < PIECE {
@@ -91,18 +92,23 @@ impl Vault {
 
     /// Puts what is in memory already.
     pub async fn put_bytes(&self, bytes: Bytes) -> Result<ObjectRef, VaultError> {
-        self.put_as(Kind::Stream, bytes).await
+        self.put_as(Kind::Stream, bytes, None).await
     }
 
-    pub(crate) async fn put_as(&self, kind: Kind, bytes: Bytes) -> Result<ObjectRef, VaultError> {
+    /// Puts what has its name already, as it is: for contents that can't be compressed any more.
+    pub async fn put_named(&self, named: Named) -> Result<ObjectRef, VaultError> {
+        self.put_as(Kind::Bytes, named.bytes, Some(named.digest)).await
+    }
+
+    pub(crate) async fn put_as(&self, kind: Kind, bytes: Bytes, name: Option<Digest>) -> Result<ObjectRef, VaultError> {
         self.ready().await?;
         let this = self.clone();
-        let sealed = blocking(move || this.seal(kind, io::Cursor::new(bytes))).await?;
+        let sealed = blocking(move || this.seal(kind, name, io::Cursor::new(bytes))).await?;
         self.commit(sealed).await
     }
 
-    /// Compresses, names and encrypts. Blocks.
-    fn seal(&self, kind: Kind, mut from: impl Read) -> Result<Unnamed, VaultError> {
+    /// Compresses, names (what has no `name` yet) and encrypts. Blocks.
+    fn seal(&self, kind: Kind, name: Option<Digest>, mut from: impl Read) -> Result<Unnamed, VaultError> {
         let inner = &self.inner;
         let spool = Spool::new(inner.backend.spool(), inner.tally.reserve());
         let mut naming = inner.key.naming();
@@ -115,7 +121,7 @@ impl Vault {
         let mut into = match kind {
             Kind::Stream => Payload::Compressed(zstd::Encoder::new(chunks, COMPRESSION).map_err(write_failed)?),
             // A pack has compressed its parts itself.
-            Kind::Pack => Payload::Plain(chunks),
+            Kind::Pack | Kind::Bytes => Payload::Plain(chunks),
         };
         let mut piece = vec![0; PIECE];
         loop {
@@ -123,7 +129,9 @@ impl Vault {
             if had == 0 {
                 break;
             }
-            naming.update(&piece[..had]);
+            if name.is_none() {
+                naming.update(&piece[..had]);
+            }
             plain_bytes += had as u64;
             match &mut into {
                 Payload::Compressed(into) => into.write_all(&piece[..had]).map_err(write_failed)?,
@@ -135,7 +143,7 @@ impl Vault {
             Payload::Plain(chunks) => chunks,
         };
         let (spool, header) = chunks.finish(kind, plain_bytes).map_err(write_failed)?;
-        let digest = naming.digest();
+        let digest = name.unwrap_or_else(|| naming.digest());
         let (sealed, stored_bytes, room) = spool.finish(&header.seal(&inner.key, &digest))?;
         Ok(Unnamed { object: ObjectRef { digest, kind, plain_bytes, stored_bytes }, sealed, room })
     }
@@ -184,15 +192,7 @@ impl Vault {
             return false;
         }
         for version in self.inner.backend.versions(digest).await {
-            let whole = async {
-                let source = self.inner.backend.read_version(digest, &version).await?;
-                let mut reading = Reading::start(digest, self.inner.key.clone(), source).await?;
-                while let Some(piece) = reading.next().await {
-                    piece?;
-                }
-                Ok::<(), VaultError>(())
-            };
-            if whole.await.is_ok() {
+            if self.is_whole(digest, &version).await {
                 tracing::warn!(object = %digest, %version, %error, "somebody hid an object of the vault or put another over it; the one below is read");
                 self.inner.backend.pin(digest, version);
                 return true;
@@ -201,12 +201,24 @@ impl Vault {
         false
     }
 
-    /// The name that these contents have, or would have.
+    async fn is_whole(&self, digest: Digest, version: &str) -> bool {
+        let read = async {
+            let source = self.inner.backend.read_version(digest, version).await?;
+            let mut reading = Reading::start(digest, self.inner.key.clone(), source).await?;
+            while let Some(piece) = reading.next().await {
+                piece?;
+            }
+            Ok::<(), VaultError>(())
+        };
+        read.await.is_ok()
+    }
+
+    /// Names contents, for whoever looks for them before putting them.
     #[must_use]
-    pub fn name_of(&self, contents: &[u8]) -> Digest {
+    pub fn name(&self, bytes: Bytes) -> Named {
         let mut naming = self.inner.key.naming();
-        naming.update(contents);
-        naming.digest()
+        naming.update(&bytes);
+        Named { digest: naming.digest(), bytes }
     }
 
     /// A key made from contents, for whoever encrypts them before they are put and wants the same to become the same object.
@@ -216,10 +228,26 @@ impl Vault {
         self.inner.key.content_key(owner, contents)
     }
 
-    /// How the object is locked against removal.
-    pub async fn lock(&self, digest: Digest) -> Result<Lock, VaultError> {
+    /// How the object is locked against removal. If what is read of it is not locked `until` then, a whole version of it that is
+    /// locked for longer counts, and is read from then on: whoever puts the same again over it takes nothing away.
+    pub async fn lock(&self, digest: Digest, until: Timestamp) -> Result<Lock, VaultError> {
         self.ready().await?;
-        self.inner.backend.lock(digest).await
+        let backend = &self.inner.backend;
+        let mut best = backend.lock(digest, None).await?;
+        if best >= Lock::Until(until) {
+            return Ok(best);
+        }
+        for version in backend.versions(digest).await {
+            let lock = backend.lock(digest, Some(&version)).await?;
+            if lock > best && self.is_whole(digest, &version).await {
+                backend.pin(digest, version);
+                best = lock;
+            }
+            if best >= Lock::Until(until) {
+                break;
+            }
+        }
+        Ok(best)
     }
 
     /// What the vault knows of an object whose digest alone is known.
@@ -460,6 +488,21 @@ fn finished<T>(task: Result<Result<T, VaultError>, tokio::task::JoinError>) -> R
 
 fn not_mounted() -> VaultError {
     VaultError::Away { doing: "find its mark", source: io::Error::from(io::ErrorKind::NotFound).into() }
+}
+
+/// Contents and the name that they have in this vault.
+#[derive(Debug, Clone)]
+pub struct Named {
+    digest: Digest,
+    bytes: Bytes,
+}
+
+impl Named {
+    /// The name.
+    #[must_use]
+    pub fn digest(&self) -> Digest {
+        self.digest
+    }
 }
 
 /// A sealed object, before its name is taken.

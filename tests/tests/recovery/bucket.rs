@@ -137,7 +137,14 @@ fn what_the_bucket_does_not_lock_is_no_copy() -> Result<()> {
     let output = stage.gateway.cli(&["backup", "now", "shop", "--json"])?;
     ensure!(!output.status.success() && answer(&output)?["error"].as_str().is_some_and(|said| said.contains("not locked")), "{output:?}");
     ensure!(stage.events("backup_failed")?.len() == 1);
-    // What was put before is as good as it was.
+    // What was put before is as good as it was, also below the same contents without a lock.
+    let mut names: Vec<String> = versions(&bucket)?.into_iter().map(|(key, _)| key).collect();
+    names.dedup();
+    for key in names {
+        bucket.put_again(Who::Writer, &key)?;
+        let (status, said) = bucket.ask(Who::Writer, "GET", &format!("/{key}?retention="), &[], "")?;
+        ensure!(status == 404, "the one above is locked: {status} {said}");
+    }
     stage.drill_passes(4)?;
     bucket.lock_by_default()?;
     stage.copy()?;

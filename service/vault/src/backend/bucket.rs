@@ -247,10 +247,11 @@ impl Bucket {
         self.pinned().insert(digest, version);
     }
 
-    /// How the version that is read is locked.
-    pub(crate) async fn lock(&self, digest: Digest) -> Result<Lock, VaultError> {
+    /// How a version is locked, or the one that is read.
+    pub(crate) async fn lock(&self, digest: Digest, version: Option<&str>) -> Result<Lock, VaultError> {
         let Some(versions) = &self.versions else { return Ok(Lock::None) };
-        versions.lock(self.object(digest).as_ref(), self.wanted(digest).version.as_deref()).await
+        let read = self.wanted(digest).version;
+        versions.lock(self.object(digest).as_ref(), version.or(read.as_deref())).await
     }
 
     pub(crate) async fn delete(&self, digest: Digest) -> Result<(), VaultError> {

@@ -94,10 +94,13 @@ impl Versions {
         Ok(found)
     }
 
-    /// How an object, or a version of it, is locked.
+    /// How an object, or a version of it, is locked. What is hidden or gone is not.
     pub(super) async fn lock(&self, key: &str, version: Option<&str>) -> Result<Lock, VaultError> {
         let query = version.map_or_else(String::new, |version| format!("?versionId={}", escaped(version)));
         let answer = self.ask(Method::HEAD, &format!("/{}{query}", escaped(key).replace("%2F", "/"))).await?;
+        if answer.status() == StatusCode::NOT_FOUND {
+            return Ok(Lock::None);
+        }
         if !answer.status().is_success() {
             return Err(refused("read an object's lock", &answer));
         }
