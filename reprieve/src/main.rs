@@ -107,7 +107,7 @@ fn run(cli: &Cli) -> anyhow::Result<u8> {
         Command::Http(command) => calls::http(cli, &settings, command),
         Command::Catalog(command) => calls::catalog_show(cli, Some(&settings), command),
         Command::Backup(command) => recovery::backup(cli, &settings, command),
-        Command::Drill(command) => recovery::drill(cli, &settings, command),
+        Command::Drill(command) => recovery::drills::drill(cli, &settings, command),
         Command::Restore(restore) => recovery::restore::restore(cli, &settings, restore),
         Command::Checklist => checklist::checklist(cli, &settings),
         Command::Incident(incident) => incident::incident(cli, &settings, incident),

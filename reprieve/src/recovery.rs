@@ -1,8 +1,9 @@
-//! `reprieve backup`, `drill` and `recovery`: copies in the vault, and the proof that they come back.
+//! `reprieve backup` and `recovery`: copies in the vault, and the proof that they come back.
 //!
 //! Each runs in its own process. The one that copies has the role that copies and public keys; the one that tries copies has the
 //! identity that opens them and a key of its own to sign results with. Both tell the gateway by signed notes.
 
+pub(crate) mod drills;
 pub(crate) mod own;
 pub(crate) mod restore;
 pub(crate) mod runs;
@@ -16,8 +17,8 @@ use reprieve_gate::{Clock as _, Copies, Expected, Objective, RecoveryReport};
 use reprieve_ledger::Signer;
 use reprieve_operation::{Digest, Event, Recorded, State, SystemName, Timestamp};
 use reprieve_recovery::{
-    BackupOptions, Configured, DrillOptions, DrillReport, Encryption, EngineKind, Ground, KINDS, Manifest, Notice, Say, Source, Stanza,
-    Subject, carry_out, find_points, known_points, place_of, plan_purge, read_point, sign, told,
+    BackupOptions, Configured, Encryption, KINDS, Manifest, Notice, Say, Source, Stanza, Subject, carry_out, find_points, known_points,
+    place_of, plan_purge, read_point, sign, told,
 };
 use reprieve_secrets::resolve;
 use reprieve_store::{Query, Reader, SqliteStore};
@@ -26,7 +27,7 @@ use reprieve_vault::{Location, Vault};
 use serde_json::{Value, json};
 
 use crate::{
-    args::{Backup, Cli, Drill},
+    args::{Backup, Cli},
     keys::Keys,
     ledger::read_state,
     operator,
@@ -448,137 +449,11 @@ fn list(cli: &Cli, settings: &Settings, system: Option<&SystemName>, from_vault:
     Ok(u8::from(!unreadable.is_empty()))
 }
 
-pub(crate) fn drill(cli: &Cli, settings: &Settings, command: &Drill) -> anyhow::Result<u8> {
-    match command {
-        Drill::Run { system, vault } => run_drill(cli, settings, settings.system(system.as_str())?, *vault),
-        Drill::List { system } => list_drills(cli, settings, system.as_ref()),
-    }
-}
-
-fn run_drill(cli: &Cli, settings: &Settings, system: &System, from_vault: bool) -> anyhow::Result<u8> {
-    let keys = Keys::of(settings);
-    let signer = keys.drill_signer(settings)?;
-    let runtime = runtime()?;
-    let begun = DrillReport::begin(&format!("D-{:08x}", rand::random::<u32>()), &system.name, SystemClock.now());
-    // A drill that can't even begin has failed, too.
-    let report = match try_newest(settings, system, &keys, &signer, &runtime, from_vault, begun.clone()) {
-        Ok(report) => report,
-        Err(error) => begun.failed(format!("it could not be done: {error:#}")),
-    };
-    let recorded = tell_gateway(settings, &keys, &signer, Say::DrillEnded(Box::new(report.clone())));
-    if cli.json {
-        let recorded = recorded.as_ref().map_or_else(|error| json!({ "error": format!("{error:#}") }), Value::clone);
-        tell!("{}", json!({ "report": report, "recorded": recorded }));
-    } else {
-        show(&report);
-        if let Err(error) = &recorded {
-            tell!("NOT RECORDED, so it proves nothing to anybody: {error:#}");
-        }
-    }
-    Ok(u8::from(!report.passed || recorded.is_err()))
-}
-
-fn try_newest(
-    settings: &Settings,
-    system: &System,
-    keys: &Keys,
-    signer: &Signer,
-    runtime: &tokio::runtime::Runtime,
-    from_vault: bool,
-    begun: DrillReport,
-) -> anyhow::Result<DrillReport> {
-    let identity = keys.identity(settings)?;
-    let key = keys.public("copies").context("no copy was ever made: `reprieve backup now`")?;
-    let access = wire::vault(settings, keys)?;
-    let vault = runtime.block_on(access.vault())?;
-    // A verifier on a machine of its own has no ledger, and looks through the vault.
-    let look = from_vault || !settings.ledger_file()?.exists();
-    let points = points(settings, keys, Some(&system.name), look.then_some((vault, runtime)))?;
-    let newest = points.iter().max_by_key(|point| point["began"].as_u64()).context("there is no copy: `reprieve backup now`")?;
-    let manifest: Digest = serde_json::from_value(newest["manifest"].clone())?;
-    let point = newest["point"].as_str().unwrap_or_default().to_owned();
-    let say = Say::DrillStarted { system: system.name.clone(), drill: begun.drill.clone(), point };
-    tell_gateway(settings, keys, signer, say).context("its beginning could not be recorded")?;
-    let backup = system.backup.as_ref();
-    let objective = backup.map(|backup| backup.objective).unwrap_or_default();
-    let options = DrillOptions {
-        objective: Objective { rpo: objective.rpo, rto: objective.rto },
-        band_percent: backup.map_or(10, |backup| backup.band),
-        assertions: backup.map(|backup| backup.assertions.clone()).unwrap_or_default(),
-        may_be_empty: backup.map(|backup| backup.may_be_empty.clone()).unwrap_or_default(),
-        locked_for: settings.recovery.locked,
-        engines: match system.kind {
-            SystemKind::Postgres | SystemKind::Http => EngineKind::OF_POSTGRES,
-            SystemKind::Files => EngineKind::OF_FILES,
-            SystemKind::Sqlite => EngineKind::OF_SQLITE,
-        },
-        scratch: scratch(settings),
-    };
-    let stanza = stanza(settings, system);
-    let ground = Ground { vault, handle: runtime.handle(), key: &key, identity: &identity, received: None, stanza: stanza.as_ref() };
-    Ok(reprieve_recovery::drill(ground, manifest, &options, begun))
-}
-
-fn show(report: &DrillReport) {
-    tell!("{}  {}  {}", report.drill, report.system, if report.passed { "passed" } else { "FAILED" });
-    for check in &report.checks {
-        tell!(
-            "  {}  level {}  {:<36} {:>7} ms  {}",
-            if check.ok { "ok    " } else { "FAILED" },
-            check.level,
-            check.name,
-            check.ms,
-            check.said
-        );
-    }
-    for (step, ms) in &report.phases {
-        tell!("          {step:<44} {ms:>7} ms");
-    }
-    if let Some(reason) = &report.reason {
-        tell!("  {reason}");
-    }
-    let seconds = |ms: Option<u64>| ms.map_or("not measured".to_owned(), |ms| format!("{:.1} s", ms as f64 / 1000.0));
-    let point = report.point.as_deref().unwrap_or("none");
-    tell!(
-        "  recovery point {point}, {} bytes; would be lost {}; back after {}",
-        report.plain_bytes,
-        seconds(report.rpo_ms),
-        seconds(report.rto_ms)
-    );
-}
-
 fn drilled(event: &Event) -> Option<&SystemName> {
     match event {
         Event::DrillPassed { system, .. } | Event::DrillFailed { system, .. } => Some(system),
         _ => None,
     }
-}
-
-fn list_drills(cli: &Cli, settings: &Settings, system: Option<&SystemName>) -> anyhow::Result<u8> {
-    let drills = events(settings, &["drill_passed", "drill_failed"])?;
-    let drills = drills.iter().filter(|recorded| match &recorded.event {
-        Event::DrillPassed { system: of, .. } | Event::DrillFailed { system: of, .. } => system.is_none_or(|system| of == system),
-        _ => false,
-    });
-    if cli.json {
-        tell!("{}", json!({ "drills": drills.collect::<Vec<_>>() }));
-        return Ok(0);
-    }
-    for recorded in drills.take(LISTED) {
-        match &recorded.event {
-            Event::DrillPassed { system, drill, point, level, rpo_ms, rto_ms, .. } => {
-                let lost = rpo_ms.map_or("?".to_owned(), |ms| format!("{:.1}", ms as f64 / 1000.0));
-                tell!(
-                    "{drill}  {}  {system:<16} passed  level {level}, {point}: {lost} s lost, back after {:.1} s",
-                    time(recorded.at),
-                    *rto_ms as f64 / 1000.0
-                );
-            }
-            Event::DrillFailed { system, drill, reason, .. } => tell!("{drill}  {}  {system:<16} FAILED  {reason}", time(recorded.at)),
-            _ => {}
-        }
-    }
-    Ok(0)
 }
 
 /// What is known about coming back, from the ledger as it is on the disk.
