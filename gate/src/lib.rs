@@ -20,7 +20,7 @@ mod upstream;
 
 pub use audit::{Audit, AuditError, Clock, Pending};
 pub use calls::{CallConflict, CallDone, CallFailure, CallReport, CallStates, Escrow, Keeping, KeptCall, TakeBack};
-pub use checklist::{Fix, Mark, Point, checklist};
+pub use checklist::{Fix, Mark, Measured, Point, checklist};
 pub use coverage::{Coverage, Room, Sampling, Strict};
 pub use desk::{Command, Desk, DeskAnswer, DeskError, Revert, RowName, SignedCommand, UndoChoice, UndoRequest};
 pub use gate::{Considered, Gate, GateOptions};
@@ -30,8 +30,8 @@ pub use reception::{
     SignedOn, UNSIGNED, Vouched,
 };
 pub use records::{
-    ChangeView, Changes, ConflictView, EventProof, Looking, RecordQuery, Records, RecordsError, RowView, Searched, UndoPreview,
+    ChangeView, Changes, ConflictView, EventProof, LedgerCheck, Looking, RecordQuery, Records, RecordsError, RowView, Searched, UndoPreview,
 };
-pub use recovery::{Copies, Expected, Objective, Recovery, RecoveryReport, Spread, SystemRecovery, Unproven};
+pub use recovery::{Copies, Covered, Expected, Objective, Recovery, RecoveryReport, Spread, SystemRecovery, Unproven, is_behind};
 pub use simulation::{AnswerChange, Said, Simulated, UsedRights, Verdict};
 pub use upstream::{Done, Ran, Running, Upstream};

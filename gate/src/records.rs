@@ -43,6 +43,17 @@ pub struct EventProof {
     pub hashes: usize,
 }
 
+/// What came of recounting the whole ledger.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LedgerCheck {
+    /// When.
+    pub at: Timestamp,
+    /// How many events are as they were signed.
+    pub size: u64,
+    /// What is wrong with the next one.
+    pub fault: Option<String>,
+}
+
 /// Why records can't be shown.
 #[derive(Debug, Clone, thiserror::Error, PartialEq, Eq)]
 pub enum RecordsError {
@@ -70,6 +81,9 @@ pub trait Records: Send + Sync {
 
     /// The key that checkpoints are signed with, as text.
     fn verifier(&self) -> String;
+
+    /// What came of recounting it the last time, if that was done since the start.
+    fn checked(&self) -> Option<LedgerCheck>;
 }
 
 /// A change, as people look at it.

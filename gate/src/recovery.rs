@@ -2,7 +2,11 @@
 //!
 //! Copies are made and tried by processes of their own (`service/recovery`), which send signed notes; see [`Recovery::take`].
 
-use std::{collections::HashMap, time::Duration};
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
 
 use reprieve_operation::{Environment, RECOVERABLE, RecoveryFacts, RecoveryState, SystemName, Timestamp};
 use serde::Serialize;
@@ -18,13 +22,42 @@ pub struct Objective {
     pub rto: Option<Duration>,
 }
 
+/// How much longer ago than promised the newest that is kept may be: one looks once in a while only.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// Up to when each system's log is kept, besides its copies.
+#[derive(Debug, Default)]
+pub struct Covered(Mutex<HashMap<SystemName, Timestamp>>);
+
+impl Covered {
+    /// What was written up to then is kept.
+    pub fn note(&self, system: &SystemName, at: Timestamp) {
+        let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let newest = known.entry(system.clone()).or_insert(at);
+        *newest = at.max(*newest);
+    }
+
+    /// The newest moment that a restore would reach, with a copy that began at `backup`; none without one.
+    #[must_use]
+    pub fn until(&self, system: &SystemName, backup: Option<Timestamp>) -> Option<Timestamp> {
+        let known = self.0.lock().unwrap_or_else(PoisonError::into_inner).get(system).copied();
+        backup.map(|backup| known.map_or(backup, |known| known.max(backup)))
+    }
+}
+
+/// Whether more would be lost than was promised, if all were lost now. Nothing kept at all is another matter.
+#[must_use]
+pub fn is_behind(promised: Option<Duration>, reaches: Option<Timestamp>, now: Timestamp) -> bool {
+    promised.zip(reaches).is_some_and(|(promised, reaches)| now.since(reaches) > promised.saturating_add(PATIENCE))
+}
+
 /// What is expected of one system's copies.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Expected {
     /// A drill has to pass this often.
     pub window: Duration,
-    /// How much may be lost, and how long it may take.
-    pub objective: Objective,
+    /// How long ago the newest that is kept may be; `None`: nothing was promised, or it can't be told here.
+    pub reach: Option<Duration>,
     /// Whether the copies lie where what destroys the system may destroy them too.
     pub same_blast_radius: bool,
 }
@@ -32,6 +65,8 @@ pub struct Expected {
 /// What is expected of all systems' copies.
 #[derive(Debug, Clone, Default)]
 pub struct Copies {
+    /// Up to when each one's log is kept.
+    pub covered: Arc<Covered>,
     /// Systems with copies of ours.
     pub expected: HashMap<SystemName, Expected>,
     /// A drill has to pass this often for every other production system too; `None`: they are not asked about.
@@ -51,14 +86,17 @@ impl Copies {
         let drill = state.and_then(|state| state.drill).filter(|drill| drill.level >= RECOVERABLE);
         let drill_age = drill.map(|drill| now.since(drill.at));
         let window = self.window(system, environment);
+        let backup = state.and_then(|state| state.backup);
+        let reach = self.expected.get(system).and_then(|expected| expected.reach);
+        let behind = is_behind(reach, self.covered.until(system, backup), now);
         RecoveryFacts {
-            backup_age: state.and_then(|state| state.backup).map(|backup| now.since(backup)),
+            backup_age: backup.map(|backup| now.since(backup)),
             drill_age,
             // Where nobody said where the copies are, they don't count as safe.
             same_blast_radius: self.expected.get(system).is_none_or(|expected| expected.same_blast_radius),
             rpo: drill.and_then(|drill| drill.rpo_ms).map(Duration::from_millis),
             rto: drill.map(|drill| Duration::from_millis(drill.rto_ms)),
-            unproven: window.is_some_and(|window| drill_age.is_none_or(|age| age > window)),
+            unproven: behind || window.is_some_and(|window| drill_age.is_none_or(|age| age > window)),
         }
     }
 }
@@ -77,6 +115,8 @@ pub enum Unproven {
     Failed,
     /// The last drill is too long ago.
     TooOld,
+    /// What was written lately is not kept, for longer than was promised.
+    Behind,
 }
 
 impl Unproven {
@@ -89,6 +129,7 @@ impl Unproven {
             Self::NoDrill => "no copy was ever restored",
             Self::Failed => "the last drill failed",
             Self::TooOld => "the last drill is too long ago",
+            Self::Behind => "what was written lately is kept nowhere, for longer than was promised",
         }
     }
 }
@@ -133,6 +174,8 @@ pub struct SystemRecovery {
     pub backup: Option<Timestamp>,
     /// When a copy last failed.
     pub backup_failed: Option<Timestamp>,
+    /// The newest moment that a restore would reach.
+    pub reaches: Option<Timestamp>,
     /// Copies of the last 90 days.
     pub backups: u64,
     /// The newest copy's size before and after it was compressed and sealed.
@@ -143,6 +186,10 @@ pub struct SystemRecovery {
     pub same_blast_radius: bool,
     /// Until when nobody can delete them, in words.
     pub locked: String,
+    /// Whether each copy is looked at for a lock that nobody can take away.
+    pub is_locked: bool,
+    /// Whether what tries them has its key elsewhere than this gateway.
+    pub tried_apart: bool,
     /// When a drill last passed, the level it proved, and where the ledger says so.
     pub passed: Option<(Timestamp, u8, u64)>,
     /// When a drill last failed, and why.
@@ -186,9 +233,9 @@ mod tests {
     fn a_drill_counts_within_its_window_only() {
         let system: SystemName = "shop".parse().expect("a name");
         let hour = Duration::from_secs(3_600);
-        let expected = Expected { window: hour, objective: Objective::default(), same_blast_radius: true };
-        let asked = Copies { expected: HashMap::from([(system.clone(), expected)]), everywhere: None };
-        let everywhere = Copies { expected: HashMap::new(), everywhere: Some(hour) };
+        let expected = Expected { window: hour, reach: None, same_blast_radius: true };
+        let asked = Copies { expected: HashMap::from([(system.clone(), expected)]), ..Copies::default() };
+        let everywhere = Copies { everywhere: Some(hour), ..Copies::default() };
         let now = Timestamp(100 * 3_600_000);
         let drilled = |hours_ago: u64, level| RecoveryState {
             drill: Some(DrillState { at: Timestamp(now.0 - hours_ago * 3_600_000), level, rpo_ms: None, rto_ms: 1 }),
@@ -207,6 +254,34 @@ mod tests {
             let environment: Environment = environment.parse().expect("a name");
             let facts = copies.facts(&system, &environment, state.as_ref(), now);
             assert_eq!(facts.unproven, unproven, "{copies:?} {environment} {state:?}");
+        }
+    }
+
+    #[test]
+    fn what_is_not_kept_any_more_is_not_proved_by_what_was() {
+        let system: SystemName = "shop".parse().expect("a name");
+        let production: Environment = "production".parse().expect("a name");
+        let (hour, minute) = (3_600_000, 60_000);
+        let now = Timestamp(100 * hour);
+        let drill = DrillState { at: Timestamp(now.0 - 2 * minute), level: 4, rpo_ms: Some(1), rto_ms: 1 };
+        let state = RecoveryState { backup: Some(Timestamp(now.0 - hour)), drill: Some(drill), ..RecoveryState::default() };
+        let unproven = |reach: Option<u64>, kept: Option<u64>| {
+            let expected =
+                Expected { window: Duration::from_secs(86_400), reach: reach.map(Duration::from_millis), same_blast_radius: false };
+            let copies = Copies { expected: HashMap::from([(system.clone(), expected)]), ..Copies::default() };
+            // The later counts, in whatever order it is told.
+            kept.into_iter().flat_map(|kept| [kept, kept + 5 * hour]).for_each(|ago| copies.covered.note(&system, Timestamp(now.0 - ago)));
+            copies.facts(&system, &production, Some(&state), now).unproven
+        };
+        for (reach, kept, expected) in [
+            (None, None, false),
+            (Some(hour), None, false),
+            (Some(minute), None, true),
+            (Some(minute), Some(2 * minute), false),
+            (Some(minute), Some(2 * minute + 1), true),
+            (None, Some(50 * hour), false),
+        ] {
+            assert_eq!(unproven(reach, kept), expected, "{reach:?} {kept:?}");
         }
     }
 

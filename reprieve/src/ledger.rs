@@ -3,7 +3,8 @@
 use std::{fs, path::Path, time::Duration};
 
 use anyhow::{Context as _, bail};
-use reprieve_audit::{decode, prove_consistency, prove_event, verify};
+use reprieve_audit::{SystemClock, VerifyReport, decode, prove_consistency, prove_event, verify};
+use reprieve_gate::{Clock as _, LedgerCheck};
 use reprieve_operation::{Recorded, State};
 use reprieve_store::{Query, Reader, SqliteStore, StoreError};
 use serde_json::json;
@@ -116,13 +117,25 @@ pub(crate) fn ledger(cli: &Cli, settings: &Settings, command: &Ledger) -> anyhow
     }
 }
 
-fn check(cli: &Cli, settings: &Settings, since: Option<&Path>) -> anyhow::Result<u8> {
+/// The whole ledger recounted, and held against the head kept outside, if there is one.
+fn verified(settings: &Settings) -> anyhow::Result<(VerifyReport, Box<dyn Reader>, bool)> {
     let key = Keys::of(settings).verifier()?;
     let head_file = settings.path(&settings.ledger.head);
     let head = if head_file.exists() { Some(fs::read_to_string(&head_file)?) } else { None };
     // Opened after the head was read: a running gateway writes that file after its rows, so the rows reach at least as far.
     let reader = reader(settings)?;
-    let report = verify(reader.as_ref(), &key, head.as_deref())?;
+    Ok((verify(reader.as_ref(), &key, head.as_deref())?, reader, head.is_some()))
+}
+
+/// The same, for whoever shows how things stand.
+pub(crate) fn recount(settings: &Settings) -> anyhow::Result<LedgerCheck> {
+    let (report, ..) = verified(settings)?;
+    Ok(LedgerCheck { at: SystemClock.now(), size: report.size, fault: report.fault.map(|fault| fault.to_string()) })
+}
+
+fn check(cli: &Cli, settings: &Settings, since: Option<&Path>) -> anyhow::Result<u8> {
+    let (report, reader, has_head) = verified(settings)?;
+    let key = Keys::of(settings).verifier()?;
     if let (Some(path), None) = (since, &report.fault) {
         let old = fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
         let new = reader.head()?.context("the ledger has no checkpoint yet")?.checkpoint;
@@ -134,7 +147,7 @@ fn check(cli: &Cli, settings: &Settings, since: Option<&Path>) -> anyhow::Result
     if cli.json {
         tell!(
             "{}",
-            json!({ "verified": report.is_good(), "events": report.size, "checkpoints": report.checkpoints, "fault": fault, "head_file": head.is_some() })
+            json!({ "verified": report.is_good(), "events": report.size, "checkpoints": report.checkpoints, "fault": fault, "head_file": has_head })
         );
     } else if let Some(fault) = &fault {
         tell!("Does not verify: stop and call security.\n  {fault}");
@@ -143,7 +156,7 @@ fn check(cli: &Cli, settings: &Settings, since: Option<&Path>) -> anyhow::Result
             "Verified: {} events, {} signed checkpoints{}.",
             report.size,
             report.checkpoints,
-            if head.is_some() { ", and the head kept outside" } else { "" }
+            if has_head { ", and the head kept outside" } else { "" }
         );
     }
     Ok(u8::from(fault.is_some()))

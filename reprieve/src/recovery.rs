@@ -13,17 +13,17 @@ use std::{collections::HashSet, path::PathBuf, sync::Arc, time::Duration};
 
 use anyhow::{Context as _, bail};
 use reprieve_audit::{SystemClock, decode};
-use reprieve_gate::{Clock as _, Copies, Expected, Objective, RecoveryReport};
+use reprieve_gate::{Clock as _, Copies, Covered, Expected, Objective, RecoveryReport};
 use reprieve_ledger::Signer;
 use reprieve_operation::{Digest, Event, Recorded, State, SystemName, Timestamp};
 use reprieve_recovery::{
     BackupOptions, Configured, Encryption, KINDS, Manifest, Notice, Say, Source, Stanza, Subject, carry_out, find_points, known_points,
-    place_of, plan_purge, read_point, sign, told,
+    place_of, plan_purge, read_index, read_point, sign, told,
 };
 use reprieve_secrets::resolve;
 use reprieve_store::{Query, Reader, SqliteStore};
 use reprieve_surface_postgres::{Target, TlsMode};
-use reprieve_vault::{Location, Vault};
+use reprieve_vault::{Location, Lock, Vault};
 use serde_json::{Value, json};
 
 use crate::{
@@ -32,7 +32,7 @@ use crate::{
     ledger::read_state,
     operator,
     people::time,
-    settings::{Settings, System, SystemKind},
+    settings::{Settings, System, SystemKind, Wal},
     wire,
 };
 
@@ -134,6 +134,14 @@ fn location(settings: &Settings) -> anyhow::Result<Location> {
 /// The databases and folders, and what the settings say about their copies.
 pub(crate) fn configured(settings: &Settings, keys: &Keys) -> anyhow::Result<Vec<Configured>> {
     let location = location(settings)?;
+    let endpoint = settings
+        .vault
+        .endpoint
+        .clone()
+        .or_else(|| ["AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL", "AWS_ENDPOINT"].iter().find_map(|name| std::env::var(name).ok()));
+    // By `verifier_key` alone: whoever can read this folder can read it there, too.
+    let keys_folder = settings.path(&settings.keys.directory);
+    let tried_apart = settings.recovery.verifier_key.as_ref().is_some_and(|path| !settings.path(path).starts_with(&keys_folder));
     let one = |system: &System| {
         let host = match path(settings, system) {
             Ok(Some(path)) => path.display().to_string(),
@@ -145,23 +153,39 @@ pub(crate) fn configured(settings: &Settings, keys: &Keys) -> anyhow::Result<Vec
             system: system.name.clone(),
             environment: system.environment.clone(),
             copied: system.backup.is_some(),
-            window: system.backup.as_ref().map(|backup| backup.window).or(settings.recovery.require_drill),
+            window: system.backup.as_ref().map(|backup| backup.window).into_iter().chain(settings.recovery.require_drill).min(),
             objective: Objective { rpo: objective.rpo, rto: objective.rto },
+            // How far pgBackRest's own archive reaches is not looked at.
+            reach: objective.rpo.filter(|_| stanza(settings, system).is_none()),
             keep: system.backup.as_ref().and_then(|backup| backup.keep),
-            place: stanza(settings, system).map_or_else(|| place_of(&location, &host, settings.recovery.locked), |stanza| stanza.place()),
+            place: stanza(settings, system)
+                .map_or_else(|| place_of(&location, endpoint.as_deref(), &host, settings.recovery.locked), |stanza| stanza.place()),
+            tried_apart,
         }
     };
     Ok(settings.copyable().map(one).collect())
 }
 
 /// What decisions expect of copies.
-pub(crate) fn copies(settings: &Settings, configured: &[Configured]) -> Copies {
+pub(crate) fn copies(settings: &Settings, configured: &[Configured], covered: Arc<Covered>) -> Copies {
     let expected = configured.iter().filter(|one| one.copied).map(|one| {
-        let window = one.window.unwrap_or(Duration::MAX).min(settings.recovery.require_drill.unwrap_or(Duration::MAX));
-        let same_blast_radius = one.place.same_because.is_some();
-        (one.system.clone(), Expected { window, objective: one.objective, same_blast_radius })
+        let (window, same_blast_radius) = (one.window.unwrap_or(Duration::MAX), one.place.same_because.is_some());
+        (one.system.clone(), Expected { window, reach: one.reach, same_blast_radius })
     });
-    Copies { expected: expected.collect(), everywhere: settings.recovery.require_drill }
+    Copies { covered, expected: expected.collect(), everywhere: settings.recovery.require_drill }
+}
+
+/// Up to when logs are kept, by what was received here.
+pub(crate) fn covered(settings: &Settings) -> Arc<Covered> {
+    let covered = Covered::default();
+    for system in settings.copyable().filter(|system| system.backup.as_ref().is_some_and(|backup| backup.wal != Wal::Off)) {
+        match read_index(&received(settings, &system.name)) {
+            Ok(index) => index.values().for_each(|stored| covered.note(&system.name, stored.at)),
+            // Then only copies count.
+            Err(error) => tracing::warn!(system = %system.name, %error, "what was kept of the write-ahead log can't be read"),
+        }
+    }
+    Arc::new(covered)
 }
 
 /// Signs a statement and tells the gateway.
@@ -378,6 +402,30 @@ fn purged(recorded: &Recorded) -> Option<&Vec<String>> {
     }
 }
 
+fn old(seconds: u64) -> String {
+    match seconds {
+        0..120 => format!("{seconds} s old"),
+        120..7_200 => format!("{} min old", seconds / 60),
+        7_200..172_800 => format!("{} h old", seconds / 3_600),
+        _ => format!("{} days old", seconds / 86_400),
+    }
+}
+
+/// Until when the bucket lets nobody remove a point, in milliseconds, as its manifest says there now; else why that is not so. Each of
+/// its objects was looked at when it was made, and is in each drill.
+fn lock_of(access: &reprieve_undo::VaultAccess, runtime: &tokio::runtime::Runtime, point: &Value) -> Value {
+    let read = || -> anyhow::Result<Lock> {
+        let manifest: Digest = serde_json::from_value(point["manifest"].clone())?;
+        Ok(runtime.block_on(async { anyhow::Ok(access.vault().await?.lock(manifest, Timestamp(0)).await?) })?)
+    };
+    match read() {
+        Ok(Lock::Until(until)) => json!(until),
+        Ok(Lock::Weak) => json!("a right goes around its lock"),
+        Ok(Lock::None) => json!("whoever may delete can"),
+        Err(error) => json!(format!("its lock can't be read: {error:#}")),
+    }
+}
+
 fn list(cli: &Cli, settings: &Settings, system: Option<&SystemName>, from_vault: bool) -> anyhow::Result<u8> {
     let keys = Keys::of(settings);
     let runtime = runtime()?;
@@ -409,6 +457,11 @@ fn list(cli: &Cli, settings: &Settings, system: Option<&SystemName>, from_vault:
         point["same_blast_radius"] = json!(place.is_none_or(|place| place.same_because.is_some()));
         point["locked"] = json!(place.map(|place| &place.locked));
     }
+    if matches!(location(settings)?, Location::S3 { .. }) {
+        for point in points.iter_mut().take(LISTED) {
+            point["locked_until"] = lock_of(&access, &runtime, point);
+        }
+    }
     if cli.json {
         tell!("{}", json!({ "points": points, "unreadable": unreadable }));
         return Ok(u8::from(!unreadable.is_empty()));
@@ -425,9 +478,15 @@ fn list(cli: &Cli, settings: &Settings, system: Option<&SystemName>, from_vault:
         };
         let verified = stanzas::remark(point).unwrap_or(verified);
         let began = time(Timestamp(point["began"].as_u64().unwrap_or(0)));
+        let age = old(point["age_s"].as_u64().unwrap_or(0));
+        let locked = match &point["locked_until"] {
+            Value::Number(until) => format!("  nobody deletes it before {} UTC", time(Timestamp(until.as_u64().unwrap_or(0)))),
+            Value::String(why) => format!("  NOT LOCKED: {why}"),
+            _ => String::new(),
+        };
         let label = if point["label"].is_null() { String::new() } else { format!("  {}", text("label")) };
         tell!(
-            "{:<10}  {:<16} {began} UTC  {:<8} {:>14} bytes  {verified}{label}",
+            "{:<10}  {:<16} {began} UTC, {age:<11} {:<8} {:>14} bytes  {verified}{locked}{label}",
             text("point"),
             text("system"),
             text("engine"),
@@ -460,7 +519,7 @@ fn drilled(event: &Event) -> Option<&SystemName> {
 pub(crate) fn known(settings: &Settings) -> anyhow::Result<(RecoveryReport, State)> {
     let configured = configured(settings, &Keys::of(settings))?;
     let state = read_state(settings)?;
-    let report = reprieve_recovery::report(&configured, &state.recovery, &events(settings, &KINDS)?, SystemClock.now());
+    let report = reprieve_recovery::report(&configured, &state.recovery, &events(settings, &KINDS)?, &covered(settings), SystemClock.now());
     Ok((report, state))
 }
 
@@ -476,6 +535,10 @@ pub(crate) fn status(cli: &Cli, settings: &Settings) -> anyhow::Result<u8> {
         tell!("{} ({})  {proof}", system.system, system.environment);
         let at = |at: Option<Timestamp>| at.map_or("never".to_owned(), |at| format!("{} UTC", time(at)));
         tell!("  newest copy   {}, {} in 90 days", at(system.backup), system.backups);
+        if let Some(failed) = system.backup_failed.filter(|failed| system.backup.is_none_or(|made| *failed > made)) {
+            tell!("  LAST COPY     FAILED at {} UTC", time(failed));
+        }
+        tell!("  reaches       {}", at(system.reaches));
         let spread = |spread: Option<reprieve_gate::Spread>| {
             spread.map_or("not measured".to_owned(), |of| {
                 format!("p50 {:.1} s, p95 {:.1} s, worst {:.1} s", of.p50 as f64 / 1e3, of.p95 as f64 / 1e3, of.worst as f64 / 1e3)
@@ -529,6 +592,7 @@ pub(crate) fn office(
     keys: &Keys,
     audit: &Arc<reprieve_audit::AuditLog>,
     configured: Vec<Configured>,
+    covered: Arc<Covered>,
 ) -> anyhow::Result<reprieve_recovery::Office> {
     keys.prepare_recovery(settings)?;
     Ok(reprieve_recovery::Office {
@@ -540,6 +604,7 @@ pub(crate) fn office(
             .public("verifier")
             .context("`recovery.verifier_key` lies elsewhere: copy its public half to verifier.pub in the keys' folder")?,
         systems: configured,
+        covered,
         publisher: if settings.recovery.publish { Some(keys.signer()?) } else { None },
     })
 }

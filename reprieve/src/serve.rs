@@ -3,6 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use anyhow::Context as _;
+use reprieve_audit::{AuditLog, SystemClock};
 use reprieve_gate::Audit as _;
 use reprieve_operation::{Event, OperatorName};
 use serde_json::json;
@@ -19,6 +20,10 @@ const DRAIN: Duration = Duration::from_secs(10);
 
 /// How long the start waits for the vault and the databases.
 const FIRST_LOOK: Duration = Duration::from_secs(3);
+
+/// When the whole ledger is recounted: not while the first statements come in.
+const RECOUNT_AFTER: Duration = Duration::from_secs(2);
+const RECOUNT_EVERY: Duration = Duration::from_secs(24 * 3_600);
 
 pub(crate) fn serve(cli: &Cli, settings: Settings) -> anyhow::Result<u8> {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().thread_name("reprieve").build()?;
@@ -67,6 +72,7 @@ async fn run(as_json: bool, settings: Arc<Settings>) -> anyhow::Result<()> {
         runs.start(&settings, &keys, &parts.audit)?;
     }
     let anchoring = tokio::spawn(anchors.clone().run());
+    tokio::spawn(recount(parts.audit.clone()));
     // A moment, so that the first changes are not held only because nobody has looked yet.
     let looked = async {
         for keeper in &parts.keepers {
@@ -139,6 +145,22 @@ async fn run(as_json: bool, settings: Arc<Settings>) -> anyhow::Result<()> {
     let audit = parts.audit.clone();
     tokio::task::spawn_blocking(move || audit.close()).await?;
     Ok(())
+}
+
+/// Recounts the ledger soon after the start and once a day, and says so when it does not verify: what is in the store may have been
+/// changed behind this program's back.
+async fn recount(audit: Arc<AuditLog>) {
+    tokio::time::sleep(RECOUNT_AFTER).await;
+    loop {
+        let counted = audit.clone();
+        let checked = tokio::task::spawn_blocking(move || counted.check(&SystemClock)).await;
+        if let Ok(Some(fault)) = checked.map(|checked| checked.fault) {
+            tracing::error!(fault, "the ledger does not verify");
+            let what = format!("the ledger does not verify: stop and call security: {fault}");
+            drop(audit.append(Event::Alarm { what, agent: None }));
+        }
+        tokio::time::sleep(RECOUNT_EVERY).await;
+    }
 }
 
 /// `enrol` is whom the one-time link is for, and the link: worth nothing without their second factor.

@@ -57,10 +57,10 @@ pub(crate) fn build(settings: &Settings, keys: &Keys) -> anyhow::Result<Parts> {
         link: settings.hold_link()?,
     };
     let windows = settings.services().map(|system| (system.name.clone(), system.delay.unwrap_or(settings.hold.delay))).collect();
-    let configured = crate::recovery::configured(settings, keys)?;
+    let (configured, covered) = (crate::recovery::configured(settings, keys)?, crate::recovery::covered(settings));
     let gate = Gate::new(audit.clone(), clock.clone(), policy.clone(), options);
-    let gate = Arc::new(gate.with_windows(windows).with_copies(crate::recovery::copies(settings, &configured)));
-    let office = Arc::new(crate::recovery::office(settings, keys, &audit, configured)?);
+    let gate = Arc::new(gate.with_windows(windows).with_copies(crate::recovery::copies(settings, &configured, covered.clone())));
+    let office = Arc::new(crate::recovery::office(settings, keys, &audit, configured, covered.clone())?);
     let logins = settings.databases().map(|system| Ok((system.name.clone(), login(system, keys)?)));
     let logins: BTreeMap<SystemName, Login> = logins.collect::<anyhow::Result<_>>()?;
     let history = Arc::new(LedgerHistory::open(&settings.ledger_file()?)?);
@@ -114,7 +114,7 @@ pub(crate) fn build(settings: &Settings, keys: &Keys) -> anyhow::Result<Parts> {
         sessions: settings.listen.sessions,
     };
     let postgres = Surface::new(gate.clone(), systems, options).context("cannot start the threads for sessions")?;
-    let recovery = crate::recovery::runs::open(settings, keys, &audit)?;
+    let recovery = crate::recovery::runs::open(settings, keys, &audit, &covered)?;
     let console = console(settings, &audit, clock, &desk, changes, policy.clone(), office)?;
     let console = Arc::new(Console { provider: provider(settings, keys)?, ..console });
     let http = services.map(|services| services.surface(settings, keys, gate.clone(), escrow.clone())).transpose()?;
@@ -211,6 +211,7 @@ fn console(
             .iter()
             .map(|system| Shown { name: system.name.clone(), environment: system.environment.clone(), kind: kind(system) })
             .collect(),
+        shared_credentials: crate::checklist::shared_credentials(settings),
         hold_expires: settings.hold.expire,
         undo_window: settings.undo.window,
     })

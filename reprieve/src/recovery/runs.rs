@@ -12,7 +12,7 @@ use std::{
 
 use anyhow::Context as _;
 use reprieve_audit::{AuditLog, SystemClock};
-use reprieve_gate::{Audit as _, Clock as _};
+use reprieve_gate::{Audit as _, Clock as _, Covered};
 use reprieve_operation::{Event, RecoveryState, SystemName, Timestamp};
 use reprieve_recovery::{Source, WalKeeper, WalOptions, beat};
 
@@ -40,7 +40,8 @@ pub(crate) struct Runs {
 }
 
 /// What is to be done, for every system that has copies.
-pub(crate) fn open(settings: &Settings, keys: &Keys, audit: &Arc<AuditLog>) -> anyhow::Result<Vec<Arc<Runs>>> {
+pub(crate) fn open(settings: &Settings, keys: &Keys, audit: &Arc<AuditLog>, covered: &Arc<Covered>) -> anyhow::Result<Vec<Arc<Runs>>> {
+    let _ = covered;
     let mut runs = Vec::new();
     for system in settings.copyable() {
         let Some(backup) = &system.backup else { continue };

@@ -11,7 +11,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use reprieve_gate::{Audit, AuditError, Clock, Pending};
+use reprieve_gate::{Audit, AuditError, Clock, LedgerCheck, Pending};
 use reprieve_ledger::{Checkpoint, CheckpointError, Frontier, Signer, Verifier};
 use reprieve_operation::{Event, Outcome, Recorded, State};
 use reprieve_store::{MemoryStore, Query, Reader, Store, StoreError};
@@ -130,6 +130,7 @@ pub struct AuditLog {
     reader: Mutex<Box<dyn Reader>>,
     verifier: Verifier,
     writer: Mutex<Option<JoinHandle<()>>>,
+    checked: Mutex<Option<LedgerCheck>>,
 }
 
 impl AuditLog {
@@ -156,7 +157,14 @@ impl AuditLog {
         sweep(&mut writer)?;
         let (queue, waiting) = sync_channel(options.queue_limit);
         let thread = spawn(writer, waiting).map_err(OpenError::Thread)?;
-        Ok(Arc::new(Self { queue, shared, reader: Mutex::new(reader), verifier, writer: Mutex::new(Some(thread)) }))
+        Ok(Arc::new(Self {
+            queue,
+            shared,
+            reader: Mutex::new(reader),
+            verifier,
+            writer: Mutex::new(Some(thread)),
+            checked: Mutex::default(),
+        }))
     }
 
     /// A ledger in memory, for tests and throw-away gateways. Everyone knows its key: its checkpoints prove nothing.
@@ -230,6 +238,23 @@ impl AuditLog {
     pub fn verify(&self) -> Result<VerifyReport, StoreError> {
         let reader = self.with_reader(|reader| reader.as_of_now())?;
         verify(reader.as_ref(), &self.verifier, None)
+    }
+
+    /// The same, remembered for whoever asks with [`AuditLog::checked`]. That the store can't be read is a fault, too.
+    pub fn check(&self, clock: &dyn Clock) -> LedgerCheck {
+        let (size, fault) = match self.verify() {
+            Ok(report) => (report.size, report.fault.map(|fault| fault.to_string())),
+            Err(error) => (0, Some(format!("it can't be read: {error}"))),
+        };
+        let checked = LedgerCheck { at: clock.now(), size, fault };
+        *self.checked.lock().unwrap_or_else(PoisonError::into_inner) = Some(checked.clone());
+        checked
+    }
+
+    /// What came of [`AuditLog::check`] the last time.
+    #[must_use]
+    pub fn checked(&self) -> Option<LedgerCheck> {
+        self.checked.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// The key that checkpoints are signed with.

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use reprieve_gate::{EventProof, RecordQuery, Records, RecordsError, Searched};
+use reprieve_gate::{EventProof, LedgerCheck, RecordQuery, Records, RecordsError, Searched};
 use reprieve_operation::Recorded;
 use reprieve_store::Query;
 
@@ -34,6 +34,10 @@ impl Records for AuditLog {
 
     fn verifier(&self) -> String {
         Self::verifier(self).to_string()
+    }
+
+    fn checked(&self) -> Option<LedgerCheck> {
+        Self::checked(self)
     }
 }
 

@@ -5,7 +5,7 @@
 
 use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
-use reprieve_gate::{Audit, AuditError, Clock, DeskAnswer, DeskError, RecordQuery, Records, Recovery, RecoveryReport};
+use reprieve_gate::{Audit, AuditError, Clock, Covered, DeskAnswer, DeskError, RecordQuery, Records, Recovery, RecoveryReport};
 use reprieve_ledger::{Signer, Verifier};
 use reprieve_operation::{Event, Recorded, SystemName};
 use serde::Serialize;
@@ -43,6 +43,8 @@ pub struct Office {
     pub verifier: Verifier,
     /// The systems.
     pub systems: Vec<Configured>,
+    /// Up to when each one's log is kept.
+    pub covered: Arc<Covered>,
     /// Signs what is published; none: nothing is.
     pub publisher: Option<Signer>,
 }
@@ -129,20 +131,36 @@ impl Office {
                 check(&ended.system, true)?;
                 let note = if note.len() <= REPORT_BYTES { note.to_owned() } else { "too long to keep".to_owned() };
                 let (system, drill) = (ended.system.clone(), ended.drill.clone());
-                // Passed is what the parts say, not what the report claims.
-                let stands = ended.passed && ended.reason.is_none() && ended.checks.iter().all(|check| check.ok);
+                // Passed is what the parts say, not what the report claims, and by what was promised here.
+                let missed = self.missed(&system, ended.rpo_ms, ended.rto_ms);
+                let stands = ended.passed && ended.reason.is_none() && ended.checks.iter().all(|check| check.ok) && missed.is_none();
                 match (stands, ended.point.clone(), ended.level, ended.rto_ms) {
                     (true, Some(point), Some(level), Some(rto_ms)) if level >= reprieve_operation::RECOVERABLE => {
                         (Event::DrillPassed { system, drill, point, level, rpo_ms: ended.rpo_ms, rto_ms, note }, None)
                     }
                     (_, point, ..) => {
-                        let reason = short(ended.reason.clone().unwrap_or_else(|| "the report does not hold together".to_owned()));
+                        let reason =
+                            short(ended.reason.clone().or(missed).unwrap_or_else(|| "the report does not hold together".to_owned()));
                         let alarm = format!("the drill {drill} of `{system}` failed: {reason}");
                         (Event::DrillFailed { system, drill, point, reason, note }, Some(alarm))
                     }
                 }
             }
         })
+    }
+
+    /// What a drill missed of what was promised here, whatever the verifier's own settings say.
+    fn missed(&self, system: &SystemName, rpo_ms: Option<u64>, rto_ms: Option<u64>) -> Option<String> {
+        let promised = self.systems.iter().find(|configured| configured.system == *system)?.objective;
+        let too_long = |what: &str, promised: Option<Duration>, measured: Option<u64>| {
+            let promised = promised?;
+            match measured.map(Duration::from_millis) {
+                Some(measured) if measured <= promised => None,
+                Some(measured) => Some(format!("{what}: {:.1} s, and {} s were promised", measured.as_secs_f64(), promised.as_secs())),
+                None => Some(format!("{what}: not measured, and {} s were promised", promised.as_secs())),
+            }
+        };
+        too_long("what would be lost", promised.rpo, rpo_ms).or_else(|| too_long("the time until it is back", promised.rto, rto_ms))
     }
 
     /// Whoever copies does not decide alone what goes: the ledger has to agree that its time is over.
@@ -201,7 +219,7 @@ impl Recovery for Office {
 
     fn report(&self) -> RecoveryReport {
         let state = self.audit.state().recovery.clone();
-        report(&self.systems, &state, &self.events(), self.clock.now())
+        report(&self.systems, &state, &self.events(), &self.covered, self.clock.now())
     }
 
     fn published(&self) -> Option<String> {

@@ -13,11 +13,14 @@ pub struct Place {
     pub same_because: Option<String>,
     /// Until when nobody can delete them, in words.
     pub locked: String,
+    /// Whether each copy is looked at for a lock that nobody can take away.
+    pub is_locked: bool,
 }
 
-/// Where a vault is, seen from a server, or from a folder or file of this machine. Not knowing is the same blast radius.
+/// Where a vault is, seen from a server, or from a folder or file of this machine. `endpoint`: a bucket's, where it is not AWS's.
+/// Not knowing is the same blast radius.
 #[must_use]
-pub fn place_of(vault: &Location, server: &str, locked_for: Option<Duration>) -> Place {
+pub fn place_of(vault: &Location, endpoint: Option<&str>, server: &str, locked_for: Option<Duration>) -> Place {
     match vault {
         Location::File(path) => {
             let on_this_machine = is_local(server);
@@ -30,11 +33,12 @@ pub fn place_of(vault: &Location, server: &str, locked_for: Option<Duration>) ->
                 None => Some(format!("whether `{server}` is this machine can't be told")),
             };
             let locked = "not locked: whoever can write the folder can delete them".to_owned();
-            Place { name: format!("folder {}", path.display()), same_because, locked }
+            Place { name: format!("folder {}", path.display()), same_because, locked, is_locked: false }
         }
         Location::S3 { bucket, prefix } => Place {
             name: format!("bucket {bucket}/{prefix}"),
-            same_because: None,
+            same_because: endpoint.and_then(|endpoint| same_machine(endpoint, server)),
+            is_locked: locked_for.is_some(),
             locked: match locked_for {
                 Some(time) => {
                     format!("nobody can delete them for {} after they are stored: read when they are, and in each drill", days(time))
@@ -46,7 +50,31 @@ pub fn place_of(vault: &Location, server: &str, locked_for: Option<Duration>) ->
             name: "memory".to_owned(),
             same_because: Some("the vault goes with the process".to_owned()),
             locked: "not locked".to_owned(),
+            is_locked: false,
         },
+    }
+}
+
+/// Why what serves a bucket is the system's own machine, if nothing says that it is another.
+fn same_machine(endpoint: &str, server: &str) -> Option<String> {
+    let host = endpoint.split_once("://").map_or(endpoint, |(_, rest)| rest).split(['/', '?']).next().unwrap_or_default();
+    let host = host.rsplit_once('@').map_or(host, |(_, host)| host);
+    let host = match host.strip_prefix('[').and_then(|rest| rest.split_once(']')) {
+        Some((address, _)) => address,
+        None => host.split_once(':').map_or(host, |(host, _)| host),
+    };
+    let addresses = |host: &str| (host, 0u16).to_socket_addrs().map(|found| found.map(|at| at.ip()).collect::<Vec<_>>());
+    match (is_local(host), is_local(server)) {
+        (Some(true), Some(true)) => Some("the bucket is served by the system's own machine".to_owned()),
+        (Some(false), Some(false)) => match (addresses(host), addresses(server)) {
+            (Ok(ours), Ok(theirs)) if ours.iter().any(|address| theirs.contains(address)) => {
+                Some("the bucket is served by the system's own machine".to_owned())
+            }
+            _ => None,
+        },
+        (Some(_), Some(_)) => None,
+        (None, _) => Some(format!("whether `{host}` is the system's own machine can't be told")),
+        (_, None) => Some(format!("whether `{server}` is this machine can't be told")),
     }
 }
 
@@ -82,10 +110,27 @@ mod tests {
     fn a_folder_beside_the_server_is_the_same_blast_radius() {
         let folder = Location::File("/tmp".into());
         for server in ["127.0.0.1", "localhost", "/tmp", "::1"] {
-            assert!(place_of(&folder, server, None).same_because.is_some(), "{server}");
+            assert!(place_of(&folder, None, server, None).same_because.is_some(), "{server}");
         }
         // RFC 5737: nobody's address.
-        assert!(place_of(&folder, "192.0.2.1", None).same_because.is_none());
-        assert!(place_of(&folder, "no such name.invalid", None).same_because.is_some(), "not knowing counts as the same");
+        assert!(place_of(&folder, None, "192.0.2.1", None).same_because.is_none());
+        assert!(place_of(&folder, None, "no such name.invalid", None).same_because.is_some(), "not knowing counts as the same");
+    }
+
+    #[test]
+    fn a_bucket_that_the_server_itself_serves_is_the_same_blast_radius() {
+        let bucket = Location::S3 { bucket: "copies".to_owned(), prefix: String::new() };
+        for (endpoint, server, same) in [
+            (None, "127.0.0.1", false),
+            (Some("http://127.0.0.1:9000"), "localhost", true),
+            (Some("http://[::1]:9000/x"), "/run/postgresql", true),
+            (Some("https://192.0.2.7"), "192.0.2.7", true),
+            (Some("https://key@192.0.2.7:443/"), "192.0.2.7", true),
+            (Some("https://192.0.2.8"), "192.0.2.7", false),
+            (Some("https://192.0.2.8"), "127.0.0.1", false),
+            (Some("https://no such name.invalid"), "192.0.2.7", true),
+        ] {
+            assert_eq!(place_of(&bucket, endpoint, server, None).same_because.is_some(), same, "{endpoint:?} {server}");
+        }
     }
 }

@@ -3,7 +3,7 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
-use reprieve_gate::{Objective, RecoveryReport, Spread, SystemRecovery, Unproven};
+use reprieve_gate::{Covered, Objective, RecoveryReport, Spread, SystemRecovery, Unproven, is_behind};
 use reprieve_operation::{Environment, Event, RECOVERABLE, Recorded, RecoveryState, SystemName, Timestamp};
 
 use crate::Place;
@@ -27,15 +27,25 @@ pub struct Configured {
     pub window: Option<Duration>,
     /// What was promised.
     pub objective: Objective,
+    /// How long ago the newest that is kept may be; none: nothing was promised, or it can't be told here.
+    pub reach: Option<Duration>,
     /// How long copies are kept; none: for good.
     pub keep: Option<Duration>,
     /// Where copies go.
     pub place: Place,
+    /// Whether what tries them has its key elsewhere than this gateway.
+    pub tried_apart: bool,
 }
 
 /// What is known. `events` are those of [`KINDS`], in any order.
 #[must_use]
-pub fn report(systems: &[Configured], state: &BTreeMap<SystemName, RecoveryState>, events: &[Recorded], now: Timestamp) -> RecoveryReport {
+pub fn report(
+    systems: &[Configured],
+    state: &BTreeMap<SystemName, RecoveryState>,
+    events: &[Recorded],
+    covered: &Covered,
+    now: Timestamp,
+) -> RecoveryReport {
     let one = |configured: &Configured| {
         let nothing = RecoveryState::default();
         let known = state.get(&configured.system).unwrap_or(&nothing);
@@ -72,15 +82,17 @@ pub fn report(systems: &[Configured], state: &BTreeMap<SystemName, RecoveryState
             }
         }
         let seconds = |time: Option<Duration>| time.map(|time| time.as_secs());
+        let reaches = covered.until(&configured.system, known.backup);
         SystemRecovery {
             system: configured.system.clone(),
             environment: configured.environment.clone(),
-            unproven: unproven(configured, known, now),
+            unproven: unproven(configured, known, reaches, now),
             window_s: seconds(configured.window),
             objective_rpo_s: seconds(configured.objective.rpo),
             objective_rto_s: seconds(configured.objective.rto),
             backup: known.backup,
             backup_failed: known.backup_failed,
+            reaches,
             backups,
             bytes,
             place: configured
@@ -90,6 +102,8 @@ pub fn report(systems: &[Configured], state: &BTreeMap<SystemName, RecoveryState
                 .map_or_else(|| configured.place.name.clone(), |why| format!("{}: {why}", configured.place.name)),
             same_blast_radius: configured.place.same_because.is_some(),
             locked: configured.place.locked.clone(),
+            is_locked: configured.place.is_locked,
+            tried_apart: configured.tried_apart,
             passed,
             failed,
             drills,
@@ -100,7 +114,7 @@ pub fn report(systems: &[Configured], state: &BTreeMap<SystemName, RecoveryState
     RecoveryReport { at: now, systems: systems.iter().map(one).collect() }
 }
 
-fn unproven(configured: &Configured, known: &RecoveryState, now: Timestamp) -> Option<Unproven> {
+fn unproven(configured: &Configured, known: &RecoveryState, reaches: Option<Timestamp>, now: Timestamp) -> Option<Unproven> {
     if !configured.copied && known.backup.is_none() {
         return Some(Unproven::NotConfigured);
     }
@@ -112,6 +126,7 @@ fn unproven(configured: &Configured, known: &RecoveryState, now: Timestamp) -> O
         None => Some(Unproven::NoDrill),
         // A window of a week where nobody chose one.
         Some(drill) if now.since(drill.at) > configured.window.unwrap_or(Duration::from_secs(7 * 86_400)) => Some(Unproven::TooOld),
+        Some(_) if is_behind(configured.reach, reaches, now) => Some(Unproven::Behind),
         Some(_) => None,
     }
 }
@@ -135,15 +150,17 @@ mod tests {
     #[test]
     fn the_last_good_number_never_hides_that_nothing_is_proved() {
         let system: SystemName = "shop".parse().expect("a name");
-        let place = Place { name: "folder vault".to_owned(), same_because: None, locked: String::new() };
+        let place = Place { name: "folder vault".to_owned(), same_because: None, locked: String::new(), is_locked: false };
         let configured = Configured {
             system: system.clone(),
             environment: "production".parse().expect("a name"),
             copied: true,
             window: Some(Duration::from_secs(3_600)),
             objective: Objective::default(),
+            reach: None,
             keep: None,
             place,
+            tried_apart: false,
         };
         let hour = 3_600_000;
         let made = Event::BackupMade {
@@ -176,7 +193,7 @@ mod tests {
             let recorded: Vec<Recorded> =
                 (0..).zip(events).map(|(index, (at, event))| Recorded { index, at: Timestamp(*at), event: (*event).clone() }).collect();
             recorded.iter().for_each(|recorded| state.apply(recorded));
-            let report = report(std::slice::from_ref(&configured), &state.recovery, &recorded, Timestamp(now));
+            let report = report(std::slice::from_ref(&configured), &state.recovery, &recorded, &Covered::default(), Timestamp(now));
             assert_eq!(report.systems[0].unproven, unproven, "{events:?}");
             assert_eq!(report.systems[0].rto_ms.map(|spread| spread.worst), worst, "{events:?}");
         };

@@ -66,6 +66,8 @@ pub struct Console {
     pub agents_at: String,
     /// What is protected.
     pub systems: Vec<Shown>,
+    /// Systems of different environments that are reached with the same credential.
+    pub shared_credentials: Vec<(SystemName, SystemName)>,
     /// How long a hold waits.
     pub hold_expires: Duration,
     /// How long a change can be taken back.

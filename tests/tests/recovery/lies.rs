@@ -95,3 +95,23 @@ fn a_view_in_the_heartbeats_place_runs_nothing_and_dates_nothing() -> Result<()>
     assert_eq!(stage.server.psql("shop", "SELECT count(*) FROM caught")?, "0", "nothing of theirs ran with our rights");
     stage.copied_and_found_out("no table of ours")
 }
+
+#[test]
+fn a_verifier_that_was_promised_less_passes_nothing() -> Result<()> {
+    let promise = "objective = { rto = \"1ms\" }\n";
+    let stage = Stage::open(promise, "")?;
+    stage.copy()?;
+    // The gateway runs with what was promised; whoever tries copies has settings without it.
+    let settings = stage.gateway.folder().join("reprieve.toml");
+    let text = fs::read_to_string(&settings)?;
+    ensure!(text.contains(promise), "{text}");
+    fs::write(&settings, text.replace(promise, ""))?;
+    let output = stage.gateway.cli(&["drill", "run", "shop", "--json"])?;
+    ensure!(answer(&output)?["report"]["passed"] == true, "by its own settings it passes: {output:?}");
+    ensure!(stage.events("drill_passed")?.is_empty());
+    let failed = stage.events("drill_failed")?;
+    ensure!(failed.len() == 1 && failed[0]["reason"].as_str().is_some_and(|why| why.contains("were promised")), "{failed:?}");
+    let status = stage.gateway.cli(&["recovery", "status", "--json"])?;
+    ensure!(!status.status.success() && answer(&status)?["systems"][0]["unproven"] == "failed", "{status:?}");
+    Ok(())
+}

@@ -20,7 +20,7 @@ impl Stanza {
             ("an unknown place".to_owned(), Some(format!("where its repository is can't be told ({})", error.in_words())))
         });
         let locked = "unknown: pgBackRest's own retention may remove them".to_owned();
-        Place { name: format!("pgBackRest's stanza {} in {name}", self.name), same_because, locked }
+        Place { name: format!("pgBackRest's stanza {} in {name}", self.name), same_because, locked, is_locked: false }
     }
 
     fn whereabouts(&self) -> Result<(String, Option<String>), RecoveryError> {

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use axum::{extract::State, response::Response};
 use maud::{Markup, html};
-use reprieve_gate::{Mark, Point, checklist};
+use reprieve_gate::{Mark, Measured, Point, checklist};
 
 use crate::{
     door::Entered,
@@ -17,7 +17,14 @@ pub(crate) async fn page(State(site): State<Arc<Site>>, Entered(who): Entered) -
     let recovery = super::recovery::report(&site).await;
     let points = {
         let state = site.console.audit.state();
-        checklist(&state, site.console.policy.load().profile(), &recovery, site.now())
+        checklist(&Measured {
+            state: &state,
+            profile: site.console.policy.load().profile(),
+            recovery: &recovery,
+            ledger: site.console.records.checked().as_ref(),
+            shared: &site.console.shared_credentials,
+            now: site.now(),
+        })
     };
     let holding = points.iter().filter(|point| point.mark == Mark::Holds).count();
     let unknown = points.iter().filter(|point| point.mark == Mark::NotMeasured).count();

@@ -117,6 +117,12 @@ fn one(system: &SystemRecovery, report: &RecoveryReport) -> Markup {
                 tr { th scope="row" { "Newest copy" }
                     td { @if let Some(at) = system.backup { (ago(at, report.at)) } @else { span.c-danger { "none" } } }
                     td.muted { (system.backups) " in 90 days" @if let Some((plain, stored)) = system.bytes { ", " (plain) " bytes in " (stored) } } }
+                @if let Some(failed) = system.backup_failed.filter(|failed| system.backup.is_none_or(|made| *failed > made)) {
+                    tr { th scope="row" { "Last copy" } td { span.c-danger { "failed" } } td.muted { (utc(failed)) } }
+                }
+                tr { th scope="row" { "Reaches" }
+                    td { @if let Some(at) = system.reaches { (utc(at)) } @else { span.c-danger { "nothing" } } }
+                    td.muted { "what a restore would bring back, if all were lost now" } }
                 tr { th scope="row" { "Where" }
                     td { @if system.same_blast_radius { span.c-danger { (system.place) } } @else { (system.place) } }
                     td.muted { (system.locked) } }

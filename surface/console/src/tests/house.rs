@@ -9,8 +9,8 @@ use std::{
 use arc_swap::ArcSwap;
 use reprieve_gate::{
     Answering, Assertion, Audit, AuditError, ChangeView, Changes, Clock, Command, Counter, Desk, DeskAnswer, DeskError, EventProof,
-    Invited, Looking, NewPasskey, Pending, Proposal, Provider, ProviderAnswer, Reception, RecordQuery, Records, RecordsError, Recovery,
-    RecoveryReport, Redirect, Searched, SignIn, SignedIn, SignedOn, UndoChoice, UndoPreview, Vouched,
+    Invited, LedgerCheck, Looking, NewPasskey, Pending, Proposal, Provider, ProviderAnswer, Reception, RecordQuery, Records, RecordsError,
+    Recovery, RecoveryReport, Redirect, Searched, SignIn, SignedIn, SignedOn, UndoChoice, UndoPreview, Vouched,
 };
 use reprieve_operation::{Digest, Event, OperatorName, Recorded, State, Timestamp, UndoId};
 use reprieve_policy::{Policy, Profile};
@@ -59,6 +59,7 @@ pub(super) fn console(clerk: Arc<Clerk>) -> Arc<Console> {
             environment: "production".parse().expect("a name"),
             kind: "PostgreSQL",
         }],
+        shared_credentials: Vec::new(),
         hold_expires: Duration::from_secs(3_600),
         undo_window: Duration::from_secs(3_600),
     })
@@ -192,6 +193,10 @@ impl Records for House {
 
     fn verifier(&self) -> String {
         "a key".to_owned()
+    }
+
+    fn checked(&self) -> Option<LedgerCheck> {
+        None
     }
 }
 
