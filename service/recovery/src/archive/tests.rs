@@ -2,59 +2,11 @@
 
 use std::{fs, path::Path};
 
-use super::{write::Writer, *};
-
-fn inside(text: &str) -> Inside {
-    Inside::parse(text.as_bytes().to_vec()).expect("a path")
-}
-
-fn attributes(mode: u32) -> Attributes {
-    let own = fs::metadata("/proc/self").expect("own");
-    let (user, group) = (std::os::unix::fs::MetadataExt::uid(&own), std::os::unix::fs::MetadataExt::gid(&own));
-    Attributes { mode, user, group, seconds: 1_000_000_000, nanos: 5 }
-}
-
-fn folder(path: &str) -> Record {
-    Record::Folder { path: inside(path), attributes: attributes(0o755) }
-}
-
-fn link(path: &str, to: &str) -> Record {
-    Record::Link { path: inside(path), attributes: attributes(0o777), to: to.as_bytes().to_vec() }
-}
-
-/// A file's record and frames.
-fn file(path: &str, text: &str) -> Vec<u8> {
-    let mut bytes = Vec::new();
-    let mut blocks = fingerprint::Blocks::new();
-    let _never: Result<(), RecoveryError> = blocks.data(text.as_bytes(), |_, _| Ok(()));
-    let print = blocks.end(|_, _| Ok::<(), RecoveryError>(())).expect("a fingerprint");
-    let record = Record::File { path: inside(path), attributes: attributes(0o640), bytes: text.len() as u64 };
-    record.write(&mut bytes).expect("written");
-    Frame::Data(text.len()).write(&mut bytes).expect("written");
-    bytes.extend(text.as_bytes());
-    Frame::Whole(print).write(&mut bytes).expect("written");
-    bytes
-}
-
-fn bytes(record: &Record) -> Vec<u8> {
-    let mut bytes = Vec::new();
-    record.write(&mut bytes).expect("written");
-    bytes
-}
-
-/// Records, and the end that says how many.
-fn stream(parts: &[Vec<u8>]) -> Vec<u8> {
-    let end = bytes(&Record::End { records: parts.len() as u64 });
-    [parts.concat(), end].concat()
-}
-
-fn bring(stream: &[u8], to: &Path) -> Result<String, RecoveryError> {
-    let mut writer = Writer::begin(to)?;
-    let written = writer.all(&mut &stream[..]);
-    let index = writer.end(written.is_ok())?;
-    written?;
-    check(&index, to).map(|(said, _)| said)
-}
+use super::{
+    made_up::{attributes, bring, bytes, file, folder, inside, link, stream},
+    write::Writer,
+    *,
+};
 
 #[test]
 fn paths_stay_inside() {
@@ -122,6 +74,18 @@ fn what_is_brought_back_is_all_there_or_it_fails() {
         other[at] ^= 1;
         let _said = bring(&other, &place.path().join(format!("other {at}")));
     }
+}
+
+#[test]
+fn of_two_folders_of_the_same_path_the_later_one_counts() {
+    let place = tempfile::tempdir().expect("a folder");
+    let of =
+        |path: &str, mode: u32| bytes(&Record::Folder { path: inside(path), attributes: attributes(mode), extended: Extended::default() });
+    let parts = [bytes(&folder("")), of("a", 0o755), of("a/b", 0o700), of("a", 0o500), file("a/b/f", "x")];
+    bring(&stream(&parts), &place.path().join("to")).expect("brought back");
+    let mode = std::os::unix::fs::MetadataExt::mode(&fs::metadata(place.path().join("to/a")).expect("there"));
+    assert_eq!(mode & 0o7777, 0o500);
+    fs::set_permissions(place.path().join("to/a"), std::os::unix::fs::PermissionsExt::from_mode(0o700)).expect("opened again");
 }
 
 #[test]
