@@ -9,8 +9,8 @@
 mod check;
 mod extended;
 mod fingerprint;
-#[cfg(test)]
-mod made_up;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod made_up;
 mod read;
 mod walk;
 mod write;

@@ -198,3 +198,66 @@ fn what_came_back_and_was_changed_is_found_out() {
         assert!(check(&index, &at).is_err(), "{way}");
     }
 }
+
+/// The most memory that this process ever had, in KiB.
+fn most_memory() -> u64 {
+    let status = fs::read_to_string("/proc/self/status").expect("read");
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).expect("a line");
+    line.trim().trim_end_matches(" kB").parse().expect("a number")
+}
+
+#[test]
+fn a_stream_that_was_changed_any_way_touches_nothing_outside_and_takes_no_room() {
+    use rand::{Rng as _, RngCore as _, SeedableRng as _};
+    let arena = crate::Arena::open().expect("a folder");
+    let before = most_memory();
+    let (mut good, mut whole, mut refused) = (0, 0, 0);
+    for seed in 0..800 {
+        let mut random = rand::rngs::StdRng::seed_from_u64(seed);
+        let make_up = |random: &mut rand::rngs::StdRng| {
+            let mut choices = vec![0; random.gen_range(0..120)];
+            random.fill_bytes(&mut choices);
+            arena.make_up(&choices)
+        };
+        let (mut stream, other) = (make_up(&mut random), make_up(&mut random));
+        good += u32::from(arena.bring(&stream).is_ok());
+        for _ in 0..random.gen_range(1..4) {
+            let at = random.gen_range(0..=stream.len());
+            let piece = |of: &[u8], random: &mut rand::rngs::StdRng| {
+                let from = random.gen_range(0..=of.len());
+                of[from..random.gen_range(from..=of.len())].to_vec()
+            };
+            match random.gen_range(0..6) {
+                0 => stream.truncate(at),
+                1 => {
+                    let piece = piece(&other, &mut random);
+                    stream.splice(at..at, piece);
+                }
+                2 => {
+                    let piece = piece(&stream, &mut random).repeat(random.gen_range(1..5));
+                    stream.splice(at..at, piece);
+                }
+                // Lengths and numbers that are as large as can be.
+                3 => stream.iter_mut().skip(at).take(random.gen_range(1..9)).for_each(|byte| *byte = 0xff),
+                // A digit of a number, a letter of a name.
+                4 => {
+                    if let Some(digit) = stream.iter_mut().skip(at).find(|byte| byte.is_ascii_alphanumeric()) {
+                        *digit = b"0189afz"[random.gen_range(0..7)];
+                    }
+                }
+                _ => {
+                    if let Some(byte) = stream.get_mut(at) {
+                        *byte ^= 1 << random.gen_range(0..8);
+                    }
+                }
+            }
+        }
+        match arena.bring(&stream) {
+            Ok(_) => whole += 1,
+            Err(_) => refused += 1,
+        }
+    }
+    assert!(good > 100 && whole > 2 && refused > 500, "{good} as they were made, {whole} and {refused} changed: all are tried");
+    let grown = most_memory() - before;
+    assert!(grown < 64 << 10, "{grown} KiB more than before");
+}
