@@ -199,6 +199,32 @@ fn what_came_back_and_was_changed_is_found_out() {
     }
 }
 
+#[test]
+fn zeros_come_back_as_holes_whether_they_were_or_not() {
+    use std::os::unix::fs::{FileExt as _, MetadataExt as _};
+    let place = tempfile::tempdir().expect("a folder");
+    let from = place.path().join("from");
+    fs::create_dir(&from).expect("made");
+    // Zeros before, between and after, none of them where a block begins.
+    let solid = [vec![0; 3_000_001], b"one".to_vec(), vec![0; 5_000_000], b"other".to_vec(), vec![0; 2_000_003]].concat();
+    fs::write(from.join("solid"), &solid).expect("written");
+    let sparse = fs::File::create(from.join("sparse")).expect("made");
+    sparse.write_all_at(b"one", 3_000_001).and_then(|()| sparse.write_all_at(b"other", 8_000_004)).expect("written");
+    sparse.set_len(solid.len() as u64).expect("longer");
+    fs::write(from.join("zeros"), vec![0; 1_000_000]).expect("written");
+    let mut reading = Reading::start(Folder::open(&from, &[]).expect("opened")).expect("begun");
+    let mut whole = Vec::new();
+    reading.stream().and_then(|mut stream| stream.read_to_end(&mut whole).map_err(cut)).expect("read");
+    reading.end().expect("all of it");
+    let to = place.path().join("to");
+    bring(&whole, &to).expect("brought back");
+    for name in ["solid", "sparse", "zeros"] {
+        assert!(fs::read(to.join(name)).expect("read") == fs::read(from.join(name)).expect("read"), "{name}");
+        let room = fs::metadata(to.join(name)).expect("there").blocks() * 512;
+        assert!(room < 100_000, "{name} takes {room} bytes");
+    }
+}
+
 /// The most memory that this process ever had, in KiB.
 fn most_memory() -> u64 {
     let status = fs::read_to_string("/proc/self/status").expect("read");
