@@ -1,7 +1,8 @@
 //! Archives: a folder as one stream, and back. What a name or a link says is never followed.
 //!
 //! `read.rs` makes the stream, `write.rs` brings it back, `check.rs` compares a folder with it; `walk.rs` goes through a folder by
-//! handles, so that nobody who moves things about meanwhile leads it elsewhere. A stream is records, one after the other: the length of
+//! handles, so that nobody who moves things about meanwhile leads it elsewhere; `extended.rs` has what an entry has besides its mode and
+//! owner. A stream is records, one after the other: the length of
 //! a JSON header, the header, and after a file's its contents in frames. Frames are short, so that the same contents make the same bytes.
 //! A file counts once it is followed by its fingerprint, and the stream once its end says how many entries it has; of two entries with the
 //! same path the later one counts.
