@@ -1,13 +1,17 @@
 //! Archives: a folder as one stream, and back. What a name or a link says is never followed.
 //!
 //! `read.rs` makes the stream, `write.rs` brings it back, `check.rs` compares a folder with it; `walk.rs` goes through a folder by
-//! handles, so that nobody who moves things about meanwhile leads it elsewhere. A stream is records, one after the other: the length of
+//! handles, so that nobody who moves things about meanwhile leads it elsewhere; `extended.rs` has what an entry has besides its mode and
+//! owner. A stream is records, one after the other: the length of
 //! a JSON header, the header, and after a file's its contents in frames. Frames are short, so that the same contents make the same bytes.
 //! A file counts once it is followed by its fingerprint, and the stream once its end says how many entries it has; of two entries with the
 //! same path the later one counts.
 
 mod check;
+mod extended;
 mod fingerprint;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod made_up;
 mod read;
 mod walk;
 mod write;
@@ -22,6 +26,7 @@ use serde::{Deserialize, Serialize};
 use crate::RecoveryError;
 
 pub(crate) use check::check;
+pub(crate) use extended::Extended;
 pub(crate) use fingerprint::BLOCK;
 pub(crate) use read::Reading;
 pub(crate) use walk::{Folder, look};
@@ -33,8 +38,8 @@ const PATH_BYTES: usize = 4_000;
 const DEPTH: usize = 100;
 /// The longest that a link points to.
 const LINK_BYTES: usize = 4_096;
-/// The longest header: a path and a link, each byte written out.
-const HEADER_BYTES: usize = 64 << 10;
+/// The longest header: a path and either a link or extended attributes, each byte written out.
+const HEADER_BYTES: usize = 512 << 10;
 /// The longest piece of a file in one frame.
 pub(crate) const PIECE: usize = 64 << 10;
 /// Entries of one folder that is copied, and in all.
@@ -183,9 +188,21 @@ pub(crate) struct Attributes {
 #[serde(tag = "is", rename_all = "lowercase", deny_unknown_fields)]
 pub(crate) enum Record {
     /// A folder; its entries follow in their own records.
-    Folder { path: Inside, attributes: Attributes },
+    Folder {
+        path: Inside,
+        attributes: Attributes,
+        // Older copies have none.
+        #[serde(default, skip_serializing_if = "Extended::is_empty")]
+        extended: Extended,
+    },
     /// A file; frames follow.
-    File { path: Inside, attributes: Attributes, bytes: u64 },
+    File {
+        path: Inside,
+        attributes: Attributes,
+        #[serde(default, skip_serializing_if = "Extended::is_empty")]
+        extended: Extended,
+        bytes: u64,
+    },
     /// A symbolic link.
     Link {
         path: Inside,
@@ -215,6 +232,9 @@ pub(crate) enum Frame {
 impl Record {
     pub(crate) fn write(&self, to: &mut impl Write) -> io::Result<()> {
         let header = serde_json::to_vec(self)?;
+        if header.len() > HEADER_BYTES {
+            return Err(io::Error::new(io::ErrorKind::InvalidData, "a header that could not be read again"));
+        }
         let length = u32::try_from(header.len()).map_err(|_| io::ErrorKind::InvalidData)?;
         to.write_all(&length.to_le_bytes())?;
         to.write_all(&header)
@@ -230,6 +250,12 @@ impl Record {
         let record: Self =
             serde_json::from_slice(&header).map_err(|error| RecoveryError::Damaged(format!("a header in the copy is not one: {error}")))?;
         match &record {
+            // To the kernel that is nobody: whoever has the file keeps it.
+            Self::Folder { attributes, .. } | Self::File { attributes, .. } | Self::Link { attributes, .. }
+                if attributes.user == u32::MAX || attributes.group == u32::MAX =>
+            {
+                Err(RecoveryError::Damaged("an entry in the copy has an owner that nobody can be".to_owned()))
+            }
             Self::Link { to, .. } if to.is_empty() || to.len() > LINK_BYTES || to.contains(&0) => {
                 Err(RecoveryError::Damaged("a link in the copy points to what nothing can point to".to_owned()))
             }

@@ -31,6 +31,8 @@ mod survey;
 mod tools;
 mod wal;
 
+#[cfg(any(test, fuzzing))]
+pub use archive::made_up::Arena;
 pub use drill::{Check, DrillOptions, DrillReport, drill};
 pub use engine::{BackupOptions, EngineChoice, EngineKind, Subject, backup};
 pub use error::RecoveryError;

@@ -185,6 +185,41 @@ fn whatever_a_name_or_a_link_says_it_comes_back_as_it_was_and_nothing_else_does(
 }
 
 #[test]
+fn attributes_and_access_lists_come_back_and_more_than_a_copy_keeps_fails_it() -> Result<()> {
+    let stage = stage("")?;
+    // By a program that is not ours.
+    let python = |script: &str, path: &Path| -> Result<String> {
+        let output = Command::new("python3").args(["-c", &format!("import os, sys\nat = sys.argv[1]\n{script}")]).arg(path).output()?;
+        ensure!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        Ok(String::from_utf8(output.stdout)?)
+    };
+    let give = "
+def may(tag, what, who=0xffffffff): return tag.to_bytes(2, 'little') + what.to_bytes(2, 'little') + who.to_bytes(4, 'little')
+acl = (2).to_bytes(4, 'little') + may(1, 6) + may(2, 4, 1234) + may(4, 0) + may(16, 4) + may(32, 0)
+os.setxattr(at + '/index.html', b'user.odd \\xff', bytes(range(256)))
+os.setxattr(at + '/index.html', 'system.posix_acl_access', acl)
+os.setxattr(at + '/2026', 'system.posix_acl_default', acl)";
+    if let Err(error) = python(give, &stage.uploads()) {
+        eprintln!("SKIPPED: no python3, or a temporary folder without extended attributes: {error:#}");
+        return Ok(());
+    }
+    let all = "
+for name in ['', '/index.html', '/empty', '/2026', '/2026/05', '/2026/05/7.txt', '/2026/large.bin']:
+    kept = [each for each in os.listxattr(at + name) if each.startswith(('user.', 'system.posix_acl_'))]
+    print(name, oct(os.stat(at + name).st_mode), [(each, os.getxattr(at + name, each)) for each in sorted(kept)])";
+    let before = python(all, &stage.uploads())?;
+    assert_eq!(before.matches("posix_acl").count(), 2, "{before}");
+    stage.copy()?;
+    let report = stage.drill_passes(4)?;
+    assert!(report.to_string().contains("2 files and folders with extended attributes or access lists"), "{report}");
+    let to = stage.folder.path().join("back");
+    stage.restore(&to)?;
+    assert_eq!(python(all, &to)?, before);
+    python("for number in range(101): os.setxattr(at, f'user.{number}', b'')", &stage.uploads().join("2026/large.bin"))?;
+    stage.copy_fails("`2026/large.bin` has more extended attributes")
+}
+
+#[test]
 fn what_should_not_be_copied_is_not_and_it_is_told() -> Result<()> {
     let stage = stage("")?;
     let uploads = stage.uploads();

@@ -13,7 +13,7 @@ use rustix::{
 };
 
 use super::{
-    Attributes, Inside, Record,
+    Attributes, Extended, Inside, Record,
     fingerprint::Blocks,
     walk::{Folder, Part, contents, doing, look},
     write::{Index, descend},
@@ -30,7 +30,7 @@ pub(crate) fn check(index: &Index, at: &Path) -> Result<(String, DatabaseSurvey)
     let listed = || RecoveryError::file("read the list of what came back");
     let length = index.file.metadata().map_err(listed())?.len();
     let mut entries = BufReader::new(&index.file);
-    let (mut place, mut faults, mut files) = (0, Vec::new(), 0_u64);
+    let (mut place, mut faults, mut files, mut extended) = (0, Vec::new(), 0_u64, 0_u64);
     while place < length {
         let mut counted = Counted { from: &mut entries, bytes: 0 };
         let record = Record::read(&mut counted)?;
@@ -46,6 +46,9 @@ pub(crate) fn check(index: &Index, at: &Path) -> Result<(String, DatabaseSurvey)
         let counts = index.latest.get(&index.key(path)).is_some_and(|(latest, _)| *latest == place);
         if counts {
             files += u64::from(matches!(record, Record::File { .. } | Record::Name { .. }));
+            if let Record::Folder { extended: kept, .. } | Record::File { extended: kept, .. } = &record {
+                extended += u64::from(!kept.as_given(index.root).is_empty());
+            }
             match fault(index, &root, &record, &fingerprint, place) {
                 Ok(None) => {}
                 Ok(Some(what)) => faults.push(format!("`{}` {what}", path.in_words())),
@@ -67,8 +70,14 @@ pub(crate) fn check(index: &Index, at: &Path) -> Result<(String, DatabaseSurvey)
     if there != listed || found.left_out != 0 {
         return Err(RecoveryError::Check(format!("{listed} entries were copied, and {there} are there")));
     }
-    let owners = if index.root { "" } else { "; owners are not given back, which takes root" };
-    Ok((format!("{files} files, each with its contents, mode and time{owners}"), found))
+    let mut said = format!("{files} files, each with its contents, mode and time");
+    if extended > 0 {
+        said.push_str(&format!("; {extended} files and folders with extended attributes or access lists"));
+    }
+    if !index.root {
+        said.push_str("; owners and capabilities are not given back, which takes root");
+    }
+    Ok((said, found))
 }
 
 /// Counts what is read.
@@ -100,15 +109,20 @@ fn fault(index: &Index, root: &OwnedFd, record: &Record, fingerprint: &[u8; 32],
         (now.mode != then.mode || now.seconds != then.seconds || now.nanos != then.nanos || own(now) != own(then))
             .then(|| "has another mode, time or owner".to_owned())
     };
+    let lacks = |handle: OwnedFd, path: &Inside, extended: &Extended| -> Result<Option<String>, RecoveryError> {
+        let same = Extended::of(handle, path)?.as_given(index.root) == extended.as_given(index.root);
+        Ok((!same).then(|| "has other extended attributes or another access list".to_owned()))
+    };
     match record {
-        Record::Folder { path, attributes } => {
+        Record::Folder { path, attributes, extended } => {
             let (_, stat) = stat_of(path)?;
             if FileType::from_raw_mode(stat.st_mode) != FileType::Directory {
                 return Ok(Some("is no folder".to_owned()));
             }
-            Ok(differs(&stat, attributes))
+            let opened = descend(root, path).map_err(|error| doing("open", path)(error.into()))?;
+            differs(&stat, attributes).map_or_else(|| lacks(opened, path, extended), |fault| Ok(Some(fault)))
         }
-        Record::File { path, attributes, bytes } => {
+        Record::File { path, attributes, extended, bytes } => {
             let (parent, stat) = stat_of(path)?;
             if FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile || u64::try_from(stat.st_size) != Ok(*bytes) {
                 return Ok(Some("is no file of its size".to_owned()));
@@ -116,8 +130,8 @@ fn fault(index: &Index, root: &OwnedFd, record: &Record, fingerprint: &[u8; 32],
             let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
             let opened = openat(&parent, path.split().1, flags, Mode::empty()).map_err(|error| doing("open", path)(error.into()))?;
             fstat(&opened).map_err(|error: Errno| doing("look at", path)(error.into()))?;
-            let mut blocks = Blocks::new();
-            let whole = contents(&File::from(opened), *bytes, &mut |part| match part {
+            let (file, mut blocks) = (File::from(opened), Blocks::new());
+            let whole = contents(&file, *bytes, &mut |part| match part {
                 Part::Data(data) => blocks.data(data, |_, _| Ok(())),
                 Part::Hole(zeros) => blocks.hole(zeros, |_, _| Ok(())),
             })
@@ -125,7 +139,7 @@ fn fault(index: &Index, root: &OwnedFd, record: &Record, fingerprint: &[u8; 32],
             if !whole || blocks.end(|_, _| Ok::<(), RecoveryError>(()))? != *fingerprint {
                 return Ok(Some("has other contents".to_owned()));
             }
-            Ok(differs(&stat, attributes))
+            differs(&stat, attributes).map_or_else(|| lacks(file.into(), path, extended), |fault| Ok(Some(fault)))
         }
         Record::Link { path, to, .. } => {
             let (parent, _) = stat_of(path)?;

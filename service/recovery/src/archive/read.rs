@@ -8,6 +8,7 @@ use std::{
     fs::File,
     hash::{BuildHasher as _, RandomState},
     io::{self, Read, Write},
+    os::fd::BorrowedFd,
     sync::mpsc::{Receiver, SyncSender, sync_channel},
     thread::{self, JoinHandle},
     time::{Duration, SystemTime},
@@ -19,7 +20,7 @@ use rustix::{
 };
 
 use super::{
-    Attributes, Frame, Inside, PIECE, Record,
+    Attributes, Extended, Frame, Inside, PIECE, Record,
     fingerprint::Blocks,
     walk::{Folder, Found, Part, Visitor, contents, doing},
 };
@@ -204,7 +205,9 @@ impl Copier {
                 return self.say(&record);
             }
             let bytes = u64::try_from(stat.st_size).unwrap_or(0);
-            self.say(&Record::File { path: path.clone(), attributes: Attributes::of(&stat), bytes })?;
+            // What is given to it or taken away meanwhile changes its time, too.
+            let extended = Extended::of(&file, path)?;
+            self.say(&Record::File { path: path.clone(), attributes: Attributes::of(&stat), extended, bytes })?;
             let (fingerprint, whole) = self.pour(&file, bytes, path)?;
             if whole && same(&stat, &look()?) {
                 Frame::Whole(fingerprint).write(&mut self.to).map_err(handing_on)?;
@@ -217,10 +220,7 @@ impl Copier {
             Frame::Withdrawn.write(&mut self.to).map_err(handing_on)?;
             thread::sleep(PAUSE * (attempt + 1));
         }
-        Err(RecoveryError::Refused(format!(
-            "`{}` changed each of the {TRIES} times that it was to be read: copy it when it is quiet, or leave it out",
-            path.in_words()
-        )))
+        Err(never_quiet(path))
     }
 
     fn pour(&mut self, file: &File, bytes: u64, path: &Inside) -> Result<([u8; 32], bool), RecoveryError> {
@@ -241,13 +241,14 @@ impl Copier {
 }
 
 impl Visitor for Copier {
-    fn folder(&mut self, path: &Inside, stat: &Stat, is_new: bool) -> Result<bool, RecoveryError> {
+    fn folder(&mut self, handle: BorrowedFd<'_>, path: &Inside, stat: &Stat, is_new: bool) -> Result<bool, RecoveryError> {
         let known = self.knows(path, Sort::Folder, stat)?;
         // Another folder at the same path: all that is in it is another's, whenever that was changed.
         let is_new = is_new || known != Some(true);
         if is_new {
             self.note(path, Sort::Folder, stat);
-            self.say(&Record::Folder { path: path.clone(), attributes: Attributes::of(stat) })?;
+            let (attributes, extended) = of_one_moment(handle, path)?;
+            self.say(&Record::Folder { path: path.clone(), attributes, extended })?;
         }
         Ok(is_new)
     }
@@ -271,6 +272,31 @@ impl Visitor for Copier {
             _ => Ok(()),
         }
     }
+}
+
+fn never_quiet(path: &Inside) -> RecoveryError {
+    RecoveryError::Refused(format!(
+        "`{}` changed each of the {TRIES} times that it was to be read: copy it when it is quiet, or leave it out",
+        path.in_words()
+    ))
+}
+
+/// A folder's attributes: its mode is a part of its access list, so that they have to fit.
+fn of_one_moment(handle: BorrowedFd<'_>, path: &Inside) -> Result<(Attributes, Extended), RecoveryError> {
+    let look = || fstat(handle).map_err(|error| doing("look at", path)(error.into()));
+    let mut before = look()?;
+    for _ in 0..TRIES {
+        let extended = Extended::of(handle, path)?;
+        let after = look()?;
+        // Its time is another whenever something is made in it, and says nothing about the rest.
+        if (before.st_mode, before.st_uid, before.st_gid) == (after.st_mode, after.st_uid, after.st_gid)
+            && extended == Extended::of(handle, path)?
+        {
+            return Ok((Attributes::of(&after), extended));
+        }
+        before = after;
+    }
+    Err(never_quiet(path))
 }
 
 /// Whether nothing about the file changed.

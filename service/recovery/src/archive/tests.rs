@@ -2,59 +2,11 @@
 
 use std::{fs, path::Path};
 
-use super::{write::Writer, *};
-
-fn inside(text: &str) -> Inside {
-    Inside::parse(text.as_bytes().to_vec()).expect("a path")
-}
-
-fn attributes(mode: u32) -> Attributes {
-    let own = fs::metadata("/proc/self").expect("own");
-    let (user, group) = (std::os::unix::fs::MetadataExt::uid(&own), std::os::unix::fs::MetadataExt::gid(&own));
-    Attributes { mode, user, group, seconds: 1_000_000_000, nanos: 5 }
-}
-
-fn folder(path: &str) -> Record {
-    Record::Folder { path: inside(path), attributes: attributes(0o755) }
-}
-
-fn link(path: &str, to: &str) -> Record {
-    Record::Link { path: inside(path), attributes: attributes(0o777), to: to.as_bytes().to_vec() }
-}
-
-/// A file's record and frames.
-fn file(path: &str, text: &str) -> Vec<u8> {
-    let mut bytes = Vec::new();
-    let mut blocks = fingerprint::Blocks::new();
-    let _never: Result<(), RecoveryError> = blocks.data(text.as_bytes(), |_, _| Ok(()));
-    let print = blocks.end(|_, _| Ok::<(), RecoveryError>(())).expect("a fingerprint");
-    let record = Record::File { path: inside(path), attributes: attributes(0o640), bytes: text.len() as u64 };
-    record.write(&mut bytes).expect("written");
-    Frame::Data(text.len()).write(&mut bytes).expect("written");
-    bytes.extend(text.as_bytes());
-    Frame::Whole(print).write(&mut bytes).expect("written");
-    bytes
-}
-
-fn bytes(record: &Record) -> Vec<u8> {
-    let mut bytes = Vec::new();
-    record.write(&mut bytes).expect("written");
-    bytes
-}
-
-/// Records, and the end that says how many.
-fn stream(parts: &[Vec<u8>]) -> Vec<u8> {
-    let end = bytes(&Record::End { records: parts.len() as u64 });
-    [parts.concat(), end].concat()
-}
-
-fn bring(stream: &[u8], to: &Path) -> Result<String, RecoveryError> {
-    let mut writer = Writer::begin(to)?;
-    let written = writer.all(&mut &stream[..]);
-    let index = writer.end(written.is_ok())?;
-    written?;
-    check(&index, to).map(|(said, _)| said)
-}
+use super::{
+    made_up::{attributes, bring, bytes, file, folder, inside, link, stream},
+    write::Writer,
+    *,
+};
 
 #[test]
 fn paths_stay_inside() {
@@ -122,6 +74,18 @@ fn what_is_brought_back_is_all_there_or_it_fails() {
         other[at] ^= 1;
         let _said = bring(&other, &place.path().join(format!("other {at}")));
     }
+}
+
+#[test]
+fn of_two_folders_of_the_same_path_the_later_one_counts() {
+    let place = tempfile::tempdir().expect("a folder");
+    let of =
+        |path: &str, mode: u32| bytes(&Record::Folder { path: inside(path), attributes: attributes(mode), extended: Extended::default() });
+    let parts = [bytes(&folder("")), of("a", 0o755), of("a/b", 0o700), of("a", 0o500), file("a/b/f", "x")];
+    bring(&stream(&parts), &place.path().join("to")).expect("brought back");
+    let mode = std::os::unix::fs::MetadataExt::mode(&fs::metadata(place.path().join("to/a")).expect("there"));
+    assert_eq!(mode & 0o7777, 0o500);
+    fs::set_permissions(place.path().join("to/a"), std::os::unix::fs::PermissionsExt::from_mode(0o700)).expect("opened again");
 }
 
 #[test]
@@ -233,4 +197,93 @@ fn what_came_back_and_was_changed_is_found_out() {
         change(&at).expect("changed");
         assert!(check(&index, &at).is_err(), "{way}");
     }
+}
+
+#[test]
+fn zeros_come_back_as_holes_whether_they_were_or_not() {
+    use std::os::unix::fs::{FileExt as _, MetadataExt as _};
+    let place = tempfile::tempdir().expect("a folder");
+    let from = place.path().join("from");
+    fs::create_dir(&from).expect("made");
+    // Zeros before, between and after, none of them where a block begins.
+    let solid = [vec![0; 3_000_001], b"one".to_vec(), vec![0; 5_000_000], b"other".to_vec(), vec![0; 2_000_003]].concat();
+    fs::write(from.join("solid"), &solid).expect("written");
+    let sparse = fs::File::create(from.join("sparse")).expect("made");
+    sparse.write_all_at(b"one", 3_000_001).and_then(|()| sparse.write_all_at(b"other", 8_000_004)).expect("written");
+    sparse.set_len(solid.len() as u64).expect("longer");
+    fs::write(from.join("zeros"), vec![0; 1_000_000]).expect("written");
+    let mut reading = Reading::start(Folder::open(&from, &[]).expect("opened")).expect("begun");
+    let mut whole = Vec::new();
+    reading.stream().and_then(|mut stream| stream.read_to_end(&mut whole).map_err(cut)).expect("read");
+    reading.end().expect("all of it");
+    let to = place.path().join("to");
+    bring(&whole, &to).expect("brought back");
+    for name in ["solid", "sparse", "zeros"] {
+        assert!(fs::read(to.join(name)).expect("read") == fs::read(from.join(name)).expect("read"), "{name}");
+        let room = fs::metadata(to.join(name)).expect("there").blocks() * 512;
+        assert!(room < 100_000, "{name} takes {room} bytes");
+    }
+}
+
+/// The most memory that this process ever had, in KiB.
+fn most_memory() -> u64 {
+    let status = fs::read_to_string("/proc/self/status").expect("read");
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).expect("a line");
+    line.trim().trim_end_matches(" kB").parse().expect("a number")
+}
+
+#[test]
+fn a_stream_that_was_changed_any_way_touches_nothing_outside_and_takes_no_room() {
+    use rand::{Rng as _, RngCore as _, SeedableRng as _};
+    let arena = crate::Arena::open().expect("a folder");
+    let before = most_memory();
+    let (mut good, mut whole, mut refused) = (0, 0, 0);
+    for seed in 0..800 {
+        let mut random = rand::rngs::StdRng::seed_from_u64(seed);
+        let make_up = |random: &mut rand::rngs::StdRng| {
+            let mut choices = vec![0; random.gen_range(0..120)];
+            random.fill_bytes(&mut choices);
+            arena.make_up(&choices)
+        };
+        let (mut stream, other) = (make_up(&mut random), make_up(&mut random));
+        good += u32::from(arena.bring(&stream).is_ok());
+        for _ in 0..random.gen_range(1..4) {
+            let at = random.gen_range(0..=stream.len());
+            let piece = |of: &[u8], random: &mut rand::rngs::StdRng| {
+                let from = random.gen_range(0..=of.len());
+                of[from..random.gen_range(from..=of.len())].to_vec()
+            };
+            match random.gen_range(0..6) {
+                0 => stream.truncate(at),
+                1 => {
+                    let piece = piece(&other, &mut random);
+                    stream.splice(at..at, piece);
+                }
+                2 => {
+                    let piece = piece(&stream, &mut random).repeat(random.gen_range(1..5));
+                    stream.splice(at..at, piece);
+                }
+                // Lengths and numbers that are as large as can be.
+                3 => stream.iter_mut().skip(at).take(random.gen_range(1..9)).for_each(|byte| *byte = 0xff),
+                // A digit of a number, a letter of a name.
+                4 => {
+                    if let Some(digit) = stream.iter_mut().skip(at).find(|byte| byte.is_ascii_alphanumeric()) {
+                        *digit = b"0189afz"[random.gen_range(0..7)];
+                    }
+                }
+                _ => {
+                    if let Some(byte) = stream.get_mut(at) {
+                        *byte ^= 1 << random.gen_range(0..8);
+                    }
+                }
+            }
+        }
+        match arena.bring(&stream) {
+            Ok(_) => whole += 1,
+            Err(_) => refused += 1,
+        }
+    }
+    assert!(good > 100 && whole > 2 && refused > 500, "{good} as they were made, {whole} and {refused} changed: all are tried");
+    let grown = most_memory() - before;
+    assert!(grown < 64 << 10, "{grown} KiB more than before");
 }

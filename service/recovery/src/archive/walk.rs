@@ -45,7 +45,7 @@ pub(super) struct Found<'a> {
 /// Who looks at what is there.
 pub(super) trait Visitor {
     /// A folder; its entries follow. Answers whether all of them are new to the visitor, whatever it knows of their paths.
-    fn folder(&mut self, path: &Inside, stat: &Stat, is_new: bool) -> Result<bool, RecoveryError>;
+    fn folder(&mut self, handle: BorrowedFd<'_>, path: &Inside, stat: &Stat, is_new: bool) -> Result<bool, RecoveryError>;
 
     /// Anything else.
     fn entry(&mut self, found: Found<'_>) -> Result<(), RecoveryError>;
@@ -95,7 +95,7 @@ impl Walk<'_> {
         is_new: bool,
         visitor: &mut impl Visitor,
     ) -> Result<(), RecoveryError> {
-        let is_new = visitor.folder(path, stat, is_new)?;
+        let is_new = visitor.folder(handle, path, stat, is_new)?;
         for name in names(handle, path)? {
             let name = name.as_bytes();
             let path = path.join(name).map_err(|error| RecoveryError::Refused(format!("{error}: no copy can be made of it")))?;
@@ -248,7 +248,7 @@ struct Counts {
 }
 
 impl Visitor for Counts {
-    fn folder(&mut self, path: &Inside, _stat: &Stat, _is_new: bool) -> Result<bool, RecoveryError> {
+    fn folder(&mut self, _handle: BorrowedFd<'_>, path: &Inside, _stat: &Stat, _is_new: bool) -> Result<bool, RecoveryError> {
         self.folders += u64::from(!path.is_root());
         if path.names().count() == 1 && self.found.rows.len() < AT_TOP {
             self.found.rows.insert(format!("{}/", escape(path.bytes())), 0);

@@ -6,7 +6,7 @@ use std::{
     hash::{BuildHasher as _, RandomState},
     io::{self, BufWriter, Read, Seek as _, Write as _},
     os::{
-        fd::{AsFd as _, BorrowedFd, OwnedFd},
+        fd::{AsFd, BorrowedFd, OwnedFd},
         unix::fs::{DirBuilderExt as _, FileExt as _, MetadataExt as _},
     },
     path::Path,
@@ -17,7 +17,7 @@ use rustix::{
     io::Errno,
 };
 
-use super::{Attributes, BLOCK, ENTRIES, Frame, Inside, PIECE, Record, fingerprint::Blocks, walk::doing};
+use super::{Attributes, BLOCK, ENTRIES, Extended, Frame, Inside, PIECE, Record, fingerprint::Blocks, walk::doing};
 use crate::{
     Contents, Manifest, RecoveryError,
     restore::{Ground, open_copy},
@@ -66,8 +66,10 @@ pub(crate) fn unpack(
     }
     let mut writer = Writer::begin(to)?;
     let written = open_copy(ground, contents, |stream| writer.all(stream));
-    let index = writer.end(written.is_ok())?;
+    let index = writer.end(written.is_ok());
+    // What went wrong first is told.
     written?;
+    let index = index?;
     if to_keep {
         let folder = File::open(to).map_err(RecoveryError::file("open what was restored"))?;
         rustix::fs::syncfs(&folder).map_err(|error| RecoveryError::file("write what was restored to the disk")(error.into()))?;
@@ -100,8 +102,8 @@ pub(super) struct Writer {
     stage_name: String,
     /// The folder that was written to last.
     last: Option<(Inside, OwnedFd)>,
-    /// What folders are given once everything is in them.
-    folders: Vec<(Inside, Attributes)>,
+    /// Folders, by path, in the order in which they were made: once everything is in them they are given what is theirs.
+    folders: Vec<u64>,
     entries: BufWriter<File>,
     at: u64,
     index: Index,
@@ -151,18 +153,20 @@ impl Writer {
     fn one(&mut self, record: &Record, stream: &mut dyn Read) -> Result<(), RecoveryError> {
         let root = self.index.root;
         match record {
-            Record::Folder { path, attributes } => {
+            Record::Folder { path, .. } => {
                 let known = self.known(path, Sort::Folder)?;
                 if !path.is_root() && !known {
                     let (parent, name) = self.parent(path)?;
                     rustix::fs::mkdirat(parent, name, Mode::RWXU).map_err(|error| doing("make", path)(error.into()))?;
                 }
-                self.folders.push((path.clone(), attributes.as_given(root)));
+                if !known {
+                    self.folders.push(self.index.key(path));
+                }
                 self.note(record, Sort::Folder, path, None)
             }
-            Record::File { path, attributes, bytes } => {
+            Record::File { path, attributes, extended, bytes } => {
                 self.known(path, Sort::File)?;
-                let Some(fingerprint) = self.contents(path, *bytes, attributes.as_given(root), stream)? else { return Ok(()) };
+                let Some(fingerprint) = self.contents(path, *bytes, (attributes, extended), stream)? else { return Ok(()) };
                 let stage = self.stage.try_clone().map_err(doing("make", path))?;
                 let (parent, name) = self.parent(path)?;
                 rustix::fs::renameat(&stage, PART, parent, name).map_err(|error| doing("make", path)(error.into()))?;
@@ -245,7 +249,7 @@ impl Writer {
         &mut self,
         path: &Inside,
         bytes: u64,
-        attributes: Attributes,
+        (attributes, extended): (&Attributes, &Extended),
         stream: &mut dyn Read,
     ) -> Result<Option<[u8; 32]>, RecoveryError> {
         let flags = OFlags::CREATE | OFlags::EXCL | OFlags::WRONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
@@ -273,7 +277,7 @@ impl Writer {
                         return Err(RecoveryError::Damaged(format!("`{}` is not what was read", path.in_words())));
                     }
                     file.set_len(bytes).map_err(doing("write", path))?;
-                    give(&file, &attributes, self.index.root).map_err(|error| doing("write", path)(error.into()))?;
+                    give(&file, path, attributes, extended, self.index.root)?;
                     return Ok(Some(fingerprint));
                 }
             }
@@ -293,12 +297,29 @@ impl Writer {
         rustix::fs::unlinkat(&self.root, self.stage_name.as_str(), AtFlags::REMOVEDIR).map_err(failed)?;
         self.entries.flush().map_err(RecoveryError::file("list what comes back"))?;
         self.index.file.rewind().map_err(RecoveryError::file("list what comes back"))?;
-        // The innermost first: afterwards we might not get there any more.
-        for (path, attributes) in self.folders.iter().rev() {
-            let opened = descend(&self.root, path).map_err(|error| doing("open", path)(error.into()))?;
-            give(&opened, attributes, self.index.root).map_err(|error| doing("finish", path)(error.into()))?;
+        // The innermost first: afterwards we might not get there any more. Of several of the same path the latest counts.
+        for key in self.folders.iter().rev() {
+            let place = self.index.latest.get(key).map_or(u64::MAX, |(place, _)| *place);
+            if let Record::Folder { path, attributes, extended } = Record::read(&mut At { file: &self.index.file, place })? {
+                let opened = descend(&self.root, &path).map_err(|error| doing("open", &path)(error.into()))?;
+                give(&opened, &path, &attributes, &extended, self.index.root)?;
+            }
         }
         Ok(self.index)
+    }
+}
+
+/// A file, read from some place on.
+struct At<'a> {
+    file: &'a File,
+    place: u64,
+}
+
+impl Read for At<'_> {
+    fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
+        let read = self.file.read_at(into, self.place)?;
+        self.place += read as u64;
+        Ok(read)
     }
 }
 
@@ -325,12 +346,15 @@ fn times(attributes: &Attributes) -> Timestamps {
     Timestamps { last_access: at, last_modification: at }
 }
 
-fn give(handle: impl std::os::fd::AsFd, attributes: &Attributes, root: bool) -> Result<(), Errno> {
+fn give(handle: impl AsFd, path: &Inside, attributes: &Attributes, extended: &Extended, root: bool) -> Result<(), RecoveryError> {
+    let failed = |error: Errno| doing("finish", path)(error.into());
+    let attributes = attributes.as_given(root);
     if root {
-        let (user, group) = owner(attributes);
-        // Before the mode: giving something away takes some of that.
-        fchown(&handle, user, group)?;
+        let (user, group) = owner(&attributes);
+        // Before the rest: giving something away takes some of that.
+        fchown(&handle, user, group).map_err(failed)?;
     }
-    fchmod(&handle, Mode::from_raw_mode(attributes.mode & 0o7777))?;
-    futimens(&handle, &times(attributes))
+    extended.as_given(root).give(&handle, path)?;
+    fchmod(&handle, Mode::from_raw_mode(attributes.mode & 0o7777)).map_err(failed)?;
+    futimens(&handle, &times(&attributes)).map_err(failed)
 }
