@@ -196,7 +196,7 @@ fn a_bucket_in_which_something_is_gone_or_changed_is_never_green() -> Result<()>
     repository.is_red_in(&bucket, middle, None, "is missing in pgBackRest's repository")?;
     let (version, table) = (one("pg_data/PG_VERSION")?, one("/1259")?);
     repository.is_red_in(&bucket, table, Some(flip), "checksum")?;
-    repository.is_red_in(&bucket, table, Some(cut), "")?;
+    repository.is_red_in(&bucket, table, Some(cut), "checksum")?;
     repository.is_red_in(&bucket, version, None, "pg_data/PG_VERSION")?;
     repository.is_red_in(&bucket, one("backup.manifest")?, None, "backup.manifest")?;
     assert!(stage.drill()?.1, "as it was");
