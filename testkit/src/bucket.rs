@@ -11,7 +11,6 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, anyhow, bail, ensure};
-use bytes::Bytes;
 use http_body_util::BodyExt as _;
 use hyper::Request;
 use md5::{Digest as _, Md5};
@@ -21,6 +20,7 @@ use object_store::client::{HttpClient, HttpConnector as _, HttpRequestBody, Reqw
 use tempfile::TempDir;
 use tokio::runtime::Runtime;
 
+use crate::certificate::Certificate;
 use crate::port::free_port;
 
 const START_WITHIN: Duration = Duration::from_secs(120);
@@ -28,9 +28,9 @@ const PORT_ATTEMPTS: u32 = 3;
 /// The bucket's name.
 const NAME: &str = "vault";
 
-/// Starts everything in `$1` at ports `$2` (objects) and `$3` (monitor), and ends it with its input.
+/// Starts everything in `$1` at ports `$2` (objects), `$3` (monitor) and `$4` (objects by TLS), and ends it with its input.
 const WATCHDOG: &str = r#"
-folder=$1 port=$2 monitor=$3
+folder=$1 port=$2 monitor=$3 tls=$4
 conf=$folder/ceph.conf keys=$folder/keys
 cluster=$(cat /proc/sys/kernel/random/uuid) disk=$(cat /proc/sys/kernel/random/uuid)
 mkdir -p "$folder/mon" "$folder/osd" "$folder/rgw"
@@ -63,7 +63,7 @@ mon data = $folder/mon
 [osd.0]
 osd data = $folder/osd
 [client.rgw]
-rgw frontends = beast endpoint=127.0.0.1:$port
+rgw frontends = beast endpoint=127.0.0.1:$port ssl_endpoint=127.0.0.1:$tls ssl_certificate=$folder/chain.pem ssl_private_key=$folder/key.pem
 rgw data = $folder/rgw
 rgw dns name = 127.0.0.1
 rgw lc debug interval = 5
@@ -115,6 +115,8 @@ impl Who {
 #[derive(Debug)]
 pub struct Bucket {
     port: u16,
+    tls_port: u16,
+    authority: String,
     watchdog: Option<Child>,
     client: HttpClient,
     runtime: Runtime,
@@ -145,13 +147,16 @@ impl Bucket {
 
     fn attempt() -> Result<Bucket> {
         let folder = tempfile::Builder::new().prefix("reprieve-rgw-").tempdir()?;
-        let (port, monitor) = (free_port()?, free_port()?);
+        let (port, monitor, tls_port) = (free_port()?, free_port()?, free_port()?);
+        let Certificate { authority, chain, key } = Certificate::for_localhost()?;
+        fs::write(folder.path().join("chain.pem"), chain)?;
+        fs::write(folder.path().join("key.pem"), key)?;
         let mut command = Command::new("sh");
-        command.args(["-c", WATCHDOG, "rgw"]).arg(folder.path()).args([port.to_string(), monitor.to_string()]);
+        command.args(["-c", WATCHDOG, "rgw"]).arg(folder.path()).args([port, monitor, tls_port].map(|port| port.to_string()));
         let watchdog = command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null()).process_group(0).spawn()?;
         let client = ReqwestConnector::default().connect(&ClientOptions::new().with_allow_http(true))?;
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
-        let bucket = Bucket { port, watchdog: Some(watchdog), client, runtime, _folder: folder };
+        let bucket = Bucket { port, tls_port, authority, watchdog: Some(watchdog), client, runtime, _folder: folder };
         let deadline = Instant::now() + START_WITHIN;
         while std::net::TcpStream::connect(("127.0.0.1", port)).is_err() {
             ensure!(Instant::now() < deadline, "{}", fs::read_to_string(bucket._folder.path().join("made")).unwrap_or_default());
@@ -204,6 +209,18 @@ impl Bucket {
         format!("http://127.0.0.1:{}", self.port)
     }
 
+    /// Where the same is served by TLS, as `localhost`.
+    #[must_use]
+    pub fn tls_port(&self) -> u16 {
+        self.tls_port
+    }
+
+    /// The authority that vouches for it, as PEM.
+    #[must_use]
+    pub fn authority(&self) -> &str {
+        &self.authority
+    }
+
     /// The bucket's name.
     #[must_use]
     pub fn name(&self) -> &'static str {
@@ -212,21 +229,22 @@ impl Bucket {
 
     /// Sends a signed request. `target` comes after the bucket: `/KEY`, `?versions=`, or both; parameters sorted, each with its `=`.
     pub fn ask(&self, who: Who, method: &str, target: &str, headers: &[(&str, &str)], body: &str) -> Result<(u16, String)> {
-        let (status, said) = self.send(who, method, target, headers, Bytes::copy_from_slice(body.as_bytes()))?;
+        let (status, said) = self.send(who, method, target, headers, body.as_bytes())?;
         Ok((status, String::from_utf8_lossy(&said).into_owned()))
     }
 
     /// Puts what an object has over it once more.
     pub fn put_again(&self, who: Who, key: &str) -> Result<()> {
         let target = format!("/{key}");
-        let (status, contents) = self.send(who, "GET", &target, &[], Bytes::new())?;
+        let (status, contents) = self.send(who, "GET", &target, &[], &[])?;
         ensure!(status == 200, "{key}: {status}");
-        let (status, said) = self.send(who, "PUT", &target, &[], contents)?;
+        let (status, said) = self.send(who, "PUT", &target, &[], &contents)?;
         ensure!(status == 200, "{key}: {status} {said:?}");
         Ok(())
     }
 
-    fn send(&self, who: Who, method: &str, target: &str, headers: &[(&str, &str)], body: Bytes) -> Result<(u16, Bytes)> {
+    /// The same for what is no text.
+    pub fn send(&self, who: Who, method: &str, target: &str, headers: &[(&str, &str)], body: &[u8]) -> Result<(u16, Vec<u8>)> {
         let (id, secret) = who.key();
         let credential = AwsCredential { key_id: id.to_owned(), secret_key: secret.to_owned(), token: None };
         let mut request = Request::builder().method(method).uri(format!("{}/{NAME}{target}", self.endpoint()));
@@ -234,14 +252,14 @@ impl Bucket {
             request = request.header(*name, *value);
         }
         if !body.is_empty() {
-            request = request.header("content-md5", base64::Engine::encode(&base64::prelude::BASE64_STANDARD, Md5::digest(&body)));
+            request = request.header("content-md5", base64::Engine::encode(&base64::prelude::BASE64_STANDARD, Md5::digest(body)));
         }
-        let mut request = request.body(HttpRequestBody::from(body))?;
+        let mut request = request.body(HttpRequestBody::from(body.to_vec()))?;
         AwsAuthorizer::new(&credential, "s3", "us-east-1").try_authorize(&mut request, None)?;
         self.runtime.block_on(async {
             let answer = self.client.execute(request).await?;
             let status = answer.status().as_u16();
-            Ok((status, answer.into_body().collect().await?.to_bytes()))
+            Ok((status, answer.into_body().collect().await?.to_bytes().to_vec()))
         })
     }
 }

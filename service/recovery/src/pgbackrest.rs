@@ -1,9 +1,11 @@
 //! pgBackRest, for those who have it: copies and the log lie in its repository, and go by its own retention.
 //!
 //! Its configuration is the operator's: named here, never read; what is in force is asked of the program. What becomes an argument has a
-//! form that was looked at. What the repository has is in `info.rs`, how well it stands in `standing.rs`.
+//! form that was looked at. What the repository has is in `info.rs`, how well it stands in `standing.rs`, and what of a bucket's answer is
+//! told in `short.rs`.
 
 mod info;
+mod short;
 mod standing;
 
 use std::{
@@ -19,8 +21,9 @@ use std::{
 use serde::{Deserialize, Serialize};
 
 pub(crate) use self::info::Info;
+use self::short::in_short;
 pub use self::{info::Kept, standing::Finding};
-use crate::{RecoveryError, Tools, tools::run};
+use crate::{RecoveryError, Tools, tools::run_and_tell};
 
 /// The repository that is used, of those that a stanza has: pgBackRest makes copies in the first by itself.
 const REPOSITORY: &str = "--repo=1";
@@ -32,6 +35,11 @@ const NAME: usize = 64;
 const LEFT_OUT: [&str; 3] = ["[backrest]", "[cipher]", "[metadata]"];
 /// What every list has.
 const FILES: &str = "[target:file]";
+
+/// Runs it to its end. What it prints of a bucket's refusals fills a page.
+fn run(command: Command, within: Duration) -> Result<String, RecoveryError> {
+    run_and_tell(command, within, in_short)
+}
 
 /// A stanza's name.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

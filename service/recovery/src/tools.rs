@@ -161,8 +161,13 @@ fn plain(mut command: Command) -> Command {
 
 /// Runs a program to its end and gives what it printed.
 pub(crate) fn run(command: Command, within: Duration) -> Result<String, RecoveryError> {
+    run_and_tell(command, within, str::to_owned)
+}
+
+/// The same for a program that says too much where it fails: `short` keeps of it what matters.
+pub(crate) fn run_and_tell(command: Command, within: Duration, short: fn(&str) -> String) -> Result<String, RecoveryError> {
     let program = name(&command);
-    said(answered(command, within)?, &program)
+    said(answered(command, within)?, &program, short)
 }
 
 /// The same for a program that reads `input`.
@@ -174,7 +179,7 @@ pub(crate) fn run_with(mut command: Command, input: String, within: Duration) ->
         .stderr(Stdio::piped())
         .spawn()
         .map_err(|source| RecoveryError::Spawn { program: program.clone(), source })?;
-    said(ended(child, &program, Some(input), within)?, &program)
+    said(ended(child, &program, Some(input), within)?, &program, str::to_owned)
 }
 
 /// The same, and gives all that it said, also where it failed.
@@ -185,12 +190,12 @@ pub(crate) fn answered(mut command: Command, within: Duration) -> Result<Output,
     ended(child, &program, None, within)
 }
 
-fn said(output: Output, program: &str) -> Result<String, RecoveryError> {
+fn said(output: Output, program: &str, short: fn(&str) -> String) -> Result<String, RecoveryError> {
     if output.status.success() {
         return Ok(String::from_utf8_lossy(&output.stdout).trim_end_matches('\n').to_owned());
     }
     let said = if output.stderr.is_empty() { &output.stdout } else { &output.stderr };
-    Err(RecoveryError::Tool { program: program.to_owned(), said: tail(said) })
+    Err(RecoveryError::Tool { program: program.to_owned(), said: tail(short(&String::from_utf8_lossy(said)).as_bytes()) })
 }
 
 fn ended(mut child: Child, program: &str, input: Option<String>, within: Duration) -> Result<Output, RecoveryError> {

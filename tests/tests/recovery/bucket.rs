@@ -17,7 +17,7 @@ fn open(bucket: &Bucket, backup: &str) -> Result<Stage> {
     Stage::open_in(backup, &format!("{vault}{LOCKED}"), environment)
 }
 
-fn here() -> bool {
+pub(super) fn here() -> bool {
     let can = Bucket::can_run();
     if !can {
         eprintln!("skipped: no Ceph here (ceph-mon, ceph-osd, radosgw); scripts/setup.sh installs it");

@@ -1,4 +1,8 @@
 //! Copies by pgBackRest, in a repository of its own: real program, real PostgreSQL, real damage. Each thing that is wrong ends red.
+//! Here the repository is a folder; in a bucket, and with a second one, see `pgbackrest/bucket.rs`.
+
+#[path = "pgbackrest/bucket.rs"]
+mod bucket;
 
 use std::os::unix::fs::PermissionsExt as _;
 
@@ -19,6 +23,11 @@ impl Repository {
 
     /// With more in the configuration of pgBackRest.
     fn open_with(backup: &str, more: &str) -> Result<Repository> {
+        Repository::open_at(None, backup, more)
+    }
+
+    /// At another path than a folder's.
+    fn open_at(path: Option<&str>, backup: &str, more: &str) -> Result<Repository> {
         let folder = tempfile::Builder::new().prefix("reprieve-pgbackrest-").tempdir()?;
         let file = folder.path().join("pgbackrest.conf");
         let settings = [
@@ -31,7 +40,7 @@ impl Repository {
         let text = format!(
             "[global]\nrepo1-path={}\nrepo1-retention-full=9\njob-retry=0\nlock-path={}\nlog-path={}\nspool-path={}\nstart-fast=y\n{more}\n[main]\npg1-path={}\n\
              pg1-socket-path={}\npg1-port={}\npg1-user=postgres\n",
-            folder.path().join("repo").display(),
+            path.map_or_else(|| folder.path().join("repo"), PathBuf::from).display(),
             folder.path().join("lock").display(),
             folder.path().join("log").display(),
             folder.path().join("spool").display(),
@@ -612,11 +621,22 @@ fn protect_says_what_a_stanza_lacks() -> Result<()> {
         let system = &told["systems"][0];
         Ok((system["same_blast_radius"] == true, system["place"].as_str().unwrap_or_default().to_owned()))
     };
-    let bucket =
-        "repo1-type=s3\nrepo1-s3-bucket=copies\nrepo1-s3-endpoint=s3.invalid\nrepo1-s3-region=r\nrepo1-s3-key=k\nrepo1-s3-key-secret=s";
+    let at = |endpoint: &str| {
+        format!(
+            "repo1-type=s3\nrepo1-s3-bucket=copies\nrepo1-s3-endpoint={endpoint}\nrepo1-s3-region=r\nrepo1-s3-key=k\nrepo1-s3-key-secret=s"
+        )
+    };
+    // RFC 5737: nobody's address.
+    let (bucket, beside, unknown) = (at("192.0.2.1"), at("127.0.0.1:9000"), at("s3.invalid"));
+    let (behind, moved) = (format!("{bucket}\nrepo1-storage-host=localhost"), format!("{beside}\n[main]\npg1-host=203.0.113.2"));
+    let together = format!("{bucket}\n[main]\npg1-host=192.0.2.1");
     for (more, same, name) in [
-        (bucket, false, "s3 bucket copies/"),
-        // RFC 5737: nobody's address.
+        (bucket.as_str(), false, "s3 bucket copies/"),
+        (&beside, true, "its store is on the system's own machine"),
+        (&unknown, true, "can't be told"),
+        (&behind, true, "own machine"),
+        (&moved, false, "s3 bucket copies/"),
+        (&together, true, "own machine"),
         ("repo1-host=192.0.2.1", false, "192.0.2.1:/"),
         ("repo1-host=127.0.0.1", true, "own machine"),
         // Not knowing counts as the same.

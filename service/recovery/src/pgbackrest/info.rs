@@ -3,13 +3,16 @@
 use reprieve_operation::Timestamp;
 use serde::Deserialize;
 
-use super::{Label, StanzaName};
+use super::{Label, StanzaName, short::in_short};
 use crate::{RecoveryError, manifest::Lsn};
 
 /// The form of copies that we know.
 const FORMAT: u64 = 5;
 /// There are copies; there are none yet.
 const READABLE: [u64; 2] = [0, 2];
+
+/// The repository that is used.
+const FIRST: u64 = 1;
 
 /// A copy in a repository.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -52,7 +55,10 @@ impl Info {
         let stanzas: Vec<Told> = serde_json::from_str(text).map_err(|error| damaged(&format!("can't be read here: {error}")))?;
         let told = stanzas.into_iter().find(|told| told.name == name.to_string()).ok_or_else(|| damaged("is nothing"))?;
         if !READABLE.contains(&told.status.code) {
-            let what = format!("pgBackRest's stanza `{name}` can't be read: {} (code {})", told.status.message, told.status.code);
+            // Of the whole stanza it says `other` at times; why is told of the repository.
+            let repository = told.repo.iter().map(|repository| &repository.status).find(|status| !READABLE.contains(&status.code));
+            let Status { code, message } = repository.unwrap_or(&told.status);
+            let what = format!("pgBackRest's stanza `{name}` can't be read: {} (code {code})", in_short(message));
             return Err(RecoveryError::Refused(what));
         }
         // Earlier ones are of servers that an upgrade replaced.
@@ -60,6 +66,14 @@ impl Info {
         let mut kept = told.backup.iter().map(|backup| backup.kept(&told.archive)).collect::<Option<Vec<_>>>();
         kept.iter_mut().for_each(|kept| kept.sort_by_key(|kept| kept.began));
         Ok(Self { cluster, kept: kept.ok_or_else(|| damaged("has copies of a form that is not known here"))? })
+    }
+
+    /// The repositories of a stanza besides the first, by their names in the configuration; none if there are none.
+    pub(super) fn others(text: &str, name: &StanzaName) -> Option<Vec<String>> {
+        let stanzas: Vec<Told> = serde_json::from_str(text).ok()?;
+        let told = stanzas.into_iter().find(|told| told.name == name.to_string())?;
+        let others: Vec<String> = told.repo.iter().filter(|one| one.key != FIRST).map(|one| format!("repo{}", one.key)).collect();
+        (!others.is_empty()).then_some(others)
     }
 
     /// One of its copies, if nothing is wrong with it.
@@ -80,9 +94,17 @@ impl Info {
 struct Told {
     name: String,
     status: Status,
+    #[serde(default)]
+    repo: Vec<Repository>,
     db: Vec<Server>,
     archive: Vec<Archive>,
     backup: Vec<Backup>,
+}
+
+#[derive(Deserialize)]
+struct Repository {
+    key: u64,
+    status: Status,
 }
 
 #[derive(Deserialize)]
@@ -229,6 +251,20 @@ mod tests {
         for text in ["", "[]", "{}", "null", "[{}]", &TOLD[..TOLD.len() - 1]] {
             assert!(read(text).is_err(), "{text}");
         }
+    }
+
+    #[test]
+    fn why_a_repository_can_not_be_read_is_told() {
+        let away = TOLD
+            .replace(
+                "\"key\":1,\"status\":{\"code\":0,\"message\":\"ok\"}",
+                "\"key\":1,\"status\":{\"code\":99,\"message\":\"it is away\"}",
+            )
+            .replace(
+                "\"status\":{\"code\":0,\"lock\":{\"backup\":{\"held\":false}},\"message\":\"ok\"}",
+                "\"status\":{\"code\":99,\"message\":\"other\"}",
+            );
+        assert!(read(&away).expect_err("away").to_string().contains("it is away (code 99)"), "{away}");
     }
 
     #[test]

@@ -2,11 +2,10 @@
 
 use std::path::Path;
 
-use super::{ASK, Stanza};
+use super::{ASK, Info, Stanza, run};
 use crate::{
     Place, RecoveryError, Source, Tools,
     radius::{is_local, same_device},
-    tools::run,
 };
 
 /// What was looked at, and what was found: good, or lacking.
@@ -19,8 +18,9 @@ impl Stanza {
         let (name, same_because) = self.whereabouts().unwrap_or_else(|error| {
             ("an unknown place".to_owned(), Some(format!("where its repository is can't be told ({})", error.in_words())))
         });
-        let locked = "unknown: pgBackRest's own retention may remove them".to_owned();
-        Place { name: format!("pgBackRest's stanza {} in {name}", self.name), same_because, locked, is_locked: false }
+        // Also where a bucket locks: nobody looks at it, and pgBackRest's configuration may lead to another one tomorrow.
+        let locked = "unknown: pgBackRest's own retention may remove them, and so may whoever can write its repository or has its key";
+        Place { name: format!("pgBackRest's stanza {} in repo1, {name}", self.name), same_because, locked: locked.to_owned(), is_locked: false }
     }
 
     fn whereabouts(&self) -> Result<(String, Option<String>), RecoveryError> {
@@ -42,7 +42,7 @@ impl Stanza {
             "gcs" => needed("repo-gcs-bucket")?,
             "azure" => needed("repo-azure-container")?,
             // A folder, also one that another machine serves: this one may write there.
-            _ => {
+            "posix" | "cifs" => {
                 let same = match self.setting(&tools, "pg-host")? {
                     Some(host) => on(&host),
                     None if same_device(Path::new(&path), &needed("pg-path")?) => {
@@ -52,8 +52,22 @@ impl Stanza {
                 };
                 return Ok((format!("folder {path}"), same));
             }
+            other => return Err(RecoveryError::Damaged(format!("`{other}` is a type of repository that is not known here"))),
         };
-        Ok((format!("{kind} bucket {bucket}{path}"), None))
+        let server = match self.setting(&tools, "repo-storage-host")? {
+            None if kind == "azure" => None,
+            None => self.setting(&tools, &format!("repo-{kind}-endpoint"))?,
+            other => other,
+        };
+        // A store beside the server goes with it.
+        let same = match (server.as_deref().map(host_of), self.setting(&tools, "pg-host")?) {
+            (None, _) => None,
+            (Some(server), Some(host)) if is_local(&host) == Some(false) => {
+                (server == host).then(|| "its store is on the system's own machine".to_owned())
+            }
+            (Some(server), _) => on(server).map(|why| why.replacen("it is", "its store is", 1)),
+        };
+        Ok((format!("{kind} bucket {bucket}{path}"), same))
     }
 
     /// An option that is in force, if only by default.
@@ -82,7 +96,30 @@ impl Stanza {
             let found = Tools::find(None).and_then(|tools| check(self, &tools, source));
             found.unwrap_or_else(|error| Err(error.in_words()))
         };
-        checks.into_iter().map(|(name, check)| (name, made(check))).chain([("repository", place)]).collect()
+        let unverified = self.unverified().map(|why| ("repo1-storage-verify-tls", Err(why)));
+        let others = self.others().map(|others| ("other repositories", Err(others)));
+        checks.into_iter().map(|(name, check)| (name, made(check))).chain([("repository", place)]).chain(unverified).chain(others).collect()
+    }
+
+    /// Whether anybody on the way may pass for the store.
+    fn unverified(&self) -> Option<String> {
+        let tools = Tools::find(None).ok()?;
+        let setting = |name: &str| self.setting(&tools, name).ok().flatten();
+        let is_store = setting("repo-type").is_some_and(|kind| ["s3", "gcs", "azure"].contains(&kind.as_str()));
+        let off = is_store && setting("repo-storage-verify-tls").is_some_and(|value| value == "n" || value == "false");
+        off.then(|| {
+            "off: whoever is on the way passes for the store, and has all that goes there; name the authority in repo1-storage-ca-file"
+                .to_owned()
+        })
+    }
+
+    /// Which repositories there are that nothing is done with here, in words.
+    fn others(&self) -> Option<String> {
+        let tools = Tools::find(None).ok()?;
+        let mut command = self.command(&tools, "info");
+        command.arg("--output=json");
+        let others = Info::others(&run(command, ASK).ok()?, &self.name)?;
+        Some(format!("{} too: copies are made in repo1, and only those are tried and brought back", others.join(" and ")))
     }
 
     fn is_of(&self, tools: &Tools, source: &Source) -> Answer {
@@ -143,6 +180,17 @@ fn cluster(tools: &Tools, source: &Source) -> Result<String, RecoveryError> {
     source.sql(tools, "SELECT system_identifier FROM pg_catalog.pg_control_system()", ASK)
 }
 
+/// The machine in `https://HOST:PORT/`, of which all but the host may be missing.
+fn host_of(server: &str) -> &str {
+    let rest = server.split_once("://").map_or(server, |(_, rest)| rest);
+    let rest = rest.split_once('/').map_or(rest, |(host, _)| host);
+    match rest.strip_prefix('[').and_then(|rest| rest.split_once(']')) {
+        Some((host, _)) => host,
+        None if rest.matches(':').count() == 1 => rest.split_once(':').map_or(rest, |(host, _)| host),
+        None => rest,
+    }
+}
+
 /// The value of an option in what `help` says of it.
 fn in_force(said: &str) -> Option<String> {
     let after = |mark: &str| said.lines().rev().find_map(|line| Some(line.strip_prefix(mark)?.trim().to_owned()));
@@ -152,6 +200,22 @@ fn in_force(said: &str) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_store_is_known_by_its_machine() {
+        for (server, host) in [
+            ("s3.eu-central-1.amazonaws.com", "s3.eu-central-1.amazonaws.com"),
+            ("https://store.example:9000/", "store.example"),
+            ("store.example:9000", "store.example"),
+            ("127.0.0.1", "127.0.0.1"),
+            ("[::1]:9000", "::1"),
+            ("::1", "::1"),
+            ("http://[::1]/x", "::1"),
+            ("", ""),
+        ] {
+            assert_eq!(host_of(server), host, "{server}");
+        }
+    }
 
     #[test]
     fn what_is_in_force_is_read() {
