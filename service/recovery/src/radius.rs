@@ -57,12 +57,7 @@ pub fn place_of(vault: &Location, endpoint: Option<&str>, server: &str, locked_f
 
 /// Why what serves a bucket is the system's own machine, if nothing says that it is another.
 fn same_machine(endpoint: &str, server: &str) -> Option<String> {
-    let host = endpoint.split_once("://").map_or(endpoint, |(_, rest)| rest).split(['/', '?']).next().unwrap_or_default();
-    let host = host.rsplit_once('@').map_or(host, |(_, host)| host);
-    let host = match host.strip_prefix('[').and_then(|rest| rest.split_once(']')) {
-        Some((address, _)) => address,
-        None => host.split_once(':').map_or(host, |(host, _)| host),
-    };
+    let host = host_of(endpoint);
     let addresses = |host: &str| (host, 0u16).to_socket_addrs().map(|found| found.map(|at| at.ip()).collect::<Vec<_>>());
     match (is_local(host), is_local(server)) {
         (Some(true), Some(true)) => Some("the bucket is served by the system's own machine".to_owned()),
@@ -75,6 +70,18 @@ fn same_machine(endpoint: &str, server: &str) -> Option<String> {
         (Some(_), Some(_)) => None,
         (None, _) => Some(format!("whether `{host}` is the system's own machine can't be told")),
         (_, None) => Some(format!("whether `{server}` is this machine can't be told")),
+    }
+}
+
+/// The machine in `https://HOST:PORT/`, of which all but the host may be missing.
+pub(crate) fn host_of(server: &str) -> &str {
+    let rest = server.split_once("://").map_or(server, |(_, rest)| rest);
+    let rest = rest.split_once('/').map_or(rest, |(host, _)| host);
+    let rest = rest.rsplit_once('@').map_or(rest, |(_, host)| host);
+    match rest.strip_prefix('[').and_then(|rest| rest.split_once(']')) {
+        Some((host, _)) => host,
+        None if rest.matches(':').count() == 1 => rest.split_once(':').map_or(rest, |(host, _)| host),
+        None => rest,
     }
 }
 
@@ -131,6 +138,23 @@ mod tests {
             (Some("https://no such name.invalid"), "192.0.2.7", true),
         ] {
             assert_eq!(place_of(&bucket, endpoint, server, None).same_because.is_some(), same, "{endpoint:?} {server}");
+        }
+    }
+
+    #[test]
+    fn a_store_is_known_by_its_machine() {
+        for (server, host) in [
+            ("s3.eu-central-1.amazonaws.com", "s3.eu-central-1.amazonaws.com"),
+            ("https://store.example:9000/", "store.example"),
+            ("store.example:9000", "store.example"),
+            ("127.0.0.1", "127.0.0.1"),
+            ("[::1]:9000", "::1"),
+            ("::1", "::1"),
+            ("http://[::1]/x", "::1"),
+            ("https://key:word@store.example:9000/x", "store.example"),
+            ("", ""),
+        ] {
+            assert_eq!(host_of(server), host, "{server}");
         }
     }
 }

@@ -5,7 +5,7 @@ use std::path::Path;
 use super::{ASK, Info, Stanza, run};
 use crate::{
     Place, RecoveryError, Source, Tools,
-    radius::{is_local, same_device},
+    radius::{host_of, is_local, same_device},
 };
 
 /// What was looked at, and what was found: good, or lacking.
@@ -20,7 +20,12 @@ impl Stanza {
         });
         // Also where a bucket locks: nobody looks at it, and pgBackRest's configuration may lead to another one tomorrow.
         let locked = "unknown: pgBackRest's own retention may remove them, and so may whoever can write its repository or has its key";
-        Place { name: format!("pgBackRest's stanza {} in repo1, {name}", self.name), same_because, locked: locked.to_owned(), is_locked: false }
+        Place {
+            name: format!("pgBackRest's stanza {} in repo1, {name}", self.name),
+            same_because,
+            locked: locked.to_owned(),
+            is_locked: false,
+        }
     }
 
     fn whereabouts(&self) -> Result<(String, Option<String>), RecoveryError> {
@@ -180,17 +185,6 @@ fn cluster(tools: &Tools, source: &Source) -> Result<String, RecoveryError> {
     source.sql(tools, "SELECT system_identifier FROM pg_catalog.pg_control_system()", ASK)
 }
 
-/// The machine in `https://HOST:PORT/`, of which all but the host may be missing.
-fn host_of(server: &str) -> &str {
-    let rest = server.split_once("://").map_or(server, |(_, rest)| rest);
-    let rest = rest.split_once('/').map_or(rest, |(host, _)| host);
-    match rest.strip_prefix('[').and_then(|rest| rest.split_once(']')) {
-        Some((host, _)) => host,
-        None if rest.matches(':').count() == 1 => rest.split_once(':').map_or(rest, |(host, _)| host),
-        None => rest,
-    }
-}
-
 /// The value of an option in what `help` says of it.
 fn in_force(said: &str) -> Option<String> {
     let after = |mark: &str| said.lines().rev().find_map(|line| Some(line.strip_prefix(mark)?.trim().to_owned()));
@@ -200,22 +194,6 @@ fn in_force(said: &str) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_store_is_known_by_its_machine() {
-        for (server, host) in [
-            ("s3.eu-central-1.amazonaws.com", "s3.eu-central-1.amazonaws.com"),
-            ("https://store.example:9000/", "store.example"),
-            ("store.example:9000", "store.example"),
-            ("127.0.0.1", "127.0.0.1"),
-            ("[::1]:9000", "::1"),
-            ("::1", "::1"),
-            ("http://[::1]/x", "::1"),
-            ("", ""),
-        ] {
-            assert_eq!(host_of(server), host, "{server}");
-        }
-    }
 
     #[test]
     fn what_is_in_force_is_read() {
