@@ -141,7 +141,14 @@ async fn run(as_json: bool, settings: Arc<Settings>) -> anyhow::Result<()> {
     let _recorded = parts.audit.append(Event::Stopped).await;
     parts.recovery.iter().for_each(|runs| runs.stop());
     anchoring.abort();
-    let _known_elsewhere = tokio::time::timeout(DRAIN, anchors.put()).await;
+    let (_known_elsewhere, _log_ended) = tokio::join!(
+        tokio::time::timeout(DRAIN, anchors.put()),
+        tokio::time::timeout(DRAIN, async {
+            for runs in &parts.recovery {
+                runs.ended().await;
+            }
+        })
+    );
     let audit = parts.audit.clone();
     tokio::task::spawn_blocking(move || audit.close()).await?;
     Ok(())

@@ -10,6 +10,8 @@ mod increments;
 mod lies;
 #[path = "recovery/pgbackrest.rs"]
 mod pgbackrest;
+#[path = "recovery/stream.rs"]
+mod stream;
 
 use std::{
     fs,

@@ -417,6 +417,19 @@ pub enum Event {
     },
     /// A copy could not be made.
     BackupFailed { system: SystemName, reason: String },
+    /// The log that a system's copies are followed by has a hole, or goes on from somewhere else: no copy that began before this event is
+    /// brought any further than `received`.
+    LogBroken {
+        system: SystemName,
+        /// Why.
+        reason: String,
+        /// Up to where it was received: cluster, timeline and place.
+        received: String,
+        /// From where it is received anew.
+        resumed: String,
+        /// The folder with what was received.
+        aside: String,
+    },
     /// Recovery points whose time is over are removed from the vault, and the log that only they needed.
     CopiesPurged { system: SystemName, points: Vec<String>, objects: u64, stored_bytes: u64, log_files: u64 },
     /// The verifier began to restore a recovery point into a server of its own.
@@ -519,6 +532,7 @@ impl Event {
             Self::AsidePurged { .. } => "aside_purged",
             Self::BackupMade { .. } => "backup_made",
             Self::BackupFailed { .. } => "backup_failed",
+            Self::LogBroken { .. } => "log_broken",
             Self::CopiesPurged { .. } => "copies_purged",
             Self::LedgerResumed { .. } => "ledger_resumed",
             Self::DrillStarted { .. } => "drill_started",
@@ -584,6 +598,7 @@ impl Event {
             | Self::Measured { .. }
             | Self::AsidePurged { .. }
             | Self::BackupFailed { .. }
+            | Self::LogBroken { .. }
             | Self::CopiesPurged { .. }
             | Self::LedgerResumed { .. }
             | Self::Alarm { .. } => None,
@@ -640,6 +655,7 @@ impl Event {
             | Self::AsidePurged { .. }
             | Self::BackupMade { .. }
             | Self::BackupFailed { .. }
+            | Self::LogBroken { .. }
             | Self::CopiesPurged { .. }
             | Self::LedgerResumed { .. }
             | Self::DrillStarted { .. }

@@ -233,6 +233,9 @@ pub struct RecoveryState {
     pub drill: Option<DrillState>,
     /// When one last failed.
     pub drill_failed: Option<Timestamp>,
+    /// Since when the log doesn't follow the copies there are. None once a newer one was begun after that.
+    #[serde(default)]
+    pub log_broken: Option<Timestamp>,
 }
 
 /// A drill that passed.
@@ -470,11 +473,21 @@ impl State {
             Event::BackupMade { system, began, .. } => {
                 let recovery = self.recovery.entry(system.clone()).or_default();
                 recovery.backup = recovery.backup.max(Some(*began));
+                // One that was under way then may end before the log goes on.
+                recovery.log_broken = recovery.log_broken.filter(|broken| began < broken);
+            }
+            Event::LogBroken { system, .. } => {
+                // What was proved was copies and the log after them.
+                let recovery = self.recovery.entry(system.clone()).or_default();
+                recovery.log_broken = Some(at);
+                recovery.drill = None;
             }
             Event::BackupFailed { system, .. } => self.recovery.entry(system.clone()).or_default().backup_failed = Some(at),
             Event::DrillPassed { system, level, rpo_ms, rto_ms, .. } => {
                 let passed = DrillState { at, level: *level, rpo_ms: *rpo_ms, rto_ms: *rto_ms };
-                self.recovery.entry(system.clone()).or_default().drill = Some(passed);
+                let recovery = self.recovery.entry(system.clone()).or_default();
+                // Of a copy that no log follows any more: it came back, and what was committed since does not.
+                recovery.drill = if recovery.log_broken.is_none() { Some(passed) } else { None };
             }
             Event::DrillFailed { system, .. } => {
                 // What came back before proves nothing any more.

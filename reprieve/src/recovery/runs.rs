@@ -4,9 +4,10 @@ use std::{
     path::PathBuf,
     process::Stdio,
     sync::{
-        Arc,
+        Arc, Mutex, PoisonError,
         atomic::{AtomicBool, Ordering},
     },
+    thread::JoinHandle,
     time::Duration,
 };
 
@@ -36,6 +37,7 @@ pub(crate) struct Runs {
     /// Where heartbeats are written; none: nothing is written there.
     source: Option<Source>,
     wal: Option<Arc<WalKeeper>>,
+    keeping: Mutex<Option<JoinHandle<()>>>,
     stopped: AtomicBool,
 }
 
@@ -46,7 +48,7 @@ pub(crate) fn open(settings: &Settings, keys: &Keys, audit: &Arc<AuditLog>, cove
     for system in settings.copyable() {
         let Some(backup) = &system.backup else { continue };
         if system.kind != SystemKind::Postgres {
-            runs.push(Arc::new(Runs { system: system.name.clone(), source: None, wal: None, stopped: AtomicBool::new(false) }));
+            runs.push(Arc::new(Runs::new(&system.name, None, None)));
             continue;
         }
         let copied = source(system, keys)?;
@@ -63,12 +65,16 @@ pub(crate) fn open(settings: &Settings, keys: &Keys, audit: &Arc<AuditLog>, cove
             }
         };
         let admin = super::source_of(system.admin.as_ref().unwrap_or(&system.url), keys)?;
-        runs.push(Arc::new(Runs { system: system.name.clone(), source: Some(admin), wal, stopped: AtomicBool::new(false) }));
+        runs.push(Arc::new(Runs::new(&system.name, Some(admin), wal)));
     }
     Ok(runs)
 }
 
 impl Runs {
+    fn new(system: &SystemName, source: Option<Source>, wal: Option<Arc<WalKeeper>>) -> Self {
+        Self { system: system.clone(), source, wal, keeping: Mutex::default(), stopped: AtomicBool::new(false) }
+    }
+
     /// Begins. What is begun ends with [`Runs::stop`].
     pub(crate) fn start(self: &Arc<Self>, settings: &Arc<Settings>, keys: &Keys, audit: &Arc<AuditLog>) -> anyhow::Result<()> {
         let system = settings.system(self.system.as_str())?;
@@ -77,10 +83,11 @@ impl Runs {
             let access = wire::vault(settings, keys)?;
             let handle = tokio::runtime::Handle::current();
             let thread = std::thread::Builder::new().name(format!("wal-{}", self.system));
-            thread.spawn(move || match handle.block_on(access.vault()) {
+            let keeping = thread.spawn(move || match handle.block_on(access.vault()) {
                 Ok(vault) => keeper.run(vault, &handle),
                 Err(error) => tracing::error!(%error, "the write-ahead log is not kept: the vault can't be opened"),
             })?;
+            *self.keeping.lock().unwrap_or_else(PoisonError::into_inner) = Some(keeping);
         }
         if let Some(source) = self.source.clone() {
             tokio::spawn(self.clone().heartbeats(source, backup.heartbeat, audit.clone()));
@@ -98,6 +105,14 @@ impl Runs {
         self.stopped.store(true, Ordering::Relaxed);
         if let Some(keeper) = &self.wal {
             keeper.stop();
+        }
+    }
+
+    /// Waits until the log is kept no more: its receiver has to end before we do.
+    pub(crate) async fn ended(&self) {
+        let ended = || self.keeping.lock().unwrap_or_else(PoisonError::into_inner).as_ref().is_none_or(JoinHandle::is_finished);
+        while !ended() {
+            tokio::time::sleep(Duration::from_millis(20)).await;
         }
     }
 
@@ -138,10 +153,13 @@ impl Runs {
             tokio::time::sleep(LOOK_EVERY).await;
             let now = SystemClock.now();
             let state = audit.state().recovery.get(&self.system).cloned().unwrap_or_default();
-            let due = what.last(&state).is_none_or(|last| now.since(last) >= every);
+            // What is committed now is in no copy, and follows none: it does not wait for the clock.
+            let broken = state.log_broken.filter(|_| what == What::Copy);
+            let due = broken.is_some() || what.last(&state).is_none_or(|last| now.since(last) >= every);
             // A drill needs something to try.
             let possible = what == What::Copy || state.backup.is_some();
-            if !due || !possible || tried.is_some_and(|tried| now.since(tried) < AGAIN_AFTER.min(every)) {
+            let just_tried = tried.filter(|tried| broken.is_none_or(|broken| *tried >= broken));
+            if !due || !possible || just_tried.is_some_and(|tried| now.since(tried) < AGAIN_AFTER.min(every)) {
                 continue;
             }
             tried = Some(now);

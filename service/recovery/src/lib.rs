@@ -50,4 +50,4 @@ pub use seal::{DrillKey, Recipients};
 pub use source::{Encryption, Source};
 pub use survey::{DatabaseSurvey, Survey};
 pub use tools::Tools;
-pub use wal::{StoredWal, WalKeeper, WalOptions, read_index};
+pub use wal::{Coverage, StoredWal, WalKeeper, WalOptions, read_coverage, read_index};

@@ -109,7 +109,13 @@ impl TryFrom<String> for Lsn {
 
 impl From<Lsn> for String {
     fn from(lsn: Lsn) -> Self {
-        format!("{:X}/{:X}", lsn.0 >> 32, lsn.0 & 0xFFFF_FFFF)
+        lsn.to_string()
+    }
+}
+
+impl std::fmt::Display for Lsn {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{:X}/{:X}", self.0 >> 32, self.0 & 0xFFFF_FFFF)
     }
 }
 

@@ -135,7 +135,7 @@ pub fn plan_purge(
         let first = clusters.get(&wal.cluster);
         first.is_some_and(|(lowest, bytes)| wal::numbered(&wal.file, *bytes).is_some_and(|(own, _)| own < *lowest))
     };
-    for part in index.values().filter(old) {
+    for part in index.iter().filter(old) {
         if let Some(object) = part.object.filter(|object| !needed.contains(&object.digest)) {
             purge.log_files += u64::from(purge.add(vault, handle, std::iter::once(&object), &needed)? > 0);
         }

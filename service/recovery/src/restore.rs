@@ -284,7 +284,7 @@ pub(crate) fn bring_back(
 ) -> Result<Back, RecoveryError> {
     let parent = data.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let mut supply: Box<dyn Supply + '_> = match &manifest.elsewhere {
-        None => Box::new(FromVault::new(ground, tools, manifest, contents)),
+        None => Box::new(FromVault::new(ground, tools, manifest, contents, *until == Until::Newest)),
         Some(elsewhere) => Box::new(FromRepository::new(ground, tools, manifest, contents, elsewhere)?),
     };
     let segments = phases.time("find the log", || supply.find_log(*until != Until::Copy, to_keep))?;

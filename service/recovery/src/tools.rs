@@ -65,6 +65,11 @@ impl Tools {
         plain(Command::new(self.folder.join(program)))
     }
 
+    /// A program of the system, run as ourselves.
+    pub(crate) fn here(&self, program: &str) -> Command {
+        plain(Command::new(program))
+    }
+
     /// A program, run as the account that servers have.
     pub(crate) fn served(&self, program: &str) -> Command {
         self.lend(plain(Command::new(self.folder.join(program))))

@@ -4,14 +4,17 @@
 //! committed. Each is one object: a signed note that says what it is, and the sealed bytes. An index beside the received files
 //! says which object is which; it can be lost, and is then read from the vault.
 
+mod broken;
+mod coverage;
 mod index;
+mod receiver;
+mod standing;
 
 use std::{
     collections::BTreeMap,
     fs,
     io::Read as _,
     path::{Path, PathBuf},
-    process::{Child, Stdio},
     sync::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicBool, Ordering},
@@ -33,11 +36,20 @@ use crate::{
     look::look_through,
     note::{sign, statement},
     seal::{open_bytes, seal_bytes},
-    tools::{collect, free_bytes, name, run, tail},
+    tools::{free_bytes, run},
 };
 
-use self::index::Stored;
-pub use self::index::read_index;
+pub(crate) use self::standing::read_history;
+use self::{
+    coverage::write_coverage,
+    index::Stored,
+    receiver::{Receiver, end_stale},
+    standing::{Progress, Stalled, Standing, told_gone},
+};
+pub use self::{
+    coverage::{Coverage, read_coverage},
+    index::read_index,
+};
 
 const MAGIC: &str = "reprieve wal 1\n";
 /// The digits of the note's length.
@@ -80,6 +92,13 @@ pub struct StoredWal {
     pub object: Option<ObjectRef>,
 }
 
+impl StoredWal {
+    /// Which of two of the same file is the one to replay.
+    fn holds_more_than(&self, other: &Self) -> bool {
+        (other.partial, std::cmp::Reverse(other.at)) > (self.partial, std::cmp::Reverse(self.at))
+    }
+}
+
 /// How the log is kept.
 #[derive(Debug, Clone)]
 pub struct WalOptions {
@@ -100,7 +119,7 @@ pub struct WalKeeper {
     clock: Arc<dyn Clock>,
     audit: Arc<dyn Audit>,
     stop: AtomicBool,
-    trouble: Mutex<Option<String>>,
+    coverage: Mutex<Coverage>,
 }
 
 impl WalKeeper {
@@ -114,18 +133,12 @@ impl WalKeeper {
         clock: Arc<dyn Clock>,
         audit: Arc<dyn Audit>,
     ) -> Self {
-        Self { options, source, recipients, signer, clock, audit, stop: AtomicBool::new(false), trouble: Mutex::default() }
+        Self { options, source, recipients, signer, clock, audit, stop: AtomicBool::new(false), coverage: Mutex::default() }
     }
 
     /// Ends it within a moment.
     pub fn stop(&self) {
         self.stop.store(true, Ordering::Relaxed);
-    }
-
-    /// Why nothing comes in at the moment; none if something does.
-    #[must_use]
-    pub fn trouble(&self) -> Option<String> {
-        self.trouble.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// Keeps until it is stopped. Blocks: a thread of its own.
@@ -142,8 +155,11 @@ impl WalKeeper {
         let what = error.in_words();
         let since = *outage.since.get_or_insert_with(Instant::now);
         outage.well_since = None;
-        let before = self.trouble.lock().unwrap_or_else(PoisonError::into_inner).replace(what.clone());
-        if before.as_ref() != Some(&what) {
+        let is_new = self.note(|coverage| {
+            coverage.since.get_or_insert_with(|| self.clock.now());
+            coverage.trouble = Some(what.clone());
+        });
+        if is_new {
             tracing::warn!(system = %self.options.system, error = %what, "the write-ahead log does not reach the vault");
         }
         if !outage.told && since.elapsed() > ALARM_AFTER {
@@ -154,31 +170,74 @@ impl WalKeeper {
     }
 
     fn well(&self, outage: &mut Outage) {
-        *self.trouble.lock().unwrap_or_else(PoisonError::into_inner) = None;
+        self.note(|coverage| (coverage.since, coverage.trouble) = (None, None));
         // What fails again and again, with a good moment in between, is one outage.
         if outage.well_since.get_or_insert_with(Instant::now).elapsed() > ALARM_AFTER {
             (outage.since, outage.told) = (None, false);
         }
     }
 
+    /// Notes how it stands; whether that is something new.
+    fn note(&self, change: impl FnOnce(&mut Coverage)) -> bool {
+        let mut coverage = self.coverage.lock().unwrap_or_else(PoisonError::into_inner);
+        let before = coverage.clone();
+        change(&mut coverage);
+        if *coverage == before {
+            return false;
+        }
+        if let Err(error) = write_coverage(&self.options.folder, &coverage) {
+            tracing::debug!(%error, "how far the log is stored can't be noted");
+        }
+        true
+    }
+
+    fn slot(&self) -> String {
+        format!("reprieve_{}", self.options.system.as_str().replace(|c: char| !c.is_ascii_alphanumeric(), "_").to_ascii_lowercase())
+    }
+
     fn receive(&self, vault: &Vault, handle: &Handle, outage: &mut Outage) -> Result<(), RecoveryError> {
         let tools = Tools::find(None)?;
         let folder = &self.options.folder;
         fs::create_dir_all(folder).map_err(RecoveryError::file(format!("make `{}`", folder.display())))?;
-        let cluster = self.source.sql(&tools, "SELECT system_identifier FROM pg_catalog.pg_control_system()", ASK)?;
-        self.only_of(&cluster)?;
-        let slot =
-            format!("reprieve_{}", self.options.system.as_str().replace(|c: char| !c.is_ascii_alphanumeric(), "_").to_ascii_lowercase());
-        let mut make = tools.client("pg_receivewal");
-        self.source.tell(&mut make).args(["--create-slot", "--if-not-exists", "--no-password", "--slot", &slot]).env_remove("PGDATABASE");
-        run(make, ASK)?;
+        let slot = self.slot();
+        end_stale(folder);
+        let asked = Standing::ask(&self.source, &tools, &slot)?;
+        if let Some(reason) = self.why_not(&asked, &tools)? {
+            self.begin_anew(vault, handle, &tools, &reason)?;
+        }
+        let cluster = asked.cluster.clone();
+        self.mark(&cluster)?;
+        self.make_slot(&tools)?;
         let mut receiver = Receiver::start(&self.source, &tools, folder, &slot, self.options.synchronous)?;
         let mut stored = Stored::open(folder)?;
+        let mut progress = Progress::new();
         while !self.stop.load(Ordering::Relaxed) {
-            receiver.check()?;
+            if let Err(error) = receiver.check() {
+                drop(receiver);
+                match told_gone(&error).filter(|_| !asked.standby) {
+                    Some(reason) if asked.reached(folder)?.is_some() => self.begin_anew(vault, handle, &tools, &reason)?,
+                    // Nothing is lost that was not told of: the slot is another cluster's, or one of an older time.
+                    Some(_) => self.drop_slot(&tools)?,
+                    None => {}
+                }
+                return Err(error);
+            }
+            match progress.look(folder, self.clock.now(), || Standing::ask(&self.source, &tools, &slot)) {
+                Ok(()) => {}
+                // It is ended, and begun again.
+                Err(Stalled::For(what)) => return Err(RecoveryError::Refused(what)),
+                Err(Stalled::Unknown(error)) => self.troubled(outage, &error),
+            }
             // A vault that is away is no reason to receive nothing: what is here can be restored here.
             match self.store(vault, handle, &cluster, &mut stored) {
-                Ok(()) => self.well(outage),
+                Ok(()) if progress.well && !stored.is_behind => {
+                    self.well(outage);
+                    if let Some((until, lsn)) = progress.reached.take() {
+                        let cluster = Some(cluster.clone());
+                        self.note(|coverage| (coverage.until, coverage.lsn, coverage.cluster) = (Some(until), Some(lsn), cluster));
+                    }
+                }
+                Ok(()) => {}
                 Err(error) if free_bytes(folder)? > ROOM => self.troubled(outage, &error),
                 Err(error) => {
                     let what = format!("{}; and there is no room to receive more: the server keeps its log meanwhile", error.in_words());
@@ -187,41 +246,37 @@ impl WalKeeper {
             }
             thread::sleep(LOOK_EVERY);
         }
+        // The slot is free for the next gateway whatever the vault does.
+        drop(receiver);
         self.store(vault, handle, &cluster, &mut stored)
     }
 
-    /// What was received from another cluster behind the same name must not be mixed with this one's.
-    fn only_of(&self, cluster: &str) -> Result<(), RecoveryError> {
-        let mark = self.options.folder.join("cluster");
-        let doing = || RecoveryError::file(format!("use `{}`", mark.display()));
-        match fs::read_to_string(&mark) {
-            Ok(known) if known.trim() == cluster => Ok(()),
-            Ok(known) => {
-                // The old cluster's files stay, out of the way: they are what it may be restored from.
-                let aside = self.options.folder.with_extension(format!("of-{}", known.trim()));
-                fs::rename(&self.options.folder, aside).map_err(doing())?;
-                fs::create_dir_all(&self.options.folder).map_err(doing())?;
-                fs::write(&mark, cluster).map_err(doing())
-            }
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => fs::write(&mark, cluster).map_err(doing()),
-            Err(error) => Err(doing()(error)),
-        }
+    fn make_slot(&self, tools: &Tools) -> Result<(), RecoveryError> {
+        let mut make = tools.client("pg_receivewal");
+        self.source.tell(&mut make).env_remove("PGDATABASE");
+        make.args(["--create-slot", "--if-not-exists", "--no-password", "--slot", &self.slot()]);
+        run(make, ASK).map(drop)
     }
 
     /// Brings what is new into the vault.
     fn store(&self, vault: &Vault, handle: &Handle, cluster: &str, stored: &mut Stored) -> Result<(), RecoveryError> {
         let folder = &self.options.folder;
         let files = received(folder)?;
+        stored.is_behind = false;
         let newest_whole = files.iter().filter(|(file, partial)| !partial && is_segment(file)).map(|(file, _)| file.clone()).max();
         for (file, partial) in files {
             let path = folder.join(if partial { format!("{file}.partial") } else { file.clone() });
+            let mut changed = None;
             if partial {
-                let changed = fs::metadata(&path).and_then(|found| found.modified()).ok();
+                changed = fs::metadata(&path).and_then(|found| found.modified()).ok();
                 let due = stored.partial_at.is_none_or(|at| at.elapsed() >= PARTIAL_EVERY);
-                if !due || changed.is_none() || stored.partial.as_ref().is_some_and(|known| *known == (file.clone(), changed)) {
+                if stored.partial.get(&file).is_some_and(|known| *known == changed) {
                     continue;
                 }
-                stored.partial = Some((file.clone(), changed));
+                if !due || changed.is_none() {
+                    stored.is_behind = true;
+                    continue;
+                }
                 stored.partial_at = Some(Instant::now());
             } else if stored.index.get(&file).is_some_and(|known| !known.partial) {
                 // The receiver looks at the newest to know where to go on.
@@ -233,11 +288,20 @@ impl WalKeeper {
             let bytes = match fs::read(&path) {
                 Ok(bytes) => bytes,
                 // It was just closed, and has its whole name now.
-                Err(error) if error.kind() == std::io::ErrorKind::NotFound => continue,
+                Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+                    stored.is_behind = true;
+                    continue;
+                }
                 Err(error) => return Err(RecoveryError::file(format!("read `{}`", path.display()))(error)),
             };
             let put = self.put(vault, handle, cluster, &file, partial, &bytes)?;
             stored.add(folder, put)?;
+            // Not before: one that could not be stored is tried again though nothing was added to it.
+            if partial {
+                stored.partial.insert(file, changed);
+            } else {
+                stored.partial.remove(&file);
+            }
         }
         while let Some((_, part)) = stored.replaced.pop_front_if(|(since, _)| since.elapsed() > KEEP_REPLACED) {
             let Some(object) = part.object else { continue };
@@ -285,44 +349,6 @@ struct Outage {
     since: Option<Instant>,
     well_since: Option<Instant>,
     told: bool,
-}
-
-/// `pg_receivewal`, stopped when dropped.
-struct Receiver {
-    child: Child,
-    said: Option<thread::JoinHandle<Vec<u8>>>,
-}
-
-impl Receiver {
-    fn start(source: &Source, tools: &Tools, folder: &Path, slot: &str, synchronous: bool) -> Result<Self, RecoveryError> {
-        let mut command = tools.client("pg_receivewal");
-        let program = name(&command);
-        source.tell(&mut command).env_remove("PGDATABASE").env("PGAPPNAME", slot);
-        command.arg("--directory").arg(folder).args(["--slot", slot, "--no-loop", "--no-password", "--status-interval=1"]);
-        if synchronous {
-            command.arg("--synchronous");
-        }
-        let spawned = command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn();
-        let mut child = spawned.map_err(|source| RecoveryError::Spawn { program, source })?;
-        let said = Some(collect(child.stderr.take()));
-        Ok(Self { child, said })
-    }
-
-    fn check(&mut self) -> Result<(), RecoveryError> {
-        match self.child.try_wait() {
-            Ok(None) => Ok(()),
-            _ => {
-                let said = self.said.take().and_then(|said| said.join().ok()).unwrap_or_default();
-                Err(RecoveryError::Tool { program: "pg_receivewal".to_owned(), said: tail(&said) })
-            }
-        }
-    }
-}
-
-impl Drop for Receiver {
-    fn drop(&mut self) {
-        let _ended = self.child.kill().and_then(|()| self.child.wait());
-    }
 }
 
 /// The files with parts of the log, oldest first, and whether they are still being filled.
@@ -387,9 +413,7 @@ pub(crate) fn find_wal(
         |object, head| {
             let Some((note, _)) = split(head) else { return };
             let Ok(wal) = statement::<StoredWal>(note, key) else { return };
-            let newer = found
-                .get(&wal.file)
-                .is_none_or(|known| (known.partial, std::cmp::Reverse(known.at)) > (wal.partial, std::cmp::Reverse(wal.at)));
+            let newer = found.get(&wal.file).is_none_or(|known| wal.holds_more_than(known));
             if wal.system == *system && wal.cluster == cluster && newer {
                 found.insert(wal.file.clone(), StoredWal { object: Some(object), ..wal });
             }

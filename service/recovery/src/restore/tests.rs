@@ -49,7 +49,7 @@ fn a_gap_in_the_log_is_never_passed_over() {
         object: None,
     };
     let segment = |timeline: u32, number: u32| part(&format!("{timeline:08X}{:08X}{number:08X}", 0));
-    let count = |known: Vec<StoredWal>| choose(known, &manifest).ok().map(|chosen| chosen.len());
+    let count = |known: Vec<StoredWal>| choose(known, &manifest, &[], true).ok().map(|chosen| chosen.len());
     assert_eq!(count(vec![]), Some(0));
     assert_eq!(count(vec![segment(1, 1), segment(1, 2)]), Some(0), "older than the copy's end");
     assert_eq!(count(vec![segment(1, 2), segment(1, 3), segment(1, 4)]), Some(2));
@@ -58,7 +58,21 @@ fn a_gap_in_the_log_is_never_passed_over() {
     assert_eq!(count(vec![filling(3), segment(1, 4)]), None, "the end of one is missing");
     assert_eq!(count(vec![segment(1, 4)]), None, "the first is missing");
     assert_eq!(count(vec![segment(1, 3), segment(1, 5)]), None, "one in between is missing");
-    assert_eq!(count(vec![segment(1, 3), segment(2, 3), segment(2, 4), part("00000002.history")]), Some(4));
+    // The second timeline left the first in its third segment, and what the first has after that was given up.
+    let forked = |known: Vec<StoredWal>| {
+        let history = [(1, Lsn(0x380_0000)), (2, Lsn(u64::MAX))];
+        choose(known, &manifest, &history, true).ok().map(|chosen| chosen.len())
+    };
+    let history = || part("00000002.history");
+    assert_eq!(forked(vec![segment(1, 3), segment(2, 3), segment(2, 4), history()]), Some(4));
+    assert_eq!(forked(vec![filling(3), segment(1, 4), segment(1, 5), segment(2, 3), segment(2, 4), history()]), Some(4));
+    assert_eq!(forked(vec![segment(1, 3), segment(1, 4), segment(2, 4), history()]), None, "the second's beginning is missing");
+    assert_eq!(forked(vec![segment(1, 3), segment(1, 4), segment(2, 5), history()]), None, "more of it is missing");
+    // A moment may lie before what is missing.
+    let some = |known: Vec<StoredWal>| choose(known, &manifest, &[], false).ok().map(|chosen| chosen.len());
+    assert_eq!(some(vec![segment(1, 3), segment(1, 5)]), Some(1));
+    assert_eq!(some(vec![segment(1, 3), filling(4), segment(1, 6)]), Some(2));
+    assert_eq!(some(vec![segment(1, 4)]), Some(0));
 }
 
 /// The older form: the whole stream sealed as one, without a list of keys. Such copies are kept for years.

@@ -10,7 +10,7 @@ use reprieve_vault::VaultError;
 
 use super::{Ground, Phases, STEP, Supply, each, feed, open_copy};
 use crate::{
-    Contents, Manifest, RecoveryError, Tools, read_index,
+    Contents, Lsn, Manifest, RecoveryError, Tools, read_index,
     tools::{PIPE, run},
     wal::{self, StoredWal},
 };
@@ -21,20 +21,22 @@ pub(super) struct FromVault<'a> {
     tools: &'a Tools,
     manifest: &'a Manifest,
     contents: &'a Contents,
+    /// Whether the log has to be there to its end; a moment may lie before what is missing, and the server tells whether it came to it.
+    to_the_end: bool,
     wal: Vec<StoredWal>,
     here: Vec<(String, PathBuf)>,
 }
 
 impl<'a> FromVault<'a> {
-    pub(super) fn new(ground: Ground<'a>, tools: &'a Tools, manifest: &'a Manifest, contents: &'a Contents) -> Self {
-        Self { ground, tools, manifest, contents, wal: Vec::new(), here: Vec::new() }
+    pub(super) fn new(ground: Ground<'a>, tools: &'a Tools, manifest: &'a Manifest, contents: &'a Contents, to_the_end: bool) -> Self {
+        Self { ground, tools, manifest, contents, to_the_end, wal: Vec::new(), here: Vec::new() }
     }
 }
 
 impl Supply for FromVault<'_> {
     fn find_log(&mut self, after: bool, to_keep: bool) -> Result<u64, RecoveryError> {
         if after {
-            self.wal = log_after(self.ground, self.manifest)?;
+            self.wal = log_after(self.ground, self.manifest, self.to_the_end)?;
             self.here = if to_keep { still_here(self.ground, self.manifest, &self.wal)? } else { Vec::new() };
         }
         Ok((self.wal.len() + self.here.len()) as u64)
@@ -63,16 +65,45 @@ fn unpack(tools: &Tools, data: &Path, stream: &mut dyn io::Read) -> Result<(), R
 }
 
 /// The parts of the log that come after a copy, without a gap.
-fn log_after(ground: Ground<'_>, manifest: &Manifest) -> Result<Vec<StoredWal>, RecoveryError> {
-    let mut known = ground.received.map_or_else(|| Ok(BTreeMap::new()), read_index)?;
-    known.retain(|_, wal| wal.system == manifest.system && wal.cluster == manifest.cluster);
+fn log_after(ground: Ground<'_>, manifest: &Manifest, to_the_end: bool) -> Result<Vec<StoredWal>, RecoveryError> {
+    let mut known = ground.received.map_or_else(|| Ok(Vec::new()), read_index)?;
+    known.retain(|wal| wal.system == manifest.system && wal.cluster == manifest.cluster);
     if known.is_empty() {
-        known = wal::find_wal(ground.vault, ground.handle, ground.key, &manifest.system, &manifest.cluster)?;
+        known = wal::find_wal(ground.vault, ground.handle, ground.key, &manifest.system, &manifest.cluster)?.into_values().collect();
     }
-    choose(known.into_values().collect(), manifest)
+    let newest = known.iter().filter_map(|part| Some(wal::numbered(&part.file, manifest.segment_bytes)?.1)).max();
+    let Some(newest) = newest.filter(|newest| manifest.wal.is_some_and(|(timeline, ..)| *newest > timeline)) else {
+        return choose(known, manifest, &[], to_the_end);
+    };
+    let name = format!("{newest:08X}.history");
+    let part = known.iter().find(|part| part.file == name);
+    let part = part.ok_or_else(|| RecoveryError::Damaged(format!("`{name}` is missing: nothing tells where that timeline comes from")))?;
+    let text = wal::fetch(ground.vault, ground.handle, part, ground.key, ground.identity)?;
+    let mut history = wal::read_history(&String::from_utf8_lossy(&text));
+    let left = |(timeline, _, end): (u32, Lsn, Lsn)| history.iter().find(|(of, _)| *of == timeline).is_none_or(|(_, until)| *until < end);
+    if manifest.wal.is_some_and(left) {
+        if to_the_end {
+            return Err(RecoveryError::Damaged(format!(
+                "this copy is of a timeline that the server has left since, for `{name}`: name a moment, or an earlier copy"
+            )));
+        }
+        let own = manifest.wal.map(|(timeline, ..)| format!("{timeline:08X}")).unwrap_or_default();
+        known.retain(|part| part.file.starts_with(&own));
+        return choose(known, manifest, &[], to_the_end);
+    }
+    // Itself, which has not ended.
+    history.push((newest, Lsn(u64::MAX)));
+    choose(known, manifest, &history, to_the_end)
 }
 
-pub(super) fn choose(known: Vec<StoredWal>, manifest: &Manifest) -> Result<Vec<StoredWal>, RecoveryError> {
+/// `history` are the timelines that the newest comes from, and itself, with where each ended; empty where there is but one. Without
+/// `to_the_end`: up to what is missing.
+pub(super) fn choose(
+    known: Vec<StoredWal>,
+    manifest: &Manifest,
+    history: &[(u32, Lsn)],
+    to_the_end: bool,
+) -> Result<Vec<StoredWal>, RecoveryError> {
     let Some((timeline, _, end)) = manifest.wal else { return Ok(Vec::new()) };
     if !manifest.segment_bytes.is_power_of_two() {
         return Err(RecoveryError::Damaged("the manifest tells no size of the log's segments".to_owned()));
@@ -81,9 +112,15 @@ pub(super) fn choose(known: Vec<StoredWal>, manifest: &Manifest) -> Result<Vec<S
     let first = end.0.saturating_sub(1) / manifest.segment_bytes + 1;
     let mut by_number: BTreeMap<u64, Vec<StoredWal>> = BTreeMap::new();
     let mut chosen: Vec<StoredWal> = Vec::new();
+    // On which timeline a segment's newest contents are.
+    let own = |number: u64| history.iter().find(|(_, until)| number < until.0 / manifest.segment_bytes).map(|(on, _)| *on);
+    let is_of = |number: u64, on: u32| {
+        history.is_empty() || history.iter().any(|(of, until)| *of == on && number <= until.0 / manifest.segment_bytes)
+    };
     for wal in known {
         match wal::numbered(&wal.file, manifest.segment_bytes) {
-            Some((number, on)) if number >= first && on >= timeline => by_number.entry(number).or_default().push(wal),
+            // What a timeline has after another one left it was given up.
+            Some((number, on)) if number >= first && on >= timeline && is_of(number, on) => by_number.entry(number).or_default().push(wal),
             Some(_) => {}
             // The history of a timeline.
             None => chosen.push(wal),
@@ -91,21 +128,27 @@ pub(super) fn choose(known: Vec<StoredWal>, manifest: &Manifest) -> Result<Vec<S
     }
     let newest = by_number.last_key_value().map(|(number, _)| *number);
     for (expected, (number, segments)) in (first..).zip(by_number) {
-        // Only the newest may still have been filled when it was stored.
-        if newest != Some(number) && segments.iter().all(|segment| segment.partial) {
-            let what =
-                format!("the end of `{}` of the write-ahead log is missing: what came later can't be brought back", segments[0].file);
-            return Err(RecoveryError::Damaged(what));
+        let (own, file) = (own(number), segments[0].file.clone());
+        let mut newest_contents = segments
+            .iter()
+            .filter(|segment| own.is_none_or(|own| wal::numbered(&segment.file, manifest.segment_bytes).is_some_and(|(_, on)| on == own)));
+        let missing = match newest_contents.next().map(|segment| newest_contents.all(|other| other.partial) && segment.partial) {
+            _ if number != expected => Some(format!("{} segments of the write-ahead log are missing before `{file}`", number - expected)),
+            None => Some(format!("what came after `{file}` of the write-ahead log on its timeline is missing")),
+            // Only the newest may still have been filled when it was stored.
+            Some(true) if newest != Some(number) => Some(format!("the end of `{file}` of the write-ahead log is missing")),
+            Some(_) => None,
+        };
+        match missing {
+            Some(missing) if to_the_end => {
+                return Err(RecoveryError::Damaged(format!("{missing}: what came later can't be brought back")));
+            }
+            Some(_) => {
+                chosen.extend(segments.into_iter().filter(|_| number == expected));
+                break;
+            }
+            None => chosen.extend(segments),
         }
-        if number != expected {
-            let what = format!(
-                "{} segments of the write-ahead log are missing before `{}`: what came later can't be brought back",
-                number - expected,
-                segments[0].file
-            );
-            return Err(RecoveryError::Damaged(what));
-        }
-        chosen.extend(segments);
     }
     Ok(chosen)
 }
@@ -157,7 +200,7 @@ fn fetch_log(
             Ok(bytes) => bytes,
             // Or it has come to the vault, and is not needed here any more.
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                let stored = log_after(ground, manifest)?.into_iter().find(|stored| stored.file == *file);
+                let stored = log_after(ground, manifest, false)?.into_iter().find(|stored| stored.file == *file);
                 fetch_newest(ground, manifest, &stored.ok_or_else(|| writing(file)(error))?)?
             }
             Err(error) => return Err(writing(file)(error)),
@@ -174,7 +217,7 @@ fn fetch_newest(ground: Ground<'_>, manifest: &Manifest, part: &StoredWal) -> Re
     loop {
         match wal::fetch(ground.vault, ground.handle, &part, ground.key, ground.identity) {
             Err(RecoveryError::Vault(VaultError::Missing(missing))) => {
-                let newer = log_after(ground, manifest)?.into_iter().find(|newer| newer.file == part.file);
+                let newer = log_after(ground, manifest, false)?.into_iter().find(|newer| newer.file == part.file);
                 match newer.filter(|newer| newer.object.is_some_and(|object| object.digest != missing) && newer.at > part.at) {
                     Some(newer) => part = newer,
                     None => return Err(VaultError::Missing(missing).into()),

@@ -19,8 +19,11 @@ pub(super) struct Stored {
     pub(super) replaced: VecDeque<(Instant, StoredWal)>,
     /// Of the index.
     pub(super) lines: usize,
-    pub(super) partial: Option<(String, Option<SystemTime>)>,
+    /// When what is being filled was changed last, as it is stored.
+    pub(super) partial: BTreeMap<String, Option<SystemTime>>,
     pub(super) partial_at: Option<Instant>,
+    /// Whether something changed since and its time has not come yet.
+    pub(super) is_behind: bool,
 }
 
 impl Stored {
@@ -91,9 +94,37 @@ fn read_lines(folder: &Path) -> Result<Vec<StoredWal>, RecoveryError> {
     Ok(text.lines().filter_map(|line| serde_json::from_str(line).ok()).collect())
 }
 
-/// What the index beside the received files says: by file, what was stored last. Nothing where there is no index.
-pub fn read_index(folder: &Path) -> Result<BTreeMap<String, StoredWal>, RecoveryError> {
-    Ok(read_lines(folder)?.into_iter().map(|wal| (wal.file.clone(), wal)).collect())
+/// What the index beside the received files says, and those beside what was set aside: of each file of each cluster what is in the
+/// vault. Nothing where there is no index.
+pub fn read_index(folder: &Path) -> Result<Vec<StoredWal>, RecoveryError> {
+    let mut found = BTreeMap::new();
+    for folder in set_aside(folder)?.iter().map(PathBuf::as_path).chain([folder]) {
+        let lines = read_lines(folder)?;
+        let of_folder: BTreeMap<_, _> = lines.into_iter().map(|wal| ((wal.cluster.clone(), wal.file.clone()), wal)).collect();
+        for (of, wal) in of_folder {
+            if found.get(&of).is_none_or(|known: &StoredWal| wal.holds_more_than(known)) {
+                found.insert(of, wal);
+            }
+        }
+    }
+    Ok(found.into_values().collect())
+}
+
+/// The folders with what was received before, and could not go on.
+fn set_aside(folder: &Path) -> Result<Vec<PathBuf>, RecoveryError> {
+    let (Some(parent), Some(name)) = (folder.parent(), folder.file_name()) else { return Ok(Vec::new()) };
+    let entries = match fs::read_dir(parent) {
+        Ok(entries) => entries,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(error) => return Err(RecoveryError::file(format!("look into `{}`", parent.display()))(error)),
+    };
+    let aside = format!("{}.", name.to_string_lossy());
+    let mut found: Vec<PathBuf> = entries
+        .filter_map(|entry| Some(entry.ok()?.path()))
+        .filter(|path| path.is_dir() && path.file_name().is_some_and(|name| name.to_string_lossy().starts_with(&aside)))
+        .collect();
+    found.sort();
+    Ok(found)
 }
 
 #[cfg(test)]
@@ -104,7 +135,7 @@ mod tests {
 
     #[test]
     fn an_index_forgets_what_is_gone_and_nothing_else() {
-        let folder = tempfile::tempdir().expect("a folder");
+        let folder = tempfile::Builder::new().prefix("wal").tempdir().expect("a folder");
         let part = |file: &str, partial: bool, byte: u8| StoredWal {
             system: "shop".parse().expect("a name"),
             cluster: "1".to_owned(),
@@ -126,6 +157,15 @@ mod tests {
         stored.replaced.pop_front();
         stored.write_anew(folder.path()).expect("written");
         assert_eq!(read_index(folder.path()).expect("read"), before);
+        // What was set aside counts, too, but not over what holds more.
+        let aside = folder.path().with_extension("aside-1");
+        fs::create_dir(&aside).expect("made");
+        for wal in [part(second, true, 9), part("000000010000000000000000", false, 9)] {
+            append(&aside, &wal).expect("appended");
+        }
+        let with_aside = read_index(folder.path()).expect("read");
+        assert!(with_aside.len() == 3 && before.iter().all(|wal| with_aside.contains(wal)), "{with_aside:?}");
+        fs::remove_dir_all(&aside).expect("removed");
         let again = Stored::open(folder.path()).expect("read");
         assert_eq!(again.replaced.len(), 2, "what is not yet taken away is not forgotten");
         assert!(read_index(&folder.path().join("none")).expect("nothing").is_empty());
