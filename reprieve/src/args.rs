@@ -96,7 +96,7 @@ pub(crate) enum Command {
     Drill(Drill),
     /// Bring a copy back, into a new place. Takes an operator; never overwrites.
     #[command(
-        after_help = "Example: reprieve restore pocket-prod --to /var/lib/postgresql/restored --at '2026-05-12 14:02:10' --reason 'disk lost'\nTimes are UTC."
+        after_help = "Example: reprieve restore pocket-prod --to /var/lib/postgresql/restored --at '2026-05-12 14:02:10' --reason 'disk lost'\nTimes are UTC unless they say otherwise."
     )]
     Restore(Restore),
     /// What is known about coming back.
@@ -571,7 +571,8 @@ pub(crate) struct Restore {
     /// A folder that is not there yet, or the URL of an empty database (as `env:NAME`, `secret:NAME` or `file:PATH`).
     #[arg(long)]
     pub(crate) to: String,
-    /// Up to a time: `2026-05-12 14:02:10`, or `14:02:10` of today, UTC. The newest there is if nothing is said.
+    /// Up to a time: `2026-05-12 14:02:10`, or `14:02:10` of today. UTC unless it says otherwise (`2026-05-12T16:02:10+02:00`). The newest
+    /// there is if nothing is said.
     #[arg(long, conflicts_with = "before")]
     pub(crate) at: Option<String>,
     /// Just before an operation: its intent's number, `I-17`.
@@ -582,6 +583,9 @@ pub(crate) struct Restore {
     pub(crate) point: Option<String>,
     #[arg(long, default_value = "")]
     pub(crate) reason: String,
+    /// Make the roles that a logical copy names and the target does not have, without login.
+    #[arg(long)]
+    pub(crate) create_roles: bool,
     /// Without a gateway that records it: for when it is lost too.
     #[arg(long)]
     pub(crate) unrecorded: bool,

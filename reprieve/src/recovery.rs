@@ -4,7 +4,9 @@
 //! identity that opens them and a key of its own to sign results with. Both tell the gateway by signed notes.
 
 pub(crate) mod drills;
+mod interrupt;
 pub(crate) mod own;
+mod progress;
 pub(crate) mod restore;
 pub(crate) mod runs;
 pub(crate) mod stanzas;
@@ -323,7 +325,10 @@ fn copy(
     // What a drill failed with may be in what would be relied on.
     let drills = events(settings, &["drill_passed", "drill_failed"])?;
     let newest = drills.iter().filter(|recorded| drilled(&recorded.event) == Some(&system.name)).max_by_key(|recorded| recorded.index);
-    let anew = newest.is_some_and(|recorded| matches!(recorded.event, Event::DrillFailed { .. }));
+    let anew = newest.is_some_and(|recorded| match &recorded.event {
+        Event::DrillFailed { reason, .. } => !reason.starts_with(interrupt::INTERRUPTED),
+        _ => false,
+    });
     let options = BackupOptions { allow_empty, anew, locked_for: settings.recovery.locked };
     let access = wire::vault(settings, keys)?;
     let vault = runtime.block_on(access.vault())?;

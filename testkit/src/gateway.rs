@@ -469,7 +469,8 @@ impl Gateway {
         self.launch()
     }
 
-    fn command(&self, arguments: &[&str]) -> Command {
+    /// A command of the program's that is not run yet.
+    pub fn command(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new(&self.program);
         self.prepare(&mut command);
         command.args(arguments);

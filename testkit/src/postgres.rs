@@ -61,6 +61,8 @@ pub struct PostgresOptions {
     pub fsync: bool,
     /// The write-ahead log's level.
     pub wal_level: WalLevel,
+    /// The size of the write-ahead log's segments in MB; PostgreSQL's default if none is said.
+    pub segment_mb: Option<u32>,
     /// More lines for `postgresql.conf`, as names and unquoted values.
     pub settings: Vec<(String, String)>,
 }
@@ -89,7 +91,7 @@ impl Postgres {
         let binaries = Binaries::find()?;
         let account = Account::find()?;
         let workshop = Workshop::open()?;
-        let template = Template::find(&workshop, &binaries, account)?;
+        let template = Template::find(&workshop, &binaries, account, options.segment_mb)?;
         let bench = workshop.bench(account)?;
         template.copy_to(account, &bench.folder().join("data"))?;
         let password = template.password().to_owned();

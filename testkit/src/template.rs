@@ -21,17 +21,18 @@ pub(crate) struct Template {
 
 impl Template {
     /// Finds the template of this PostgreSQL version, or makes it.
-    pub(crate) fn find(workshop: &Workshop, binaries: &Binaries, account: Account) -> Result<Template> {
+    pub(crate) fn find(workshop: &Workshop, binaries: &Binaries, account: Account, segment_mb: Option<u32>) -> Result<Template> {
         let owner = match account {
             Account::Own => "own".to_owned(),
             Account::Lent { user, .. } => user.to_string(),
         };
-        let name = format!("template-{}-{REVISION}-{owner}", binaries.version());
+        let segments = segment_mb.map(|mb| format!("-{mb}mb")).unwrap_or_default();
+        let name = format!("template-{}-{REVISION}-{owner}{segments}", binaries.version());
         let folder = workshop.kept(&name);
         let lock = File::create(workshop.kept(&format!("{name}.lock"))).context("cannot make the template's lock")?;
         lock.lock().context("cannot lock the template")?;
         if !folder.exists() {
-            make(workshop, binaries, account, &folder)?;
+            make(workshop, binaries, account, segment_mb, &folder)?;
         }
         let password = fs::read_to_string(folder.join("password")).context("cannot read the template's password")?;
         Ok(Template { folder, password: password.trim().to_owned() })
@@ -56,7 +57,7 @@ impl Template {
     }
 }
 
-fn make(workshop: &Workshop, binaries: &Binaries, account: Account, folder: &Path) -> Result<()> {
+fn make(workshop: &Workshop, binaries: &Binaries, account: Account, segment_mb: Option<u32>, folder: &Path) -> Result<()> {
     // Made elsewhere and moved when complete: a template that exists is a whole one.
     let draft = workshop.bench(account)?;
     let inner = draft.folder().join("template");
@@ -68,6 +69,7 @@ fn make(workshop: &Workshop, binaries: &Binaries, account: Account, folder: &Pat
     let output = account
         .command(binaries.program("initdb"))
         .args(["--username=postgres", "--auth=scram-sha-256", "--encoding=UTF8", "--locale=C", "--no-sync", "--no-instructions"])
+        .args(segment_mb.map(|mb| format!("--wal-segsize={mb}")))
         .arg("--pwfile")
         .arg(&password)
         .arg("-D")

@@ -1,5 +1,7 @@
 //! `reprieve drill`: the newest copy is brought back into a throw-away server, and what came of it is signed.
 
+use std::collections::HashSet;
+
 use anyhow::Context as _;
 use reprieve_audit::SystemClock;
 use reprieve_gate::{Clock as _, Objective};
@@ -8,7 +10,11 @@ use reprieve_operation::{Digest, Event, SystemName};
 use reprieve_recovery::{DrillOptions, DrillReport, EngineKind, Ground, Say};
 use serde_json::{Value, json};
 
-use super::{LISTED, events, points, runtime, scratch, stanza, tell_gateway};
+use super::{
+    LISTED, events,
+    interrupt::{INTERRUPTED, Mark, guarded, never_ended},
+    points, progress, runtime, scratch, stanza, tell_gateway,
+};
 use crate::{
     args::{Cli, Drill},
     keys::Keys,
@@ -28,13 +34,29 @@ fn run_drill(cli: &Cli, settings: &Settings, system: &System, from_vault: bool) 
     let keys = Keys::of(settings);
     let signer = keys.drill_signer(settings)?;
     let runtime = runtime()?;
+    tell_of_interrupted(settings, system, &keys, &signer);
     let begun = DrillReport::begin(&format!("D-{:08x}", rand::random::<u32>()), &system.name, SystemClock.now());
+    let mut mark = None;
+    let by_signal = begun.clone();
     // A drill that can't even begin has failed, too.
-    let report = match try_newest(settings, system, &keys, &signer, &runtime, from_vault, begun.clone()) {
+    let work = || match try_newest(cli, settings, system, &keys, &signer, &runtime, from_vault, begun.clone(), &mut mark) {
         Ok(report) => report,
-        Err(error) => begun.failed(format!("it could not be done: {error:#}")),
+        Err(error) => begun.clone().failed(format!("it could not be done: {error:#}")),
     };
+    let report = guarded(&runtime, work, || {
+        let ended = by_signal.failed(format!("{INTERRUPTED} by a signal"));
+        eprintln!("reprieve: {} is interrupted, and failed", ended.drill);
+        // Its mark stays for the next one, which tells what could not be told now.
+        if let Err(error) = tell_gateway(settings, &keys, &signer, Say::DrillEnded(Box::new(ended))) {
+            eprintln!("reprieve: that could not be recorded now, the next drill does it: {error:#}");
+        }
+    });
     let recorded = tell_gateway(settings, &keys, &signer, Say::DrillEnded(Box::new(report.clone())));
+    if recorded.is_ok()
+        && let Some(mark) = mark
+    {
+        mark.remove();
+    }
     if cli.json {
         let recorded = recorded.as_ref().map_or_else(|error| json!({ "error": format!("{error:#}") }), Value::clone);
         tell!("{}", json!({ "report": report, "recorded": recorded }));
@@ -47,7 +69,30 @@ fn run_drill(cli: &Cli, settings: &Settings, system: &System, from_vault: bool) 
     Ok(u8::from(!report.passed || recorded.is_err()))
 }
 
+/// Drills that began here and were killed have failed: else what was proved before would stand, whatever they were about to find.
+fn tell_of_interrupted(settings: &Settings, system: &System, keys: &Keys, signer: &Signer) {
+    for (mark, drill, point) in never_ended(settings, &system.name) {
+        let mut report = DrillReport::begin(&drill, &system.name, SystemClock.now());
+        report.point = (!point.is_empty()).then_some(point);
+        let told = tell_gateway(
+            settings,
+            keys,
+            signer,
+            Say::DrillEnded(Box::new(report.failed(format!("{INTERRUPTED}: its end was never recorded")))),
+        );
+        match told.map_err(|error| format!("{error:#}")) {
+            Err(error) if !error.contains("told before") => {
+                eprintln!("reprieve: {drill} was interrupted, and that could not be recorded: {error}");
+            }
+            // It had come to its end, and could not take its mark away.
+            Ok(_) | Err(_) => drop(std::fs::remove_file(mark)),
+        }
+    }
+}
+
+#[allow(clippy::too_many_arguments, reason = "one step of one story, with all of it at hand")]
 fn try_newest(
+    cli: &Cli,
     settings: &Settings,
     system: &System,
     keys: &Keys,
@@ -55,6 +100,7 @@ fn try_newest(
     runtime: &tokio::runtime::Runtime,
     from_vault: bool,
     begun: DrillReport,
+    mark: &mut Option<Mark>,
 ) -> anyhow::Result<DrillReport> {
     let identity = keys.identity(settings)?;
     let key = keys.public("copies").context("no copy was ever made: `reprieve backup now`")?;
@@ -66,6 +112,7 @@ fn try_newest(
     let newest = points.iter().max_by_key(|point| point["began"].as_u64()).context("there is no copy: `reprieve backup now`")?;
     let manifest: Digest = serde_json::from_value(newest["manifest"].clone())?;
     let point = newest["point"].as_str().unwrap_or_default().to_owned();
+    *mark = Some(Mark::set(settings, &system.name, &begun.drill, &point)?);
     let say = Say::DrillStarted { system: system.name.clone(), drill: begun.drill.clone(), point };
     tell_gateway(settings, keys, signer, say).context("its beginning could not be recorded")?;
     let backup = system.backup.as_ref();
@@ -84,7 +131,8 @@ fn try_newest(
         scratch: scratch(settings),
     };
     let stanza = stanza(settings, system);
-    let ground = Ground { vault, handle: runtime.handle(), key: &key, identity: &identity, received: None, stanza: stanza.as_ref() };
+    let (handle, tell) = (runtime.handle(), progress::of(cli));
+    let ground = Ground { vault, handle, key: &key, identity: &identity, received: None, stanza: stanza.as_ref(), tell };
     Ok(reprieve_recovery::drill(ground, manifest, &options, begun))
 }
 
@@ -117,9 +165,17 @@ fn show(report: &DrillReport) {
 }
 
 fn list_drills(cli: &Cli, settings: &Settings, system: Option<&SystemName>) -> anyhow::Result<u8> {
-    let drills = events(settings, &["drill_passed", "drill_failed"])?;
+    let drills = events(settings, &["drill_passed", "drill_failed", "drill_started"])?;
+    let ended: HashSet<&str> = drills
+        .iter()
+        .filter_map(|recorded| match &recorded.event {
+            Event::DrillPassed { drill, .. } | Event::DrillFailed { drill, .. } => Some(drill.as_str()),
+            _ => None,
+        })
+        .collect();
     let drills = drills.iter().filter(|recorded| match &recorded.event {
         Event::DrillPassed { system: of, .. } | Event::DrillFailed { system: of, .. } => system.is_none_or(|system| of == system),
+        Event::DrillStarted { system: of, drill, .. } => system.is_none_or(|system| of == system) && !ended.contains(drill.as_str()),
         _ => false,
     });
     if cli.json {
@@ -137,6 +193,9 @@ fn list_drills(cli: &Cli, settings: &Settings, system: Option<&SystemName>) -> a
                 );
             }
             Event::DrillFailed { system, drill, reason, .. } => tell!("{drill}  {}  {system:<16} FAILED  {reason}", time(recorded.at)),
+            Event::DrillStarted { system, drill, point, .. } => {
+                tell!("{drill}  {}  {system:<16} began with {point}, and has not ended", time(recorded.at));
+            }
             _ => {}
         }
     }

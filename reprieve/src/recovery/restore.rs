@@ -9,7 +9,11 @@ use reprieve_operation::{Event, IntentId, Outcome, Recorded, Timestamp};
 use reprieve_recovery::{EngineKind, Ground, RestoreOptions, Restored, Say, Target, Until};
 use serde_json::json;
 
-use super::{events, find_point, received, runtime, source_of, stanza, tell_gateway};
+use super::{
+    events, find_point,
+    interrupt::{INTERRUPTED, guarded},
+    progress, received, runtime, source_of, stanza, tell_gateway,
+};
 use crate::{
     args::{Cli, Restore},
     keys::Keys,
@@ -45,16 +49,26 @@ pub(crate) fn restore(cli: &Cli, settings: &Settings, restore: &Restore) -> anyh
     };
     let folder = received(settings, &system.name);
     let (stanza, here) = (stanza(settings, system), folder.is_dir().then_some(folder.as_path()));
-    let ground = Ground { vault, handle: runtime.handle(), key: &key, identity: &identity, received: here, stanza: stanza.as_ref() };
-    let restored = reprieve_recovery::restore(ground, digest, &RestoreOptions { until, to: to.clone() });
-    if let Some(number) = number {
-        let what = restored.as_ref().map_or_else(|error| error.in_words(), said);
-        let say = Say::Restored { system: system.name.clone(), restore: number, succeeded: restored.is_ok(), what };
+    let (handle, tell) = (runtime.handle(), progress::of(cli));
+    let ground = Ground { vault, handle, key: &key, identity: &identity, received: here, stanza: stanza.as_ref(), tell };
+    let options = RestoreOptions { until, to: to.clone(), create_roles: restore.create_roles };
+    let record = |succeeded: bool, what: String| {
+        let Some(number) = number.clone() else { return };
+        let say = Say::Restored { system: system.name.clone(), restore: number, succeeded, what };
         let told = keys.copyist().and_then(|signer| tell_gateway(settings, &keys, &signer, say));
         if let Err(error) = told {
             eprintln!("reprieve: what became of it could not be recorded: {error:#}");
         }
-    }
+    };
+    let restored = guarded(
+        &runtime,
+        || reprieve_recovery::restore(ground, digest, &options),
+        || {
+            eprintln!("reprieve: interrupted, and nothing is restored");
+            record(false, format!("{INTERRUPTED} by a signal"));
+        },
+    );
+    record(restored.is_ok(), restored.as_ref().map_or_else(|error| error.in_words(), said));
     let restored = restored?;
     if cli.json {
         tell!("{}", json!({ "restored": restored, "to": in_words(&to) }));
@@ -69,10 +83,17 @@ pub(crate) fn restore(cli: &Cli, settings: &Settings, restore: &Restore) -> anyh
             );
         }
         if let (Target::Path(path), EngineKind::Physical | EngineKind::Pgbackrest) = (&to, restored.engine) {
-            tell!("Start it: pg_ctl -D {} start", path.display());
+            tell!("Start it: pg_ctl -D {}{} start", path.display(), elsewhere(path));
         }
     }
     Ok(0)
+}
+
+/// Settings that came back may name the folder of the server that was copied: started by them, that one would run.
+fn elsewhere(path: &Path) -> String {
+    let settings = std::fs::read_to_string(path.join("postgresql.conf")).unwrap_or_default();
+    let named = settings.lines().any(|line| line.trim_start().to_ascii_lowercase().starts_with("data_directory"));
+    if named { format!(" -o '-c data_directory={}'", path.display()) } else { String::new() }
 }
 
 fn said(restored: &Restored) -> String {
@@ -125,8 +146,9 @@ fn target(text: &str, keys: &Keys) -> anyhow::Result<Target> {
 fn until(settings: &Settings, restore: &Restore) -> anyhow::Result<(Until, Option<Timestamp>)> {
     match (&restore.at, &restore.before) {
         (Some(at), _) => {
-            let at = parse_time(at, SystemClock.now()).with_context(|| format!("`{at}` is not a time: write 2026-05-12 14:02:10, UTC"))?;
-            Ok((Until::Time(spelled(at)), Some(at)))
+            let (whole, micros) = parse_moment(at, SystemClock.now())
+                .with_context(|| format!("`{at}` is not a time: write 2026-05-12 14:02:10, which is UTC, or 2026-05-12T16:02:10+02:00"))?;
+            Ok((Until::Time(format!("{}.{micros:06}+00", time(whole))), Some(Timestamp(whole.0 + micros / 1000))))
         }
         (None, Some(operation)) => {
             let wanted: IntentId =
@@ -156,14 +178,23 @@ fn before(settings: &Settings, wanted: IntentId, restore: &Restore) -> anyhow::R
     }
 }
 
-/// `2026-05-12 14:02:10.123`, or `14:02:10` of today.
+/// `2026-05-12 14:02:10.123`, or `14:02:10` of today, UTC; `2026-05-12T16:02:10+02:00` elsewhere.
 pub(crate) fn parse_time(text: &str, now: Timestamp) -> Option<Timestamp> {
-    let text = text.trim().trim_end_matches('Z').replacen('T', " ", 1);
-    let today = time(now);
-    let (day, clock) = text.split_once(' ').unwrap_or((today.get(..10)?, &text));
+    parse_moment(text, now).map(|(whole, micros)| Timestamp(whole.0 + micros / 1000))
+}
+
+/// The same: the second, and its microseconds.
+fn parse_moment(text: &str, now: Timestamp) -> Option<(Timestamp, u64)> {
+    let text = text.trim().replacen(['T', 't'], " ", 1);
+    let (text, ahead) = zone(&text)?;
+    // Today is what it is where the time is said.
+    let today = time(Timestamp(now.0.checked_add_signed(ahead)?));
+    let (day, clock) = text.split_once(' ').unwrap_or((today.get(..10)?, text));
     let day: Vec<u64> = day.split('-').map(|part| part.parse().ok()).collect::<Option<_>>()?;
-    let (clock, millis) = match clock.split_once('.') {
-        Some((clock, rest)) if rest.len() <= 3 && !rest.is_empty() => (clock, format!("{rest:0<3}").parse::<u64>().ok()?),
+    let (clock, micros) = match clock.split_once('.') {
+        Some((clock, rest)) if (1..=9).contains(&rest.len()) && rest.bytes().all(|byte| byte.is_ascii_digit()) => {
+            (clock, format!("{rest:0<6}").get(..6)?.parse::<u64>().ok()?)
+        }
         Some(_) => return None,
         None => (clock, 0),
     };
@@ -182,7 +213,29 @@ pub(crate) fn parse_time(text: &str, now: Timestamp) -> Option<Timestamp> {
     let (era, year_of_era) = (shifted_year / 400, shifted_year % 400);
     let day_of_year = (153 * ((month + 9) % 12) + 2) / 5 + day - 1;
     let days = era * 146_097 + year_of_era * 365 + year_of_era / 4 - year_of_era / 100 + day_of_year - 719_468;
-    Some(Timestamp(((days * 24 + hour) * 60 + minute) * 60_000 + second * 1000 + millis))
+    let there = ((days * 24 + hour) * 60 + minute) * 60_000 + second * 1000;
+    Some((Timestamp(there.checked_add_signed(-ahead)?), micros))
+}
+
+/// The text before its zone, and how many milliseconds the clocks there are ahead of UTC. No zone: UTC.
+fn zone(text: &str) -> Option<(&str, i64)> {
+    if let Some(rest) = text.strip_suffix(['Z', 'z']).or_else(|| text.strip_suffix(" UTC")) {
+        return Some((rest.trim_end(), 0));
+    }
+    // A minus before the first colon is the day's.
+    let from = text.find(':').unwrap_or(text.len());
+    let Some(at) = text[from..].find(['+', '-']).map(|at| at + from) else { return Some((text, 0)) };
+    let (rest, offset) = text.split_at(at);
+    let sign = if offset.starts_with('-') { -1 } else { 1 };
+    let digits = offset[1..].replacen(':', "", 1);
+    let (hours, minutes) = match digits.len() {
+        2 => (digits.as_str(), "0"),
+        4 => digits.split_at(2),
+        _ => return None,
+    };
+    let number = |text: &str| if text.bytes().all(|byte| byte.is_ascii_digit()) { text.parse::<i64>().ok() } else { None };
+    let (hours, minutes) = (number(hours)?, number(minutes)?);
+    (hours < 24 && minutes < 60).then(|| (rest.trim_end(), sign * (hours * 60 + minutes) * 60_000))
 }
 
 /// As PostgreSQL reads it.
@@ -208,7 +261,22 @@ mod tests {
             ("yesterday", None),
             ("2026-13-01 00:00", None),
             ("2026-04-24 25:00", None),
-            ("2026-04-24 03:06:40.1234", None),
+            ("2026-04-24T03:06:40z", Some(1_777_000_000_000)),
+            ("2026-04-24 03:06:40 UTC", Some(1_777_000_000_000)),
+            ("2026-04-24T05:06:40+02:00", Some(1_777_000_000_000)),
+            ("2026-04-24 05:06:40.123456+02", Some(1_777_000_000_123)),
+            ("2026-04-23T22:36:40-0430", Some(1_777_000_000_000)),
+            ("2026-04-24 05:06 +02:00", Some(1_776_999_960_000)),
+            ("05:06:40+02:00", Some(1_777_000_000_000)),
+            // There it is the day before.
+            ("21:06:40-06:00", Some(1_777_000_000_000)),
+            ("2026-04-24 03:06:40.1234567890", None),
+            ("2026-04-24 03:06:40.", None),
+            ("2026-04-24 03:06:40.1x", None),
+            ("2026-04-24 03:06:40+2", None),
+            ("2026-04-24 03:06:40+25:00", None),
+            ("2026-04-24 03:06:40+02:00:00", None),
+            ("2026-04-24 03:06:40 CEST", None),
             ("3", None),
             ("2026-04-24 -1:00", None),
         ] {

@@ -164,7 +164,7 @@ fn millis(time: Duration) -> u64 {
 /// Restores a recovery point and looks at what came back. Blocks.
 pub fn drill(ground: Ground<'_>, manifest: Digest, options: &DrillOptions, report: DrillReport) -> DrillReport {
     let mut report = report;
-    let mut phases = Phases::default();
+    let mut phases = Phases::telling(ground.tell);
     // The receiver's files are the gateway's: the drill has to do without.
     let ground = Ground { received: None, ..ground };
     let began = Instant::now();

@@ -60,6 +60,15 @@ pub enum RecoveryError {
     /// The copy came back and is not what it should be.
     #[error("{0}")]
     Check(String),
+    /// The log does not reach as far as was asked for.
+    #[error(
+        "the log that there is ends before that: {}; without `--at` and `--before` all that there is comes back",
+        .last.as_ref().map_or("no transaction after the copy is in it".to_owned(), |last| format!("the last commit in it is of {last}"))
+    )]
+    LogEnds {
+        /// The last commit in it.
+        last: Option<String>,
+    },
     /// The ledger is not there.
     #[error("the ledger: {0}")]
     Ledger(String),

@@ -4,7 +4,10 @@
 //! files are handed over. A drill does the same and keeps the server running, to look at what came back. Where files come from is in
 //! `vault.rs` and `repository.rs`.
 
+mod control;
+mod partial;
 mod repository;
+mod roles;
 mod tablespaces;
 mod vault;
 
@@ -31,16 +34,22 @@ use tokio::runtime::Handle;
 use crate::{
     Contents, DrillKey, EngineKind, Manifest, RecoveryError, Source, Stanza, Tools, archive,
     chunks::unseal_chunks,
-    heartbeat, read_point,
+    heartbeat,
+    progress::{Counted, Pace, Progress, Tell},
+    read_point,
+    scratch::Scratch,
     seal::unseal,
-    server::{Scratch, Server},
+    server::Server,
     sqlite,
     tools::{PIPE, collect, free_bytes, name, tail, widen},
     wal,
 };
 
-pub(crate) use self::repository::stanza_of;
-use self::{repository::FromRepository, vault::FromVault};
+use self::{partial::Partial, repository::FromRepository, vault::FromVault};
+pub(crate) use self::{
+    repository::stanza_of,
+    roles::{create, missing},
+};
 
 /// Bringing back may take this long in all; a step that hangs ends.
 const STEP: Duration = Duration::from_secs(6 * 3_600);
@@ -72,6 +81,8 @@ pub struct Ground<'a> {
     pub received: Option<&'a Path>,
     /// The stanza that the settings name, for copies that lie in pgBackRest's repository.
     pub stanza: Option<&'a Stanza>,
+    /// Whom it is told which step has begun.
+    pub tell: Tell,
 }
 
 /// Up to where.
@@ -132,6 +143,8 @@ pub struct RestoreOptions {
     pub until: Until,
     /// Where to.
     pub to: Target,
+    /// Whether roles that a logical copy names are made where they are missing, without login.
+    pub create_roles: bool,
 }
 
 /// What came back.
@@ -155,11 +168,18 @@ pub struct Restored {
 
 /// Steps and how long they took.
 #[derive(Debug, Default)]
-pub(crate) struct Phases(pub(crate) Vec<(String, u64)>);
+pub(crate) struct Phases(pub(crate) Vec<(String, u64)>, Option<Tell>);
 
 impl Phases {
+    pub(crate) fn telling(tell: Tell) -> Self {
+        Self(Vec::new(), Some(tell))
+    }
+
     pub(crate) fn time<T>(&mut self, step: &str, work: impl FnOnce() -> Result<T, RecoveryError>) -> Result<T, RecoveryError> {
         let began = Instant::now();
+        if let Some(tell) = self.1 {
+            tell(Progress::Step(step));
+        }
         let done = work();
         self.0.push((step.to_owned(), u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX)));
         done
@@ -179,11 +199,17 @@ trait Supply {
 }
 
 /// Does something for each, a few at once.
-fn each<T: Sync>(of: &[T], work: impl Fn(&T) -> Result<(), RecoveryError> + Sync) -> Result<(), RecoveryError> {
+fn each<T: Sync>(of: &[T], tell: Tell, work: impl Fn(&T) -> Result<(), RecoveryError> + Sync) -> Result<(), RecoveryError> {
     let next = AtomicUsize::new(0);
     let work = || {
-        while let Some(one) = of.get(next.fetch_add(1, Ordering::Relaxed)) {
+        let mut pace = Pace::default();
+        loop {
+            let done = next.fetch_add(1, Ordering::Relaxed);
+            let Some(one) = of.get(done) else { break };
             work(one)?;
+            if pace.is_due() {
+                tell(Progress::Files { done, all: of.len() });
+            }
         }
         Ok(())
     };
@@ -206,7 +232,7 @@ pub(crate) struct Back {
 
 /// Restores a recovery point. Blocks.
 pub fn restore(ground: Ground<'_>, manifest: Digest, options: &RestoreOptions) -> Result<Restored, RecoveryError> {
-    let mut phases = Phases::default();
+    let mut phases = Phases::telling(ground.tell);
     let (manifest, contents) = ground.handle.block_on(read_point(ground.vault, manifest, ground.key))?;
     manifest.may_be_opened_by(ground.identity)?;
     let restored = |phases: Phases| Restored {
@@ -225,10 +251,13 @@ pub fn restore(ground: Ground<'_>, manifest: Digest, options: &RestoreOptions) -
     match (&options.to, manifest.engine) {
         (Target::Path(data), EngineKind::Physical | EngineKind::Pgbackrest) => {
             let tools = Tools::find(Some(manifest.major))?;
-            let back = bring_back(ground, &tools, &manifest, &contents, data, &std::env::temp_dir(), &options.until, true, &mut phases)?;
+            let partial = Partial::begin(Some(&tools), data, &mut phases)?;
+            let (place, until) = (partial.place(), &options.until);
+            let back = bring_back(ground, &tools, &manifest, &contents, place, &std::env::temp_dir(), until, true, &mut phases)?;
             let Back { server, scratch, wal_files, last_commit, heartbeat } = back;
             phases.time("stop", || server.stop())?;
-            hand_over(&tools, data, manifest.elsewhere.is_some())?;
+            hand_over(&tools, place, manifest.elsewhere.is_some())?;
+            partial.finish()?;
             scratch.destroy()?;
             Ok(Restored { wal_files, last_commit, heartbeat, ..restored(phases) })
         }
@@ -241,7 +270,11 @@ pub fn restore(ground: Ground<'_>, manifest: Digest, options: &RestoreOptions) -
         }
         (Target::Path(folder), EngineKind::Files) => {
             moment("a copy of a folder")?;
-            phases.time("fetch", || archive::unpack(ground, &manifest, &contents, folder, true).map(drop))?;
+            // What is there already keeps its place: what comes back has attributes of its own.
+            let partial = if folder.symlink_metadata().is_ok() { None } else { Some(Partial::begin(None, folder, &mut phases)?) };
+            let place = partial.as_ref().map_or(folder.as_path(), Partial::place);
+            phases.time("fetch", || archive::unpack(ground, &manifest, &contents, place, true).map(drop))?;
+            partial.map_or(Ok(()), Partial::finish)?;
             Ok(restored(phases))
         }
         (Target::Database(target), EngineKind::Logical) => {
@@ -254,7 +287,16 @@ pub fn restore(ground: Ground<'_>, manifest: Digest, options: &RestoreOptions) -
             if target.sql(&tools, relations, Duration::from_secs(30))? != "0" {
                 return Err(RecoveryError::Refused(format!("{} is not empty: a copy is restored into a new place only", target.address())));
             }
-            phases.time("restore", || fill(ground, &tools, &contents, target))?;
+            let roles = missing(&tools, target, &contents)?;
+            if !roles.is_empty() && !options.create_roles {
+                return Err(RecoveryError::Refused(format!(
+                    "what is in the copy names roles that {} does not have: {}; make them there first, or have them made without login by --create-roles",
+                    target.address(),
+                    roles.join(", ")
+                )));
+            }
+            create(&tools, target, &roles)?;
+            phases.time("restore", || fill(ground, &tools, &contents, manifest.plain_bytes, target))?;
             let heartbeat = heartbeat::last(target, &tools)?.map(Timestamp);
             Ok(Restored { heartbeat, ..restored(phases) })
         }
@@ -288,8 +330,9 @@ pub(crate) fn bring_back(
         Some(elsewhere) => Box::new(FromRepository::new(ground, tools, manifest, contents, elsewhere)?),
     };
     let segments = phases.time("find the log", || supply.find_log(*until != Until::Copy, to_keep))?;
-    let (free, needed) =
-        (free_bytes(parent)?, manifest.plain_bytes.saturating_add(segments.saturating_mul(manifest.segment_bytes)).saturating_add(ROOM));
+    // Besides the log that is brought, the segment that the new timeline begins with, and the one after.
+    let log = segments.saturating_add(2).saturating_mul(manifest.segment_bytes);
+    let (free, needed) = (free_bytes(parent)?, manifest.plain_bytes.saturating_add(log).saturating_add(ROOM));
     if free < needed {
         return Err(RecoveryError::Refused(format!("no room in `{}`: {needed} bytes are needed, {free} are free", parent.display())));
     }
@@ -312,6 +355,11 @@ pub(crate) fn bring_back(
     tools.write(&data.join("recovery.signal"), "")?;
     let scratch = Scratch::make(tools, under)?;
     let mut settings = until.settings();
+    settings.extend(control::demands(tools, data, manifest.segment_bytes)?);
+    if manifest.major >= 17 {
+        // From then on there are some that fire when somebody connects.
+        settings.push(("event_triggers", "off".to_owned()));
+    }
     settings.push(("restore_command", format!("cp \"{}/%f\" \"%p\"", fetched.display())));
     settings.push(("recovery_target_action", "promote".to_owned()));
     settings.push(("fsync", if to_keep { "on" } else { "off" }.to_owned()));
@@ -339,6 +387,8 @@ pub(crate) fn bring_back(
 /// repository that is another server's, which gets nothing of this one.
 fn hand_over(tools: &Tools, data: &Path, quiet: bool) -> Result<(), RecoveryError> {
     let doing = || RecoveryError::file("hand the restored files over");
+    // How our server was started: `pg_ctl restart` would start theirs in the same way.
+    let _gone = fs::remove_file(data.join("postmaster.opts"));
     let (aside, auto) = (data.join(ASIDE), data.join("postgresql.auto.conf"));
     if quiet {
         let settings = if aside.exists() { fs::read_to_string(&aside).map_err(doing())? } else { String::new() };
@@ -400,12 +450,14 @@ impl Drop for Flushing {
     }
 }
 
-/// Opens a copy as the stream that it was made of.
+/// Opens a copy as the stream that it was made of. `plain_bytes`: how much it will be, for those who wait; 0: that is not known.
 pub(crate) fn open_copy<T>(
     ground: Ground<'_>,
     contents: &Contents,
+    plain_bytes: u64,
     use_it: impl FnOnce(&mut dyn Read) -> Result<T, RecoveryError>,
 ) -> Result<T, RecoveryError> {
+    let use_it = |stream: &mut dyn Read| use_it(&mut Counted::new(stream, plain_bytes, ground.tell));
     match &contents.keys {
         Some(keys) => unseal_chunks(ground.vault, ground.handle, ground.identity, &contents.objects, keys, use_it),
         None => unseal(ground.vault, ground.handle, ground.identity, &contents.objects, use_it),
@@ -413,8 +465,8 @@ pub(crate) fn open_copy<T>(
 }
 
 /// Restores a logical copy's contents into an empty database.
-pub(crate) fn fill(ground: Ground<'_>, tools: &Tools, contents: &Contents, target: &Source) -> Result<(), RecoveryError> {
-    open_copy(ground, contents, |stream| {
+pub(crate) fn fill(ground: Ground<'_>, tools: &Tools, contents: &Contents, plain_bytes: u64, target: &Source) -> Result<(), RecoveryError> {
+    open_copy(ground, contents, plain_bytes, |stream| {
         let mut command = tools.client("pg_restore");
         target.tell(&mut command).args([
             "--no-owner",

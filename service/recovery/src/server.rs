@@ -29,38 +29,6 @@ wait "$server"
 exit 0
 "#;
 
-/// A folder that goes when it is dropped, with everything in it. Servers may look into it.
-#[derive(Debug)]
-pub(crate) struct Scratch(Option<tempfile::TempDir>);
-
-impl Scratch {
-    pub(crate) fn make(tools: &Tools, under: &Path) -> Result<Self, RecoveryError> {
-        let made = tempfile::Builder::new().prefix("reprieve-").tempdir_in(under);
-        let folder = made.map_err(RecoveryError::file(format!("make a folder in `{}`", under.display())))?;
-        tools.own_folder(folder.path())?;
-        Ok(Self(Some(folder)))
-    }
-
-    /// One that nobody but us may look into.
-    pub(crate) fn own(under: &Path) -> Result<Self, RecoveryError> {
-        // Made with no rights for others.
-        let made = tempfile::Builder::new().prefix("reprieve-").tempdir_in(under);
-        Ok(Self(Some(made.map_err(RecoveryError::file(format!("make a folder in `{}`", under.display())))?)))
-    }
-
-    pub(crate) fn path(&self) -> &Path {
-        self.0.as_ref().map_or(Path::new("/nonexistent"), tempfile::TempDir::path)
-    }
-
-    /// Takes everything away, and says so if that fails.
-    pub(crate) fn destroy(mut self) -> Result<(), RecoveryError> {
-        match self.0.take() {
-            Some(folder) => folder.close().map_err(RecoveryError::file("take away a throw-away server's files")),
-            None => Ok(()),
-        }
-    }
-}
-
 /// A server that runs over restored files.
 #[derive(Debug)]
 pub(crate) struct Server {
@@ -99,11 +67,14 @@ impl Server {
             ("unix_socket_directories", path(folder)),
             ("max_connections", "20".to_owned()),
             ("max_prepared_transactions", "200".to_owned()),
+            ("max_locks_per_transaction", "512".to_owned()),
             // Nobody reads while it catches up: then it needs no settings of the server that was copied.
             ("hot_standby", "off".to_owned()),
             ("archive_mode", "off".to_owned()),
             ("logging_collector", "off".to_owned()),
             ("max_logical_replication_workers", "0".to_owned()),
+            // Extensions that act by the clock, or elsewhere, do so by workers of theirs: none is loaded.
+            ("shared_preload_libraries", String::new()),
             ("autovacuum", "off".to_owned()),
         ];
         all.extend(settings.iter().cloned());
@@ -127,6 +98,9 @@ impl Server {
                 return Ok(());
             }
             if self.has_ended() {
+                if let Some(last) = log_ended(&self.log()) {
+                    return Err(RecoveryError::LogEnds { last });
+                }
                 return Err(RecoveryError::Check(format!("the restored server did not start: {}", self.complaint())));
             }
             if Instant::now() > deadline {
@@ -184,6 +158,12 @@ impl Server {
         watchdog.wait().map_err(doing())?;
         Ok(())
     }
+}
+
+/// Whether recovery came to the end of the log before what it should reach; when the last transaction in it was committed, if there is one.
+fn log_ended(log: &str) -> Option<Option<String>> {
+    let last = |line: &str| Some(line.split_once("last completed transaction was at log time ")?.1.trim().to_owned());
+    log.contains("recovery ended before configured recovery target was reached").then(|| log.lines().rev().find_map(last))
 }
 
 impl Drop for Server {

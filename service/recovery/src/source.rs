@@ -12,6 +12,10 @@ use crate::{RecoveryError, Tools, tools::run_with};
 /// The authorities that `Verify` trusts.
 const AUTHORITIES: &str = "/etc/ssl/certs/ca-certificates.crt";
 
+/// Settings that a database or a role may have of its own, and that don't hold for us: they may name a library that is not here.
+const OVERRULED: &str = "-c search_path=public -c default_transaction_read_only=off -c statement_timeout=0 -c lock_timeout=0 \
+                         -c role=none -c session_preload_libraries= -c local_preload_libraries=";
+
 /// How a connection is encrypted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Encryption {
@@ -75,7 +79,7 @@ impl Source {
         }
         if self.host.starts_with('/') {
             // What the owner of a database set for it must not lead our questions to other tables, or keep them from being asked.
-            command.env("PGOPTIONS", "-c search_path=public -c default_transaction_read_only=off -c statement_timeout=0 -c lock_timeout=0");
+            command.env("PGOPTIONS", OVERRULED);
         }
         command.env("PGCONNECT_TIMEOUT", "10").env("PGAPPNAME", "reprieve: recovery").env("PGCLIENTENCODING", "UTF8")
     }

@@ -204,7 +204,7 @@ pub(crate) fn write(ground: Ground<'_>, contents: &Contents, plain_bytes: u64, t
         }
         opened => opened.map_err(RecoveryError::file(format!("make `{}`", to.display())))?,
     };
-    let written = open_copy(ground, contents, |stream| {
+    let written = open_copy(ground, contents, plain_bytes, |stream| {
         let writing = || RecoveryError::file(format!("write `{}`", to.display()));
         let bytes = io::copy(&mut stream.take(plain_bytes.saturating_add(1)), &mut file).map_err(writing())?;
         file.sync_all().map_err(writing())?;

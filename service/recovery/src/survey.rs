@@ -32,6 +32,9 @@ pub struct DatabaseSurvey {
     pub estimates: BTreeSet<String>,
     /// A digest of all columns, constraints and indexes.
     pub schema: String,
+    /// Roles that what is defined here names, where the copy itself has no roles.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub roles: BTreeSet<String>,
     /// Rows that refer to rows that are not there, where a database lets that be.
     #[serde(default, skip_serializing_if = "is_none")]
     pub dangling: u64,
@@ -53,7 +56,15 @@ pub(crate) fn survey(source: &Source, tools: &Tools, all: bool, exactly: bool) -
     let names = "SELECT coalesce(json_agg(datname ORDER BY datname), '[]') FROM pg_catalog.pg_database
         WHERE datallowconn AND NOT datistemplate AND pg_catalog.has_database_privilege(datname, 'CONNECT')";
     let names: Vec<String> = if all { source.json(tools, names, WITHIN)? } else { vec![source.database.clone()] };
-    names.into_iter().map(|name| Ok((name.clone(), database(&source.on(&name), tools, exactly)?))).collect()
+    let look = |name: String| {
+        let mut found = database(&source.on(&name), tools, exactly)?;
+        if all {
+            // The whole server comes back, with its roles.
+            found.roles.clear();
+        }
+        Ok((name, found))
+    };
+    names.into_iter().map(look).collect()
 }
 
 /// Our own bookkeeping changes by itself, and is no content.
@@ -73,6 +84,8 @@ fn database(source: &Source, tools: &Tools, exactly: bool) -> Result<DatabaseSur
                 END AS counted
               FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
               WHERE c.relkind IN ('r', 'm') AND c.relpersistence IN ('p', 'u') AND {OURS} ORDER BY 1 LIMIT {}) t),
+           'roles', (SELECT coalesce(pg_catalog.json_agg(r.rolname), '[]') FROM pg_catalog.pg_roles r WHERE r.oid IN (
+              SELECT pg_catalog.unnest(p.polroles) FROM pg_catalog.pg_policy p UNION SELECT m.umuser FROM pg_catalog.pg_user_mappings m)),
            'schema', (SELECT pg_catalog.md5(coalesce(pg_catalog.string_agg(line, E'\\n' ORDER BY line COLLATE \"C\"), '')) FROM (
               SELECT pg_catalog.format('%I.%I.%I %s %s', n.nspname, c.relname, a.attname, pg_catalog.format_type(a.atttypid, a.atttypmod), a.attnotnull) AS line
                 FROM pg_catalog.pg_attribute a JOIN pg_catalog.pg_class c ON c.oid = a.attrelid JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
@@ -92,12 +105,13 @@ fn database(source: &Source, tools: &Tools, exactly: bool) -> Result<DatabaseSur
     let estimates: BTreeSet<String> = found.tables.iter().filter(|table| table.counted.is_none()).map(|table| table.name.clone()).collect();
     let estimated = estimates.len() as u64;
     let rows = found.tables.into_iter().map(|table| (table.name, table.counted.unwrap_or(table.estimate))).collect();
-    Ok(DatabaseSurvey { rows, estimated, estimates, schema: found.schema, ..DatabaseSurvey::default() })
+    Ok(DatabaseSurvey { rows, estimated, estimates, schema: found.schema, roles: found.roles, ..DatabaseSurvey::default() })
 }
 
 #[derive(Deserialize)]
 struct Found {
     tables: Vec<FoundTable>,
+    roles: BTreeSet<String>,
     schema: String,
 }
 

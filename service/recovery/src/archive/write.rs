@@ -65,7 +65,7 @@ pub(crate) fn unpack(
         return Err(RecoveryError::Refused(format!("no room in `{}`: {needed} bytes are needed, {free} are free", parent.display())));
     }
     let mut writer = Writer::begin(to)?;
-    let written = open_copy(ground, contents, |stream| writer.all(stream));
+    let written = open_copy(ground, contents, manifest.plain_bytes, |stream| writer.all(stream));
     let index = writer.end(written.is_ok());
     // What went wrong first is told.
     written?;

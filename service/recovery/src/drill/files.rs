@@ -8,7 +8,7 @@ use crate::{
     archive::{check, unpack},
     engine::FILES,
     restore::Phases,
-    server::Scratch,
+    scratch::Scratch,
     survey::Survey,
 };
 

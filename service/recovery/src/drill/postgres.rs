@@ -7,8 +7,10 @@ use reprieve_operation::Timestamp;
 use super::{DrillReport, Trial, date, millis, objective, read_whole, rows};
 use crate::{
     EngineKind, RecoveryError, Source, Tools, heartbeat,
-    restore::{Phases, Until, bring_back, fill},
-    server::{Scratch, Server},
+    progress::Progress,
+    restore::{Phases, Until, bring_back, create, fill, missing},
+    scratch::Scratch,
+    server::Server,
     survey::survey,
     tools::{free_bytes, run},
 };
@@ -57,6 +59,8 @@ fn physical(
     let newest = back.heartbeat.max(back.last_commit.filter(|_| back.heartbeat.is_none())).unwrap_or(manifest.began);
     date(report, newest, trial.began);
     let source = back.server.source(&manifest.database);
+    sleep(tools, &source)?;
+    (ground.tell)(Progress::Step("amcheck"));
     let _stood = report.check(3, "amcheck", || amcheck(tools, &source));
     look(trial, tools, &source, back.wal_files > 0, back.heartbeat.is_some(), report);
     drop(back);
@@ -118,15 +122,27 @@ fn logical(
     })?;
     let Some(server) = running else { return Err(RecoveryError::Check("the server is gone".to_owned())) };
     let source = server.source(&manifest.database);
-    let filled = phases.time("restore", || fill(ground, tools, contents, &source));
+    let filled = phases.time("restore", || {
+        create(tools, &source, &missing(tools, &source, contents)?)?;
+        fill(ground, tools, contents, manifest.plain_bytes, &source)
+    });
     read_whole(report, filled.is_ok(), &filled.as_ref().err().map(RecoveryError::in_words).unwrap_or_default(), 0);
     filled?;
     report.rto_ms = Some(millis(trial.began.elapsed()));
     let beat = heartbeat::last(&source, tools)?.map(Timestamp);
     date(report, beat.unwrap_or(manifest.began), trial.began);
+    sleep(tools, &source)?;
+    (ground.tell)(Progress::Step("amcheck"));
     let _stood = report.check(3, "amcheck", || amcheck(tools, &source));
     look(trial, tools, &source, false, beat.is_some(), report);
     Ok(())
+}
+
+/// Checks define things, and what the copy brought along may want to act on that, in here or elsewhere: its event triggers don't fire.
+fn sleep(tools: &Tools, source: &Source) -> Result<(), RecoveryError> {
+    let names = "SELECT coalesce(json_agg(datname), '[]') FROM pg_catalog.pg_database WHERE datallowconn";
+    let names: Vec<String> = source.json(tools, names, CHECK)?;
+    names.iter().try_for_each(|name| source.on(name).sql(tools, "UPDATE pg_catalog.pg_event_trigger SET evtenabled = 'D'", CHECK).map(drop))
 }
 
 /// Every table and every index, page by page.
@@ -145,6 +161,8 @@ fn amcheck(tools: &Tools, source: &Source) -> Result<String, RecoveryError> {
 fn look(trial: &Trial<'_>, tools: &Tools, source: &Source, replayed: bool, has_heartbeat: bool, report: &mut DrillReport) {
     let (contents, all) = (trial.contents, trial.manifest.engine != EngineKind::Logical);
     let mut restored = None;
+    let tell = trial.ground.tell;
+    tell(Progress::Step("count rows"));
     let _stood = report.check(4, "rows", || {
         let found = restored.insert(survey(source, tools, all, true)?);
         rows(trial, found)
@@ -163,6 +181,7 @@ fn look(trial: &Trial<'_>, tools: &Tools, source: &Source, replayed: bool, has_h
         }
     });
     let databases: Vec<String> = if all { contents.before.keys().cloned().collect() } else { vec![trial.manifest.database.clone()] };
+    tell(Progress::Step("check foreign keys"));
     let _stood = report.check(4, "foreign keys", || {
         let mut count = 0;
         for database in &databases {
@@ -172,6 +191,7 @@ fn look(trial: &Trial<'_>, tools: &Tools, source: &Source, replayed: bool, has_h
     });
     objective(trial, if has_heartbeat { "by its heartbeat" } else { "by what was committed last, there is no heartbeat" }, report);
     for (number, assertion) in trial.options.assertions.iter().enumerate() {
+        tell(Progress::Step(&format!("own check {}", number + 1)));
         let _stood = report.check(5, &format!("own check {}", number + 1), || {
             let answer = source.sql(tools, assertion, CHECK)?;
             if answer == "t" {

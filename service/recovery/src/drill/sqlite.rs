@@ -4,7 +4,7 @@ use super::{DrillReport, Trial, date, millis, objective, read_whole, rows};
 use crate::{
     RecoveryError,
     restore::Phases,
-    server::Scratch,
+    scratch::Scratch,
     sqlite::{self, MAIN, assert, integrity, limit, open_still, write, wrong},
     survey::Survey,
 };

@@ -19,7 +19,7 @@ use rusqlite::{
 use super::{Copying, Ended, Engine, EngineKind, Origin};
 use crate::{
     RecoveryError,
-    server::Scratch,
+    scratch::Scratch,
     sqlite::{self, MAIN, limit, open, wrong},
     survey::{Survey, total},
     tools::free_bytes,

@@ -88,7 +88,7 @@ impl Supply for FromRepository<'_> {
     fn bring_files(&self, data: &Path, phases: &mut Phases) -> Result<(), RecoveryError> {
         phases.time("compare the list of files", || {
             let mut signed = String::new();
-            open_copy(self.ground, self.contents, |stream| {
+            open_copy(self.ground, self.contents, 0, |stream| {
                 stream.take(LIST_BYTES).read_to_string(&mut signed).map_err(RecoveryError::file("read the list of the copy's files"))
             })?;
             if self.stanza.list(self.tools, &self.elsewhere.label)? != signed {
@@ -101,7 +101,7 @@ impl Supply for FromRepository<'_> {
     }
 
     fn bring_log(&self, data: &Path, into: &Path) -> Result<BTreeSet<String>, RecoveryError> {
-        each(&self.log, |part| {
+        each(&self.log, self.ground.tell, |part| {
             let path = into.join(&part.file);
             self.stanza.fetch(self.tools, data, &part.file, &path)?;
             let bytes = fs::read(&path).map_err(RecoveryError::file(format!("read `{}` of the write-ahead log", part.file)))?;

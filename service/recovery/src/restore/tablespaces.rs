@@ -11,7 +11,7 @@ use std::{
 use super::STEP;
 use crate::{
     RecoveryError, Tools,
-    server::Scratch,
+    scratch::Scratch,
     tools::{answered, tail},
     wal::numbered,
 };

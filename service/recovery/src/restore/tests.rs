@@ -113,9 +113,10 @@ fn a_copy_that_was_sealed_as_one_stream_comes_back() {
     let (_, object) = runtime.block_on(close(&vault, &contents, made, &signer)).expect("closed");
 
     let key = signer.verifier();
-    let back = || RestoreOptions { until: Until::Newest, to: Target::Database(server.source("back")) };
+    let back = || RestoreOptions { until: Until::Newest, to: Target::Database(server.source("back")), create_roles: false };
     let other = DrillKey::generate();
-    let ground = |identity| Ground { vault: &vault, handle: runtime.handle(), key: &key, identity, received: None, stanza: None };
+    let ground =
+        |identity| Ground { vault: &vault, handle: runtime.handle(), key: &key, identity, received: None, stanza: None, tell: |_| {} };
     assert!(restore(ground(&other), object.digest, &back()).is_err(), "with another identity");
     restore(ground(&identity), object.digest, &back()).expect("restored");
     assert_eq!(ask("back", "SELECT count(*) FROM orders WHERE note = md5(n::text)"), "5000");

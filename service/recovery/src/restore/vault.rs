@@ -43,7 +43,9 @@ impl Supply for FromVault<'_> {
     }
 
     fn bring_files(&self, data: &Path, phases: &mut Phases) -> Result<(), RecoveryError> {
-        phases.time("fetch", || open_copy(self.ground, self.contents, |stream| unpack(self.tools, data, stream)))?;
+        phases.time("fetch", || {
+            open_copy(self.ground, self.contents, self.manifest.plain_bytes, |stream| unpack(self.tools, data, stream))
+        })?;
         phases.time("pg_verifybackup", || {
             let mut command = self.tools.served("pg_verifybackup");
             command.arg("--quiet").arg(data);
@@ -184,7 +186,7 @@ fn fetch_log(
     into: &Path,
 ) -> Result<BTreeSet<String>, RecoveryError> {
     let writing = |file: &str| RecoveryError::file(format!("write `{file}` of the write-ahead log"));
-    each(wal, |part| {
+    each(wal, ground.tell, |part| {
         let bytes = fetch_newest(ground, manifest, part)?;
         fs::write(into.join(&part.file), bytes).map_err(writing(&part.file))
     })?;
