@@ -52,6 +52,11 @@ pub(crate) fn source(system: &System, keys: &Keys) -> anyhow::Result<Source> {
     source_of(reference, keys).with_context(|| format!("the login that copies `{}` is not right", system.name))
 }
 
+/// The login that protects it, and writes its heartbeats.
+pub(crate) fn admin_source(system: &System, keys: &Keys) -> anyhow::Result<Source> {
+    source_of(system.admin.as_ref().unwrap_or(&system.url), keys)
+}
+
 fn source_of(reference: &str, keys: &Keys) -> anyhow::Result<Source> {
     let target = Target::parse(resolve(reference, Some(&keys.secrets()?))?.reveal())?;
     let encryption = match target.tls().0 {

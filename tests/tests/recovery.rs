@@ -10,6 +10,8 @@ mod increments;
 mod lies;
 #[path = "recovery/pgbackrest.rs"]
 mod pgbackrest;
+#[path = "recovery/protected.rs"]
+mod protected;
 
 use std::{
     fs,

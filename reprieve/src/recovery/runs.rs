@@ -61,7 +61,7 @@ pub(crate) fn open(settings: &Settings, keys: &Keys, audit: &Arc<AuditLog>) -> a
                 Some(Arc::new(WalKeeper::new(options, copied.clone(), recipients, signer, Arc::new(SystemClock), audit.clone())))
             }
         };
-        let admin = super::source_of(system.admin.as_ref().unwrap_or(&system.url), keys)?;
+        let admin = super::admin_source(system, keys)?;
         runs.push(Arc::new(Runs { system: system.name.clone(), source: Some(admin), wal, stopped: AtomicBool::new(false) }));
     }
     Ok(runs)

@@ -33,6 +33,7 @@ use crate::{
     look::look_through,
     note::{sign, statement},
     seal::{open_bytes, seal_bytes},
+    slot::slot_name,
     tools::{collect, free_bytes, name, run, tail},
 };
 
@@ -167,8 +168,7 @@ impl WalKeeper {
         fs::create_dir_all(folder).map_err(RecoveryError::file(format!("make `{}`", folder.display())))?;
         let cluster = self.source.sql(&tools, "SELECT system_identifier FROM pg_catalog.pg_control_system()", ASK)?;
         self.only_of(&cluster)?;
-        let slot =
-            format!("reprieve_{}", self.options.system.as_str().replace(|c: char| !c.is_ascii_alphanumeric(), "_").to_ascii_lowercase());
+        let slot = slot_name(&self.options.system);
         let mut make = tools.client("pg_receivewal");
         self.source.tell(&mut make).args(["--create-slot", "--if-not-exists", "--no-password", "--slot", &slot]).env_remove("PGDATABASE");
         run(make, ASK)?;
