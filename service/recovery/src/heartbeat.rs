@@ -30,8 +30,11 @@ pub fn beat(source: &Source) -> Result<(), RecoveryError> {
     source.sql(&Tools::find(None)?, sql, WITHIN).map(drop)
 }
 
+/// Statements, each after what it is for.
+type Statements = Vec<(&'static str, &'static str)>;
+
 /// What takes the table away: statements with what they are for, and what is left because it is not ours.
-pub fn heartbeat_removal(source: &Source) -> Result<(Vec<(&'static str, &'static str)>, Option<String>), RecoveryError> {
+pub fn heartbeat_removal(source: &Source) -> Result<(Statements, Option<String>), RecoveryError> {
     // Only the table itself hangs on the schema directly: its index, type and constraint hang on the table.
     let found = "SET search_path = pg_catalog;
         SELECT json_build_object('owner', o.rolname, 'ours', o.rolname = current_user OR o.rolsuper,
