@@ -1,11 +1,14 @@
 //! `reprieve protect`: what a database allows, and setting it up for Reprieve.
 
+mod copies;
+
 use std::time::Instant;
 
 use reprieve_surface_postgres::{Aim, Finding, Level, Plan, Step, carry_out, plan};
 use reprieve_undo::Login;
-use serde_json::json;
+use serde_json::{Value, json};
 
+use self::copies::{Removal, said};
 use crate::{
     args::{Cli, Protect},
     keys::Keys,
@@ -29,10 +32,11 @@ async fn check(cli: &Cli, settings: &Settings, system: &System, keys: &Keys) -> 
     if system.strict {
         findings.push(strict(settings, system, keys).await);
     }
-    findings.extend(crate::recovery::stanzas::findings(settings, system, keys)?);
+    let said = said(settings, system, keys);
+    findings.extend(said.findings);
     let unsafe_found = findings.iter().any(|finding| finding.level == Level::Unsafe);
     if cli.json {
-        tell!("{}", json!({ "system": system.name, "safe": !unsafe_found, "findings": findings }));
+        tell!("{}", json!({ "system": system.name, "safe": !unsafe_found, "findings": findings, "copies": said.copies }));
     } else {
         tell!("{} at {} as {}", system.name, target.address(), target.user());
         tell_findings(&findings);
@@ -102,32 +106,39 @@ async fn set_up(cli: &Cli, settings: &Settings, system: &System, keys: &Keys, ai
     let (agents, admin) = (wire::target(system, keys)?, wire::admin_target(system, keys)?);
     let mut plan = plan(&agents, &admin, aim).await?;
     let journal = journal_steps(&wire::login(system, keys)?, aim, agents.user(), system.strict).await?;
-    match aim {
-        Aim::Apply => plan.steps.extend(journal),
+    // What they lack, or leave behind, keeps nothing from being done. The settings of the server and of pgBackRest are not ours to change.
+    let (removal, findings, copies) = match aim {
+        Aim::Apply => {
+            plan.steps.extend(journal);
+            let said = said(settings, system, keys);
+            (Removal::default(), said.findings, said.copies)
+        }
         // What is in our schema goes before the schema.
-        Aim::Remove => plan.steps = journal.into_iter().chain(plan.steps).collect(),
-    }
+        Aim::Remove => {
+            let mut removal = Removal::of(system, keys);
+            plan.steps = journal.into_iter().chain(plan.steps).chain(std::mem::take(&mut removal.steps)).collect();
+            let left = std::mem::take(&mut removal.said);
+            (removal, left, Value::Null)
+        }
+    };
+    let whole = Plan { steps: plan.steps.iter().cloned().chain(removal.last()).collect() };
     if !cli.json {
         tell!("{} at {} as {}", system.name, admin.address(), admin.user());
-        show(&plan);
+        show(&whole);
+        tell_findings(&findings);
     }
     if !dry_run {
         carry_out(&admin, &plan).await?;
+        removal.carry_out()?;
     }
-    // Its configuration is not ours to change.
-    let lacks = match aim {
-        Aim::Apply => crate::recovery::stanzas::findings(settings, system, keys)?,
-        Aim::Remove => Vec::new(),
-    };
     if cli.json {
-        tell!("{}", json!({ "system": system.name, "plan": plan.steps, "done": !dry_run, "findings": lacks }));
-        return Ok(0);
+        tell!("{}", json!({ "system": system.name, "plan": whole.steps, "done": !dry_run, "findings": findings, "copies": copies }));
+    } else if !whole.steps.is_empty() {
+        let done = if removal.last().is_some() { "Done, in one transaction, and the slot after it." } else { "Done, in one transaction." };
+        tell!("{}", if dry_run { "Nothing was changed." } else { done });
     }
-    tell_findings(&lacks);
-    if !plan.steps.is_empty() {
-        tell!("{}", if dry_run { "Nothing was changed." } else { "Done, in one transaction." });
-    }
-    Ok(0)
+    // What stays of a removal may fill the server's disk: that is not done.
+    Ok(u8::from(removal.leaves_something && !dry_run))
 }
 
 /// What the journal of row changes needs, or leaves behind.

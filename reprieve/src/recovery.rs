@@ -20,7 +20,7 @@ use reprieve_ledger::Signer;
 use reprieve_operation::{Digest, Event, Recorded, State, SystemName, Timestamp};
 use reprieve_recovery::{
     BackupOptions, Configured, Encryption, KINDS, Manifest, Notice, Say, Source, Stanza, Subject, carry_out, find_points, known_points,
-    place_of, plan_purge, read_index, read_point, sign, told,
+    place_of, plan_purge, read_coverage, read_point, sign, told,
 };
 use reprieve_secrets::resolve;
 use reprieve_store::{Query, Reader, SqliteStore};
@@ -52,6 +52,11 @@ fn runtime() -> anyhow::Result<tokio::runtime::Runtime> {
 pub(crate) fn source(system: &System, keys: &Keys) -> anyhow::Result<Source> {
     let reference = system.backup.as_ref().and_then(|backup| backup.url.as_ref()).or(system.admin.as_ref()).unwrap_or(&system.url);
     source_of(reference, keys).with_context(|| format!("the login that copies `{}` is not right", system.name))
+}
+
+/// The login that protects it, and writes its heartbeats.
+pub(crate) fn admin_source(system: &System, keys: &Keys) -> anyhow::Result<Source> {
+    source_of(system.admin.as_ref().unwrap_or(&system.url), keys)
 }
 
 fn source_of(reference: &str, keys: &Keys) -> anyhow::Result<Source> {
@@ -177,15 +182,12 @@ pub(crate) fn copies(settings: &Settings, configured: &[Configured], covered: Ar
     Copies { covered, expected: expected.collect(), everywhere: settings.recovery.require_drill }
 }
 
-/// Up to when logs are kept, by what was received here.
+/// Up to when logs are kept, by what was noted here.
 pub(crate) fn covered(settings: &Settings) -> Arc<Covered> {
     let covered = Covered::default();
     for system in settings.copyable().filter(|system| system.backup.as_ref().is_some_and(|backup| backup.wal != Wal::Off)) {
-        match read_index(&received(settings, &system.name)) {
-            Ok(index) => index.values().for_each(|stored| covered.note(&system.name, stored.at)),
-            // Then only copies count.
-            Err(error) => tracing::warn!(system = %system.name, %error, "what was kept of the write-ahead log can't be read"),
-        }
+        let until = read_coverage(&received(settings, &system.name)).and_then(|coverage| coverage.until);
+        until.into_iter().for_each(|until| covered.note(&system.name, until));
     }
     Arc::new(covered)
 }

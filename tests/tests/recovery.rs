@@ -12,6 +12,8 @@ mod increments;
 mod lies;
 #[path = "recovery/pgbackrest.rs"]
 mod pgbackrest;
+#[path = "recovery/protected.rs"]
+mod protected;
 #[path = "recovery/stream.rs"]
 mod stream;
 

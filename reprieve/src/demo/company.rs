@@ -166,7 +166,7 @@ async fn tables(client: &Client) -> anyhow::Result<Tables> {
 
 async fn touched(client: &Client) -> anyhow::Result<BTreeMap<String, TableReach>> {
     let query = "SELECT schemaname || '.' || relname, n_tup_ins, n_tup_upd, n_tup_del FROM pg_stat_xact_user_tables
-        WHERE n_tup_ins + n_tup_upd + n_tup_del > 0 AND schemaname <> 'reprieve'";
+        WHERE n_tup_ins + n_tup_upd + n_tup_del > 0 AND schemaname NOT IN ('reprieve', 'reprieve_recovery')";
     let mut found = BTreeMap::new();
     for message in client.simple_query(query).await? {
         if let SimpleQueryMessage::Row(row) = message {

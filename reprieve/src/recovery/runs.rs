@@ -37,18 +37,18 @@ pub(crate) struct Runs {
     /// Where heartbeats are written; none: nothing is written there.
     source: Option<Source>,
     wal: Option<Arc<WalKeeper>>,
+    covered: Arc<Covered>,
     keeping: Mutex<Option<JoinHandle<()>>>,
     stopped: AtomicBool,
 }
 
 /// What is to be done, for every system that has copies.
 pub(crate) fn open(settings: &Settings, keys: &Keys, audit: &Arc<AuditLog>, covered: &Arc<Covered>) -> anyhow::Result<Vec<Arc<Runs>>> {
-    let _ = covered;
     let mut runs = Vec::new();
     for system in settings.copyable() {
         let Some(backup) = &system.backup else { continue };
         if system.kind != SystemKind::Postgres {
-            runs.push(Arc::new(Runs::new(&system.name, None, None)));
+            runs.push(Arc::new(Runs::new(&system.name, None, None, covered)));
             continue;
         }
         let copied = source(system, keys)?;
@@ -64,15 +64,15 @@ pub(crate) fn open(settings: &Settings, keys: &Keys, audit: &Arc<AuditLog>, cove
                 Some(Arc::new(WalKeeper::new(options, copied.clone(), recipients, signer, Arc::new(SystemClock), audit.clone())))
             }
         };
-        let admin = super::source_of(system.admin.as_ref().unwrap_or(&system.url), keys)?;
-        runs.push(Arc::new(Runs::new(&system.name, Some(admin), wal)));
+        let admin = super::admin_source(system, keys)?;
+        runs.push(Arc::new(Runs::new(&system.name, Some(admin), wal, covered)));
     }
     Ok(runs)
 }
 
 impl Runs {
-    fn new(system: &SystemName, source: Option<Source>, wal: Option<Arc<WalKeeper>>) -> Self {
-        Self { system: system.clone(), source, wal, keeping: Mutex::default(), stopped: AtomicBool::new(false) }
+    fn new(system: &SystemName, source: Option<Source>, wal: Option<Arc<WalKeeper>>, covered: &Arc<Covered>) -> Self {
+        Self { system: system.clone(), source, wal, covered: covered.clone(), keeping: Mutex::default(), stopped: AtomicBool::new(false) }
     }
 
     /// Begins. What is begun ends with [`Runs::stop`].
@@ -88,6 +88,7 @@ impl Runs {
                 Err(error) => tracing::error!(%error, "the write-ahead log is not kept: the vault can't be opened"),
             })?;
             *self.keeping.lock().unwrap_or_else(PoisonError::into_inner) = Some(keeping);
+            tokio::spawn(self.clone().follow());
         }
         if let Some(source) = self.source.clone() {
             tokio::spawn(self.clone().heartbeats(source, backup.heartbeat, audit.clone()));
@@ -118,6 +119,15 @@ impl Runs {
 
     fn goes_on(&self) -> bool {
         !self.stopped.load(Ordering::Relaxed)
+    }
+
+    /// Tells whoever decides how far the log is kept.
+    async fn follow(self: Arc<Self>) {
+        while self.goes_on() {
+            let until = self.wal.as_ref().and_then(|keeper| keeper.covered_until());
+            until.into_iter().for_each(|until| self.covered.note(&self.system, until));
+            tokio::time::sleep(LOOK_EVERY).await;
+        }
     }
 
     async fn heartbeats(self: Arc<Self>, source: Source, every: Duration, audit: Arc<AuditLog>) {

@@ -81,6 +81,19 @@ pub enum EngineChoice {
     Pgbackrest,
 }
 
+impl EngineChoice {
+    /// What it comes to with a role that may replicate or not; none: no copy can be made.
+    #[must_use]
+    pub fn kind(self, replicates: bool) -> Option<EngineKind> {
+        match (self, replicates) {
+            (Self::Auto | Self::Physical, true) => Some(EngineKind::Physical),
+            (Self::Physical, false) => None,
+            (Self::Auto, false) | (Self::Logical, _) => Some(EngineKind::Logical),
+            (Self::Pgbackrest, _) => Some(EngineKind::Pgbackrest),
+        }
+    }
+}
+
 /// What is copied.
 #[derive(Debug, Clone)]
 pub enum Subject {

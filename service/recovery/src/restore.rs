@@ -464,8 +464,24 @@ pub(crate) fn open_copy<T>(
     }
 }
 
+/// What the journal's triggers on protected tables call is in no copy: without anything in its place no such table comes back.
+const STAND_INS: &str = "BEGIN; CREATE SCHEMA reprieve;
+    CREATE FUNCTION reprieve.keep_inserted() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NULL; END';
+    CREATE FUNCTION reprieve.keep_updated() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NULL; END';
+    CREATE FUNCTION reprieve.keep_deleted() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NULL; END';
+    CREATE FUNCTION reprieve.keep_truncated() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NULL; END'; COMMIT";
+/// They go again, and these triggers with them.
+const NO_STAND_INS: &str = "SET client_min_messages = error; DROP SCHEMA reprieve CASCADE";
+
 /// Restores a logical copy's contents into an empty database.
 pub(crate) fn fill(ground: Ground<'_>, tools: &Tools, contents: &Contents, plain_bytes: u64, target: &Source) -> Result<(), RecoveryError> {
+    target.sql(tools, STAND_INS, Duration::from_secs(30))?;
+    let filled = fill_as_it_was(ground, tools, contents, plain_bytes, target);
+    let gone = target.sql(tools, NO_STAND_INS, Duration::from_secs(300));
+    filled.and(gone.map(drop))
+}
+
+fn fill_as_it_was(ground: Ground<'_>, tools: &Tools, contents: &Contents, plain_bytes: u64, target: &Source) -> Result<(), RecoveryError> {
     open_copy(ground, contents, plain_bytes, |stream| {
         let mut command = tools.client("pg_restore");
         target.tell(&mut command).args([

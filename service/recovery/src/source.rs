@@ -7,7 +7,10 @@ use std::{fmt, process::Command, time::Duration};
 
 use serde::de::DeserializeOwned;
 
-use crate::{RecoveryError, Tools, tools::run_with};
+use crate::{
+    RecoveryError, Tools,
+    tools::{run, run_with},
+};
 
 /// The authorities that `Verify` trusts.
 const AUTHORITIES: &str = "/etc/ssl/certs/ca-certificates.crt";
@@ -89,6 +92,15 @@ impl Source {
         let mut command = tools.client("psql");
         self.tell(&mut command).args(["-X", "-q", "-A", "-t", "-v", "ON_ERROR_STOP=1", "-f", "-"]);
         run_with(command, sql.to_owned(), within)
+    }
+
+    /// Runs a command of the replication protocol.
+    pub(crate) fn replication(&self, tools: &Tools, command: &str, within: Duration) -> Result<String, RecoveryError> {
+        let mut psql = tools.client("psql");
+        self.tell(&mut psql).args(["-X", "-q", "-A", "-t", "-d", "replication=true", "-c", command]).env_remove("PGDATABASE");
+        // Settings of a session are nothing that this protocol knows.
+        psql.env_remove("PGOPTIONS");
+        run(psql, within)
     }
 
     /// Runs a query that answers one JSON value.

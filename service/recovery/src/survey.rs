@@ -67,7 +67,7 @@ pub(crate) fn survey(source: &Source, tools: &Tools, all: bool, exactly: bool) -
     names.into_iter().map(look).collect()
 }
 
-/// Our own bookkeeping changes by itself, and is no content.
+/// Our own bookkeeping changes by itself, and is no content. `reprieve-undo` leaves the same schemas out (`journal.rs`).
 const OURS: &str = "n.nspname !~ '^pg_' AND n.nspname NOT IN ('information_schema', 'reprieve', 'reprieve_recovery')";
 
 fn database(source: &Source, tools: &Tools, exactly: bool) -> Result<DatabaseSurvey, RecoveryError> {

@@ -36,6 +36,7 @@ use crate::{
     look::look_through,
     note::{sign, statement},
     seal::{open_bytes, seal_bytes},
+    slot::slot_name,
     tools::{free_bytes, run},
 };
 
@@ -191,8 +192,14 @@ impl WalKeeper {
         true
     }
 
+    /// All that was committed until then is in the vault, since the log began.
+    #[must_use]
+    pub fn covered_until(&self) -> Option<Timestamp> {
+        self.coverage.lock().unwrap_or_else(PoisonError::into_inner).until
+    }
+
     fn slot(&self) -> String {
-        format!("reprieve_{}", self.options.system.as_str().replace(|c: char| !c.is_ascii_alphanumeric(), "_").to_ascii_lowercase())
+        slot_name(&self.options.system)
     }
 
     fn receive(&self, vault: &Vault, handle: &Handle, outage: &mut Outage) -> Result<(), RecoveryError> {

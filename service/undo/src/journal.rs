@@ -36,6 +36,10 @@ const TRIGGERS: [(&str, &str, &str, &str); 4] = [
     ("reprieve_keeps_truncates", "BEFORE TRUNCATE", "", "keep_truncated"),
 ];
 
+/// The schema of heartbeats, as `reprieve-recovery` has it too (`survey.rs`). Nothing of anybody's is in there, and who writes its rows
+/// trusts no table with a trigger.
+const HEARTBEATS: &str = "reprieve_recovery";
+
 /// Tables that the journal can cover: ordinary and partitioned ones that live in the database's WAL, but for those whose rows another
 /// table's statements change in another form (inheritance), and those with columns whose spelling depends on the search path.
 const COVERABLE: &str = "
@@ -45,6 +49,10 @@ const COVERABLE: &str = "
   AND a.atttypid IN ('pg_catalog.regclass'::pg_catalog.regtype, 'pg_catalog.regproc'::pg_catalog.regtype, 'pg_catalog.regprocedure'::pg_catalog.regtype,
    'pg_catalog.regoper'::pg_catalog.regtype, 'pg_catalog.regoperator'::pg_catalog.regtype, 'pg_catalog.regtype'::pg_catalog.regtype, 'pg_catalog.regconfig'::pg_catalog.regtype,
    'pg_catalog.regdictionary'::pg_catalog.regtype, 'pg_catalog.regcollation'::pg_catalog.regtype))";
+
+fn coverable() -> String {
+    format!("{COVERABLE} AND n.nspname <> '{HEARTBEATS}'")
+}
 
 /// Whether a table's triggers are all there, as they have to be, with the functions of this version.
 fn covered() -> String {
@@ -160,6 +168,11 @@ impl Journal {
         if !is_set_up(&client).await? {
             return Ok(());
         }
+        for step in on_heartbeats(&client).await? {
+            if let Err(error) = client.batch_execute(&step.sql).await {
+                tracing::warn!(error = %UndoError::from(error), "a trigger of ours stays on the heartbeats' table, so that none is written");
+            }
+        }
         let mut in_use = None;
         let uncovered = uncovered(&client).await?;
         for table in &uncovered {
@@ -242,7 +255,8 @@ pub(crate) async fn cover_within(work: &Transaction<'_>) -> Result<(), UndoError
 async fn uncovered(client: &impl GenericClient) -> Result<Vec<String>, UndoError> {
     let query = format!(
         "SELECT pg_catalog.format('%I.%I', n.nspname, c.relname) FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace \
-         WHERE {COVERABLE} AND NOT {} ORDER BY 1",
+         WHERE {} AND NOT {} ORDER BY 1",
+        coverable(),
         covered()
     );
     Ok(client.query(&query, &[]).await?.iter().map(|row| row.get(0)).collect())
@@ -270,9 +284,9 @@ fn triggers_of(table: &str) -> impl Iterator<Item = Step> {
 /// them. A partition counts where its whole tree does, and none does where whoever asks could change the journal.
 #[must_use]
 pub fn covered_tables() -> String {
-    let covered = covered();
+    let (covered, coverable) = (covered(), coverable());
     format!(
-        "WITH t AS (SELECT c.oid, {covered} AS is_covered FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace WHERE {COVERABLE}) \
+        "WITH t AS (SELECT c.oid, {covered} AS is_covered FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace WHERE {coverable}) \
          SELECT t.oid FROM t WHERE t.is_covered AND NOT EXISTS (SELECT FROM pg_catalog.pg_partition_ancestors(t.oid) a WHERE a.relid <> t.oid \
           AND NOT EXISTS (SELECT FROM t o WHERE o.oid = a.relid AND o.is_covered)) \
           AND NOT COALESCE(pg_catalog.has_table_privilege(pg_catalog.to_regclass('reprieve.journal'), 'INSERT, UPDATE, DELETE, TRUNCATE, TRIGGER'), true) \
@@ -358,6 +372,7 @@ pub async fn planned(client: &Client) -> Result<Vec<Step>, UndoError> {
         .await?;
     steps.extend(sample::step(shown.map(|row| row.get::<_, String>(0)).as_deref()));
     steps.extend(aside::planned(client).await?);
+    steps.extend(on_heartbeats(client).await?);
     for table in uncovered(client).await? {
         steps.extend(triggers_of(&table));
     }
@@ -367,19 +382,10 @@ pub async fn planned(client: &Client) -> Result<Vec<Step>, UndoError> {
 /// Takes the journal and its triggers away; what it holds is lost.
 pub async fn removal(login: &Login) -> Result<Vec<Step>, UndoError> {
     let client = login.connect().await?;
-    let triggers = "SELECT pg_catalog.format('DROP TRIGGER %I ON %I.%I', t.tgname, n.nspname, c.relname), pg_catalog.format('%I.%I', n.nspname, c.relname) \
-        FROM pg_catalog.pg_trigger t JOIN pg_catalog.pg_proc f ON f.oid = t.tgfoid JOIN pg_catalog.pg_namespace s ON s.oid = f.pronamespace \
-        JOIN pg_catalog.pg_class c ON c.oid = t.tgrelid JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace \
-        WHERE s.nspname = 'reprieve' AND f.proname LIKE 'keep\\_%' AND t.tgparentid = 0 ORDER BY 2, 1";
     if client.query_one("SELECT pg_catalog.to_regnamespace('reprieve') IS NULL", &[]).await?.get(0) {
         return Ok(Vec::new());
     }
-    let mut steps: Vec<Step> = client
-        .query(triggers, &[])
-        .await?
-        .iter()
-        .map(|row| Step { purpose: format!("stop keeping changes of {}", row.get::<_, String>(1)), sql: row.get(0) })
-        .collect();
+    let mut steps = triggers_off(&client, "true").await?;
     steps.extend(aside::removal(&client).await?);
     steps.extend(strict::removal());
     for (kind, name) in [
@@ -396,6 +402,24 @@ pub async fn removal(login: &Login) -> Result<Vec<Step>, UndoError> {
         steps.push(Step { purpose: format!("take away {name}"), sql: format!("DROP {kind} IF EXISTS reprieve.{name}") });
     }
     Ok(steps)
+}
+
+/// Takes the triggers off tables that aren't covered any more: versions before this one covered the heartbeats', too.
+async fn on_heartbeats(client: &Client) -> Result<Vec<Step>, UndoError> {
+    triggers_off(client, &format!("n.nspname = '{HEARTBEATS}' AND pg_catalog.pg_has_role(c.relowner, 'USAGE')")).await
+}
+
+/// Takes the journal's triggers off the tables that are so.
+async fn triggers_off(client: &Client, which: &str) -> Result<Vec<Step>, UndoError> {
+    let triggers = format!(
+        "SELECT pg_catalog.format('DROP TRIGGER %I ON %I.%I', t.tgname, n.nspname, c.relname), pg_catalog.format('%I.%I', n.nspname, c.relname) \
+         FROM pg_catalog.pg_trigger t JOIN pg_catalog.pg_proc f ON f.oid = t.tgfoid JOIN pg_catalog.pg_namespace s ON s.oid = f.pronamespace \
+         JOIN pg_catalog.pg_class c ON c.oid = t.tgrelid JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace \
+         WHERE s.nspname = 'reprieve' AND f.proname LIKE 'keep\\_%' AND t.tgparentid = 0 AND {which} ORDER BY 2, 1"
+    );
+    let step =
+        |row: &tokio_postgres::Row| Step { purpose: format!("stop keeping changes of {}", row.get::<_, String>(1)), sql: row.get(0) };
+    Ok(client.query(&triggers, &[]).await?.iter().map(step).collect())
 }
 
 /// A trigger function's body. Every name and operator is qualified: it runs in the agent's session, under the agent's search path.

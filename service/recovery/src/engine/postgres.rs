@@ -55,17 +55,10 @@ impl Postgres {
         let server = Server::ask(source, &Tools::find(None)?)?;
         // A newer `pg_dump` reads older servers; `pg_basebackup` and what restores have to fit.
         let tools = Tools::find(Some(server.number))?;
-        let kind = match (choice, server.replicates) {
-            (EngineChoice::Auto | EngineChoice::Physical, true) => EngineKind::Physical,
-            (EngineChoice::Physical, false) => {
-                return Err(RecoveryError::Refused(format!(
-                    "the role `{}` may not replicate: ALTER ROLE … REPLICATION, or engine = \"logical\"",
-                    source.user
-                )));
-            }
-            (EngineChoice::Auto, false) | (EngineChoice::Logical, _) => EngineKind::Logical,
-            (EngineChoice::Pgbackrest, _) => EngineKind::Pgbackrest,
-        };
+        let kind = choice.kind(server.replicates).ok_or_else(|| {
+            let what = "may not replicate: ALTER ROLE … REPLICATION, or engine = \"logical\"";
+            RecoveryError::Refused(format!("the role `{}` {what}", source.user))
+        })?;
         Ok(Self { source: source.clone(), tools, server, kind })
     }
 
