@@ -423,7 +423,7 @@ fn old(seconds: u64) -> String {
 fn lock_of(access: &reprieve_undo::VaultAccess, runtime: &tokio::runtime::Runtime, point: &Value) -> Value {
     let read = || -> anyhow::Result<Lock> {
         let manifest: Digest = serde_json::from_value(point["manifest"].clone())?;
-        Ok(runtime.block_on(async { anyhow::Ok(access.vault().await?.lock(manifest, Timestamp(0)).await?) })?)
+        runtime.block_on(async { anyhow::Ok(access.vault().await?.lock(manifest, Timestamp(0)).await?) })
     };
     match read() {
         Ok(Lock::Until(until)) => json!(until),
