@@ -109,6 +109,11 @@ pub(crate) enum Command {
         after_help = "Example: reprieve incident cursor-staging --to incident\nExample: reprieve incident '2026-04-25 09:00:00' --to incident"
     )]
     Incident(Incident),
+    /// Whether an incident's folder, or a published recovery page, is what its ledger says. Needs the public key alone.
+    #[command(
+        after_help = "Example: reprieve verify incident --key ledger.pub\nExample: curl -s https://HOST:PORT/recovery/public.json > page.json && reprieve verify page.json --key 'reprieve+…'\nGet the key from the gateway's owner, and not from what is checked. Exit 1 if anything is not as it says."
+    )]
+    Verify(Verify),
     /// The incident, replayed against a real PostgreSQL that is thrown away afterwards.
     #[command(after_help = "Example: reprieve demo --keep")]
     Demo(Demo),
@@ -620,6 +625,15 @@ pub(crate) struct Incident {
     /// The folder, which is made.
     #[arg(long, default_value = "incident")]
     pub(crate) to: PathBuf,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Verify {
+    /// The folder that `reprieve incident` made, or a file with what `/recovery/public.json` answered.
+    pub(crate) what: PathBuf,
+    /// The ledger's public key, or a file with it: `keys/ledger.pub` of the gateway.
+    #[arg(long)]
+    pub(crate) key: String,
 }
 
 #[derive(Debug, Args)]

@@ -119,7 +119,7 @@ fn write(path: &Path, bytes: &[u8]) -> anyhow::Result<()> {
 }
 
 /// The numbers: what was done, what was refused, what was taken back, what waits.
-fn summary(about: &str, events: &[Recorded]) -> Value {
+pub(crate) fn summary(about: &str, events: &[Recorded]) -> Value {
     let count = |is: &dyn Fn(&Event) -> bool| events.iter().filter(|recorded| is(&recorded.event)).count();
     let done = |event: &Event| matches!(event, Event::Concluded { outcome: Outcome::Done { reach, .. }, .. } if !reach.is_empty());
     let rows: u64 = events

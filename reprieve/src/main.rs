@@ -34,6 +34,7 @@ mod shown;
 mod simulation;
 mod undo;
 mod vault;
+mod verify;
 mod wire;
 
 use std::process::ExitCode;
@@ -76,6 +77,8 @@ fn run(cli: &Cli) -> anyhow::Result<u8> {
     match &cli.command {
         Command::Init(init) => return init::init(cli, init),
         Command::Demo(demo) => return demo::demo(demo),
+        // Whoever checks what we handed out has nothing of ours.
+        Command::Verify(what) => return verify::verify(cli, what),
         // There are no settings yet: they come back with it.
         Command::Recovery(args::Recovery::Gateway { kit, identity, to }) => {
             return recovery::own::restore(cli, kit, identity.as_deref(), to);
@@ -86,7 +89,7 @@ fn run(cli: &Cli) -> anyhow::Result<u8> {
     }
     let settings = Settings::read(&cli.config)?;
     match &cli.command {
-        Command::Init(_) | Command::Demo(_) => Ok(0),
+        Command::Init(_) | Command::Demo(_) | Command::Verify(_) => Ok(0),
         Command::Serve => serve::serve(cli, settings),
         Command::Check => serve::check(cli, &settings),
         Command::Protect(protect) => protect::protect(cli, &settings, protect),

@@ -173,6 +173,24 @@ fn a_copy_is_made_tried_and_told_of() -> Result<()> {
     assert!(public.contains("Came back") && !public.contains("customer"), "{public}");
     let note: Value = serde_json::from_str(&curl(&stage, "/recovery/public.json")?)?;
     assert!(note["note"].as_str().is_some_and(|note| note.contains("— reprieve ") && note.contains("\"proof\"")), "{note}");
+    // Anybody who has the public key can check it.
+    let verify = |text: &str, key: &str| -> Result<bool> {
+        fs::write(stage.gateway.folder().join("page.json"), text)?;
+        Ok(stage.gateway.cli(&["verify", "page.json", "--key", key])?.status.success())
+    };
+    let text = note.to_string();
+    assert!(verify(&text, "keys/ledger.pub")?);
+    assert!(verify(note["note"].as_str().unwrap_or_default(), fs::read_to_string(stage.gateway.folder().join("keys/ledger.pub"))?.trim())?);
+    for (key, text) in [
+        ("keys/copies.pub", text.clone()),
+        ("nobody", text.clone()),
+        ("keys/ledger.pub", text.replacen("drill_passed", "drill_failed", 1)),
+        ("keys/ledger.pub", text.replacen("\\\"rto_ms\\\":", "\\\"rto_ms\\\":1", 1)),
+        ("keys/ledger.pub", "{}".to_owned()),
+        ("keys/ledger.pub", String::new()),
+    ] {
+        assert!(!verify(&text, key)?, "{key}: {text}");
+    }
     stage.gateway.verify()?;
     Ok(())
 }
@@ -629,6 +647,25 @@ fn an_incident_is_a_folder_that_proves_itself() -> Result<()> {
     let events = fs::read_to_string(folder.join("events.jsonl"))?.lines().count();
     assert_eq!(fs::read_dir(folder.join("proofs"))?.count(), events);
     assert!(!stage.gateway.cli(&["incident", "helper", "--to", "evidence"])?.status.success(), "evidence is not written over");
+    // Whoever has it and the public key can check it, and whoever changes it is found out.
+    let verify = || Ok::<bool, anyhow::Error>(stage.gateway.cli(&["verify", "evidence", "--key", "keys/ledger.pub"])?.status.success());
+    assert!(verify()?);
+    assert!(!stage.gateway.cli(&["verify", "evidence", "--key", "keys/verifier.pub"])?.status.success());
+    let (log, told) = (folder.join("events.jsonl"), folder.join("incident.json"));
+    for (file, from, to) in
+        [(&log, "\"helper\"", "\"nobody\""), (&log, "{", "{ "), (&log, "\n", "\n\n"), (&told, "\"changes\": 1", "\"changes\": 0"), (&told, "helper", "other")]
+    {
+        let text = fs::read_to_string(file)?;
+        assert!(text.contains(from), "{from} in {text}");
+        fs::write(file, text.replacen(from, to, 1))?;
+        assert!(!verify()?, "{from} for {to} in {}", file.display());
+        fs::write(file, text)?;
+    }
+    let first = fs::read_dir(folder.join("proofs"))?.next().context("a proof")??.path();
+    fs::rename(&first, folder.join("proof"))?;
+    assert!(!verify()?, "a proof is missing");
+    fs::rename(folder.join("proof"), &first)?;
+    assert!(verify()?);
     assert!(!stage.gateway.cli(&["incident", "nobody"])?.status.success());
     let points = stage.gateway.cli(&["checklist", "--json"])?;
     assert!(!points.status.success());
