@@ -1,10 +1,6 @@
 //! `reprieve verify`: whether what a gateway handed out says what its ledger says. Needs the public key alone: no settings, no ledger.
 
-use std::{
-    fs,
-    io::Read as _,
-    path::{Path, PathBuf},
-};
+use std::{fs, io::Read as _, path::Path};
 
 use anyhow::{Context as _, bail};
 use reprieve_audit::decode;
@@ -81,18 +77,19 @@ fn pack(folder: &Path, key: &Verifier) -> anyhow::Result<Vec<String>> {
         bail!("there are {proofs} proofs and {} events: something was taken away or added", events.len());
     }
     let said: Value = serde_json::from_str(&read(&folder.join("incident.json"))?).context("incident.json can't be read")?;
-    if said != summary(said["about"].as_str().unwrap_or_default(), &events) {
+    let about = said["about"].as_str().unwrap_or_default();
+    if said != summary(about, &events) {
         bail!("incident.json does not say what these events say");
     }
     Ok(vec![
         format!("{}: {} events, each in the ledger signed by {}", folder.display(), events.len(), key.name()),
         "incident.json says what they say; incident.html is for reading and was not looked at".to_owned(),
-        "Whether there are more events about it, only the ledger can tell.".to_owned(),
+        format!("That it is about `{}`, and that there is no more about it, only the ledger can tell.", visible(about)),
     ])
 }
 
 /// What `/recovery/public.json` answers, or the note in it.
-fn page(file: &PathBuf, key: &Verifier) -> anyhow::Result<Vec<String>> {
+fn page(file: &Path, key: &Verifier) -> anyhow::Result<Vec<String>> {
     let text = read(file)?;
     let note = match serde_json::from_str::<Value>(&text) {
         Ok(answer) => answer["note"].as_str().map(str::to_owned).with_context(|| format!("there is no note in {}", file.display()))?,
@@ -127,12 +124,21 @@ fn page(file: &PathBuf, key: &Verifier) -> anyhow::Result<Vec<String>> {
             None => "proven",
             Some(_) => "unproven by now",
         };
-        found.push(format!("{name}: a drill passed at level {} at {} UTC, event {}; {standing}", event["level"], time(recorded.at), recorded.index));
+        found.push(format!(
+            "{name}: a drill passed at level {} at {} UTC, event {}; {standing}",
+            event["level"],
+            time(recorded.at),
+            recorded.index
+        ));
     }
     if !proofs.is_empty() {
         bail!("there are proofs of systems that are not on the page");
     }
     let at = published["report"]["at"].as_u64().context("the page has no date")?;
-    found.push(format!("signed by {} as of {} UTC; the other numbers are the gateway's word", key.name(), time(reprieve_operation::Timestamp(at))));
+    found.push(format!(
+        "signed by {} as of {} UTC; the other numbers are the gateway's word",
+        key.name(),
+        time(reprieve_operation::Timestamp(at))
+    ));
     Ok(found)
 }

@@ -185,11 +185,11 @@ pub(crate) fn parse_time(text: &str, now: Timestamp) -> Option<Timestamp> {
 
 /// The same: the second, and its microseconds.
 fn parse_moment(text: &str, now: Timestamp) -> Option<(Timestamp, u64)> {
-    let text = text.trim().replacen(['T', 't'], " ", 1);
-    let (text, ahead) = zone(&text)?;
+    let (text, ahead) = zone(text.trim())?;
+    let text = text.replacen(['T', 't'], " ", 1);
     // Today is what it is where the time is said.
     let today = time(Timestamp(now.0.checked_add_signed(ahead)?));
-    let (day, clock) = text.split_once(' ').unwrap_or((today.get(..10)?, text));
+    let (day, clock) = text.split_once(' ').unwrap_or((today.get(..10)?, &text));
     let day: Vec<u64> = day.split('-').map(|part| part.parse().ok()).collect::<Option<_>>()?;
     let (clock, micros) = match clock.split_once('.') {
         Some((clock, rest)) if (1..=9).contains(&rest.len()) && rest.bytes().all(|byte| byte.is_ascii_digit()) => {

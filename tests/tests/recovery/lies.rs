@@ -80,15 +80,19 @@ fn a_heartbeat_from_the_future_dates_nothing() -> Result<()> {
 #[test]
 fn a_view_in_the_heartbeats_place_runs_nothing_and_dates_nothing() -> Result<()> {
     let stage = Stage::open("", "")?;
-    // The agent's role was first: it owns the schema, and what runs when somebody writes there.
+    // Not while the first one is written: both would make the schema.
+    let there = "SELECT to_regclass('reprieve_recovery.heartbeat') IS NOT NULL";
+    stage.wait("there is a heartbeat", || Ok(stage.server.psql("shop", there)? == "t"))?;
+    // The agent's role takes its place: it owns the schema, and what runs when somebody writes there.
     stage.server.psql(
         "shop",
-        "DROP SCHEMA IF EXISTS reprieve_recovery CASCADE; CREATE SCHEMA reprieve_recovery AUTHORIZATION app;
-         CREATE TABLE caught (who text); GRANT INSERT ON caught TO app; SET ROLE app;
+        "CREATE TABLE caught (who text); GRANT INSERT ON caught TO app;
+         BEGIN; DROP SCHEMA IF EXISTS reprieve_recovery CASCADE; CREATE SCHEMA reprieve_recovery AUTHORIZATION app; SET ROLE app;
          CREATE VIEW reprieve_recovery.heartbeat AS SELECT true AS one, clock_timestamp() AS at;
          CREATE FUNCTION reprieve_recovery.trap() RETURNS trigger LANGUAGE plpgsql
            AS 'BEGIN INSERT INTO public.caught VALUES (current_user); RETURN NEW; END';
-         CREATE TRIGGER trap INSTEAD OF INSERT ON reprieve_recovery.heartbeat FOR EACH ROW EXECUTE FUNCTION reprieve_recovery.trap()",
+         CREATE TRIGGER trap INSTEAD OF INSERT ON reprieve_recovery.heartbeat FOR EACH ROW EXECUTE FUNCTION reprieve_recovery.trap();
+         COMMIT",
     )?;
     let told = |event: &Value| event["what"].as_str().is_some_and(|what| what.contains("no heartbeat"));
     stage.wait("there is an alarm", || Ok(stage.events("alarm")?.iter().any(told)))?;
