@@ -120,6 +120,13 @@ pub enum Command {
         /// Why.
         reason: String,
     },
+    /// Says what was done about a system's last failed drill. Answers `{"drill": …}`.
+    RemedyDrill {
+        /// The system.
+        system: SystemName,
+        /// What was done.
+        remedy: String,
+    },
     /// Freezes an agent, or all.
     Freeze {
         /// The agent; all if missing.
@@ -143,7 +150,12 @@ impl Command {
         match self {
             Self::Freeze { .. } | Self::MakeRecoveryCodes {} => Role::Viewer,
             Self::Invite { operator, .. } | Self::RemovePasskey { operator, .. } if operator == by => Role::Viewer,
-            Self::Answer { .. } | Self::Undo { .. } | Self::Thaw { .. } | Self::Narrow { .. } | Self::Revoke { .. } => Role::Approver,
+            Self::Answer { .. }
+            | Self::Undo { .. }
+            | Self::Thaw { .. }
+            | Self::Narrow { .. }
+            | Self::Revoke { .. }
+            | Self::RemedyDrill { .. } => Role::Approver,
             Self::AddOperator { .. }
             | Self::GiveRole { .. }
             | Self::Invite { .. }

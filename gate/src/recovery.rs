@@ -155,6 +155,19 @@ impl Spread {
     }
 }
 
+/// A drill that failed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Failure {
+    /// When.
+    pub at: Timestamp,
+    /// Its number.
+    pub drill: String,
+    /// Why.
+    pub reason: String,
+    /// What somebody said was done about it, and when they did.
+    pub remedy: Option<(Timestamp, String)>,
+}
+
 /// What is known of one system's copies.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct SystemRecovery {
@@ -192,8 +205,8 @@ pub struct SystemRecovery {
     pub tried_apart: bool,
     /// When a drill last passed, the level it proved, and where the ledger says so.
     pub passed: Option<(Timestamp, u8, u64)>,
-    /// When a drill last failed, and why.
-    pub failed: Option<(Timestamp, String)>,
+    /// The last drill that failed.
+    pub failed: Option<Failure>,
     /// Drills that passed and failed in the last 90 days.
     pub drills: (u64, u64),
     /// What they lost.

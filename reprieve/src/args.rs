@@ -566,6 +566,16 @@ pub(crate) enum Drill {
         #[arg(long)]
         vault: bool,
     },
+    /// Say what was done about the last drill that failed; everybody who may see the recovery page reads it. Takes an operator.
+    #[command(after_help = "Example: reprieve drill remedy pocket-prod --done 'recovery.scratch was full: moved to a disk of 2 TB'")]
+    Remedy {
+        system: SystemName,
+        /// What was done.
+        #[arg(long)]
+        done: String,
+        #[command(flatten)]
+        by: As,
+    },
     /// Drills, newest first.
     List { system: Option<SystemName> },
 }

@@ -15,7 +15,7 @@ use std::{collections::HashSet, path::PathBuf, sync::Arc, time::Duration};
 
 use anyhow::{Context as _, bail};
 use reprieve_audit::{SystemClock, decode};
-use reprieve_gate::{Clock as _, Copies, Covered, Expected, Objective, RecoveryReport};
+use reprieve_gate::{Clock as _, Copies, Covered, Expected, Failure, Objective, RecoveryReport};
 use reprieve_ledger::Signer;
 use reprieve_operation::{Digest, Event, Recorded, State, SystemName, Timestamp};
 use reprieve_recovery::{
@@ -33,7 +33,7 @@ use crate::{
     keys::Keys,
     ledger::read_state,
     operator,
-    people::time,
+    people::{time, visible},
     settings::{Settings, System, SystemKind, Wal},
     wire,
 };
@@ -560,8 +560,12 @@ pub(crate) fn status(cli: &Cli, settings: &Settings) -> anyhow::Result<u8> {
             system.drills.1,
             at(system.passed.map(|(at, ..)| at))
         );
-        if let Some((when, reason)) = &system.failed {
-            tell!("  last failure  {} UTC: {reason}", time(*when));
+        if let Some(Failure { at, reason, remedy, .. }) = &system.failed {
+            tell!("  last failure  {} UTC: {reason}", time(*at));
+            match remedy {
+                Some((at, remedy)) => tell!("  what was done {} UTC: {}", time(*at), visible(remedy)),
+                None => tell!("  what was done nobody said: reprieve drill remedy {} --done …", system.system),
+            }
         }
         tell!("  place         {}{}", if system.same_blast_radius { "SAME BLAST RADIUS: " } else { "" }, system.place);
         tell!("  locked        {}", system.locked);

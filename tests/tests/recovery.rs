@@ -269,13 +269,26 @@ fn a_database_that_lost_its_rows_on_the_way_does_not_pass() -> Result<()> {
     stage.copy()?;
     stage.wait("a segment is in the vault", || Ok(stage.index().exists()))?;
     assert!(stage.drill()?.1);
+    let remedied = |done: &str| stage.gateway.operate(&["drill", "remedy", "shop", "--done", done]);
+    let refused = |done: &str, why: &str| remedied(done).is_err_and(|error| format!("{error:#}").contains(why));
+    assert!(refused("nothing failed", "no drill"));
     // Somebody empties the table, by a way around us; the log has that too.
     stage.server.psql("shop", "DELETE FROM orders; SELECT pg_switch_wal()")?;
     stage.wait("the drill sees it", || {
         let (answer, passed) = stage.drill()?;
         Ok(!passed && answer["report"]["reason"].as_str().is_some_and(|reason| reason.contains("orders")))
     })?;
-    stage.drill_fails("orders")?;
+    let failed = stage.drill_fails("orders")?;
+    // What was done about it is told beside it, and turns nothing green.
+    assert!(!stage.gateway.cli(&["drill", "remedy", "shop", "--done", "nobody signed for this"])?.status.success());
+    assert!(refused(" ", "say what"));
+    assert_eq!(remedied("the first word")?["drill"], failed["report"]["drill"]);
+    remedied("the rows were put back from the copy of the night")?;
+    let told = stage.gateway.cli(&["recovery", "status", "--json"])?;
+    let system = &answer(&told)?["systems"][0];
+    assert!(!told.status.success() && system["unproven"] == "failed", "{system}");
+    assert_eq!(system["failed"]["drill"], failed["report"]["drill"]);
+    assert_eq!(system["failed"]["remedy"][1], "the rows were put back from the copy of the night");
     Ok(())
 }
 

@@ -457,6 +457,8 @@ pub enum Event {
         reason: String,
         note: String,
     },
+    /// What an operator says was done about a drill that failed. It proves nothing: only a drill that passes does.
+    DrillRemedied { system: SystemName, drill: String, remedy: String, operator: OperatorName },
     /// An operator has a recovery point restored into a new place.
     RestoreStarted { system: SystemName, restore: String, to: String, until: String, operator: OperatorName, reason: String },
     /// What became of it.
@@ -538,6 +540,7 @@ impl Event {
             Self::DrillStarted { .. } => "drill_started",
             Self::DrillPassed { .. } => "drill_passed",
             Self::DrillFailed { .. } => "drill_failed",
+            Self::DrillRemedied { .. } => "drill_remedied",
             Self::RestoreStarted { .. } => "restore_started",
             Self::RestoreFinished { .. } => "restore_finished",
             Self::Alarm { .. } => "alarm",
@@ -601,6 +604,7 @@ impl Event {
             | Self::LogBroken { .. }
             | Self::CopiesPurged { .. }
             | Self::LedgerResumed { .. }
+            | Self::DrillRemedied { .. }
             | Self::Alarm { .. } => None,
         }
     }
@@ -661,6 +665,7 @@ impl Event {
             | Self::DrillStarted { .. }
             | Self::DrillPassed { .. }
             | Self::DrillFailed { .. }
+            | Self::DrillRemedied { .. }
             | Self::RestoreStarted { .. }
             | Self::RestoreFinished { .. } => None,
         }

@@ -233,6 +233,9 @@ pub struct RecoveryState {
     pub drill: Option<DrillState>,
     /// When one last failed.
     pub drill_failed: Option<Timestamp>,
+    /// Which.
+    #[serde(default)]
+    pub failed_drill: Option<String>,
     /// Since when the log doesn't follow the copies there are. None once a newer one was begun after that.
     #[serde(default)]
     pub log_broken: Option<Timestamp>,
@@ -465,6 +468,7 @@ impl State {
             | Event::Measured { .. }
             | Event::AsidePurged { .. }
             | Event::DrillStarted { .. }
+            | Event::DrillRemedied { .. }
             | Event::CopiesPurged { .. }
             | Event::LedgerResumed { .. }
             | Event::RestoreStarted { .. }
@@ -489,11 +493,12 @@ impl State {
                 // Of a copy that no log follows any more: it came back, and what was committed since does not.
                 recovery.drill = if recovery.log_broken.is_none() { Some(passed) } else { None };
             }
-            Event::DrillFailed { system, .. } => {
+            Event::DrillFailed { system, drill, .. } => {
                 // What came back before proves nothing any more.
                 let recovery = self.recovery.entry(system.clone()).or_default();
                 recovery.drill = None;
                 recovery.drill_failed = Some(at);
+                recovery.failed_drill = Some(drill.clone());
             }
         }
     }

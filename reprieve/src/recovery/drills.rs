@@ -4,7 +4,7 @@ use std::collections::HashSet;
 
 use anyhow::Context as _;
 use reprieve_audit::SystemClock;
-use reprieve_gate::{Clock as _, Objective};
+use reprieve_gate::{Clock as _, Command, Objective};
 use reprieve_ledger::Signer;
 use reprieve_operation::{Digest, Event, SystemName};
 use reprieve_recovery::{DrillOptions, DrillReport, EngineKind, Ground, Say};
@@ -18,7 +18,8 @@ use super::{
 use crate::{
     args::{Cli, Drill},
     keys::Keys,
-    people::time,
+    operator,
+    people::{time, visible},
     settings::{Settings, System, SystemKind},
     wire,
 };
@@ -26,6 +27,19 @@ use crate::{
 pub(crate) fn drill(cli: &Cli, settings: &Settings, command: &Drill) -> anyhow::Result<u8> {
     match command {
         Drill::Run { system, vault } => run_drill(cli, settings, settings.system(system.as_str())?, *vault),
+        Drill::Remedy { system, done, by } => {
+            let command = Command::RemedyDrill { system: system.clone(), remedy: done.clone() };
+            let answer = operator::send(settings, by, &command)?;
+            if cli.json {
+                tell!("{answer}");
+            } else {
+                tell!(
+                    "Noted for {}. Only a drill that passes proves anything: reprieve drill run {system}",
+                    answer["drill"].as_str().unwrap_or("it")
+                );
+            }
+            Ok(0)
+        }
         Drill::List { system } => list_drills(cli, settings, system.as_ref()),
     }
 }
@@ -165,7 +179,7 @@ fn show(report: &DrillReport) {
 }
 
 fn list_drills(cli: &Cli, settings: &Settings, system: Option<&SystemName>) -> anyhow::Result<u8> {
-    let drills = events(settings, &["drill_passed", "drill_failed", "drill_started"])?;
+    let drills = events(settings, &["drill_passed", "drill_failed", "drill_started", "drill_remedied"])?;
     let ended: HashSet<&str> = drills
         .iter()
         .filter_map(|recorded| match &recorded.event {
@@ -174,7 +188,9 @@ fn list_drills(cli: &Cli, settings: &Settings, system: Option<&SystemName>) -> a
         })
         .collect();
     let drills = drills.iter().filter(|recorded| match &recorded.event {
-        Event::DrillPassed { system: of, .. } | Event::DrillFailed { system: of, .. } => system.is_none_or(|system| of == system),
+        Event::DrillPassed { system: of, .. } | Event::DrillFailed { system: of, .. } | Event::DrillRemedied { system: of, .. } => {
+            system.is_none_or(|system| of == system)
+        }
         Event::DrillStarted { system: of, drill, .. } => system.is_none_or(|system| of == system) && !ended.contains(drill.as_str()),
         _ => false,
     });
@@ -193,6 +209,9 @@ fn list_drills(cli: &Cli, settings: &Settings, system: Option<&SystemName>) -> a
                 );
             }
             Event::DrillFailed { system, drill, reason, .. } => tell!("{drill}  {}  {system:<16} FAILED  {reason}", time(recorded.at)),
+            Event::DrillRemedied { system, drill, remedy, .. } => {
+                tell!("{drill}  {}  {system:<16} remedy  {}", time(recorded.at), visible(remedy));
+            }
             Event::DrillStarted { system, drill, point, .. } => {
                 tell!("{drill}  {}  {system:<16} began with {point}, and has not ended", time(recorded.at));
             }

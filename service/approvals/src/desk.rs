@@ -162,6 +162,7 @@ impl ApprovalsDesk {
             Command::Undo { .. } | Command::Freeze { .. } => Err(DeskError::Invalid("not carried out in turn".to_owned())),
             Command::Thaw { agent, reason } => self.thaw(agent, by, &reason).await,
             Command::Restore { system, point, to, until, reason } => self.let_restore(system, [point, to, until], by, &reason).await,
+            Command::RemedyDrill { system, remedy } => self.remedy_drill(system, &remedy, by).await,
         }
     }
 
@@ -192,6 +193,19 @@ impl ApprovalsDesk {
         let event = Event::RestoreStarted { system, restore: restore.clone(), to, until, operator: by, reason };
         self.append(event).await.map_err(|error| refused(error, "this restore is known already"))?;
         Ok(json!({ "restore": restore }))
+    }
+
+    /// Records what was done about the last drill that failed.
+    async fn remedy_drill(&self, system: SystemName, remedy: &str, operator: OperatorName) -> Result<Value, DeskError> {
+        let remedy = checked_reason(remedy)?;
+        if remedy.is_empty() {
+            return Err(DeskError::Invalid("say what was done".to_owned()));
+        }
+        let failed = self.audit.state().recovery.get(&system).and_then(|recovery| recovery.failed_drill.clone());
+        let drill = failed.ok_or_else(|| DeskError::Invalid(format!("no drill of `{system}` failed")))?;
+        let event = Event::DrillRemedied { system, drill: drill.clone(), remedy, operator };
+        self.append(event).await.map_err(|error| refused(error, ""))?;
+        Ok(json!({ "drill": drill }))
     }
 
     /// Waits until no other command is being carried out.
@@ -296,6 +310,7 @@ fn name_of(command: &Command) -> &'static str {
         Command::Answer { .. } => "answer",
         Command::Undo { .. } => "undo",
         Command::Restore { .. } => "restore",
+        Command::RemedyDrill { .. } => "remedy_drill",
         Command::Freeze { .. } => "freeze",
         Command::Thaw { .. } => "thaw",
     }

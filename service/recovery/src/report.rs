@@ -1,15 +1,18 @@
 //! The report: what the ledger's last 90 days say about each system's copies. Without a drill in its window: unproven, whatever
 //! was measured before.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{
+    collections::{BTreeMap, HashMap},
+    time::Duration,
+};
 
-use reprieve_gate::{Covered, Objective, RecoveryReport, Spread, SystemRecovery, Unproven, is_behind};
+use reprieve_gate::{Covered, Failure, Objective, RecoveryReport, Spread, SystemRecovery, Unproven, is_behind};
 use reprieve_operation::{Environment, Event, RECOVERABLE, Recorded, RecoveryState, SystemName, Timestamp};
 
 use crate::Place;
 
 /// The kinds of events that the report is made of.
-pub const KINDS: [&str; 5] = ["backup_made", "backup_failed", "drill_passed", "drill_failed", "copies_purged"];
+pub const KINDS: [&str; 6] = ["backup_made", "backup_failed", "drill_passed", "drill_failed", "drill_remedied", "copies_purged"];
 
 /// How far back it looks.
 const DAYS_90: Duration = Duration::from_secs(90 * 86_400);
@@ -53,7 +56,8 @@ pub fn report(
             events.iter().filter(|recorded| now.since(recorded.at) <= DAYS_90 && system_of(&recorded.event) == Some(&configured.system));
         let (mut backups, mut bytes, mut drills, mut rpo, mut rto) = (0, None, (0, 0), Vec::new(), Vec::new());
         let mut passed: Option<(Timestamp, u8, u64)> = None;
-        let mut failed: Option<(Timestamp, String)> = None;
+        let mut failed: Option<Failure> = None;
+        let mut remedies: HashMap<&str, (Timestamp, &str)> = HashMap::new();
         let mut newest_copy = None;
         for recorded in recent {
             match &recorded.event {
@@ -72,14 +76,21 @@ pub fn report(
                         passed = Some((recorded.at, *level, recorded.index));
                     }
                 }
-                Event::DrillFailed { reason, .. } => {
+                Event::DrillFailed { drill, reason, .. } => {
                     drills.1 += 1;
-                    if failed.as_ref().is_none_or(|(at, _)| recorded.at >= *at) {
-                        failed = Some((recorded.at, reason.clone()));
+                    if failed.as_ref().is_none_or(|last| recorded.at >= last.at) {
+                        failed = Some(Failure { at: recorded.at, drill: drill.clone(), reason: reason.clone(), remedy: None });
                     }
+                }
+                Event::DrillRemedied { drill, remedy, .. } => {
+                    let said = remedies.entry(drill).or_insert((recorded.at, remedy));
+                    *said = (*said).max((recorded.at, remedy));
                 }
                 _ => {}
             }
+        }
+        if let Some(failed) = &mut failed {
+            failed.remedy = remedies.get(failed.drill.as_str()).map(|(at, remedy)| (*at, (*remedy).to_owned()));
         }
         let seconds = |time: Option<Duration>| time.map(|time| time.as_secs());
         let reaches = covered.until(&configured.system, known.backup);
@@ -136,7 +147,8 @@ fn system_of(event: &Event) -> Option<&SystemName> {
         Event::BackupMade { system, .. }
         | Event::BackupFailed { system, .. }
         | Event::DrillPassed { system, .. }
-        | Event::DrillFailed { system, .. } => Some(system),
+        | Event::DrillFailed { system, .. }
+        | Event::DrillRemedied { system, .. } => Some(system),
         _ => None,
     }
 }
@@ -204,5 +216,13 @@ mod tests {
         check(&[(hour, &made), (hour, &passed("D-1", 5)), (hour, &failed)], hour, Some(Unproven::Failed), Some(5));
         check(&[(hour, &made), (hour, &failed), (hour, &passed("D-2", 7)), (hour, &passed("D-3", 6))], hour, None, Some(7));
         check(&[(hour, &made), (hour, &passed("D-1", 5))], 91 * 24 * hour + hour, Some(Unproven::TooOld), None);
+        // What somebody says was done proves nothing.
+        let remedied = Event::DrillRemedied {
+            system: system.clone(),
+            drill: "D-9".to_owned(),
+            remedy: "a larger disk".to_owned(),
+            operator: "ana".parse().expect("a name"),
+        };
+        check(&[(hour, &made), (hour, &failed), (hour, &remedied)], hour, Some(Unproven::Failed), None);
     }
 }

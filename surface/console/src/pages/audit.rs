@@ -130,6 +130,7 @@ fn actor(site: &Site, event: &Event) -> Markup {
         | Event::PasskeyEnrolled { operator, .. }
         | Event::RecoveryCodesMade { operator, .. }
         | Event::CodeSpent { operator, .. }
+        | Event::DrillRemedied { operator, .. }
         | Event::UndoStarted { operator, .. } => person(operator),
         Event::Thawed { by, .. }
         | Event::TokenNarrowed { by, .. }
@@ -168,6 +169,7 @@ pub(crate) fn what(event: &Event) -> Markup {
             Event::PasskeyEnrolled { label, .. } => { "Enrolled a passkey: " (visible(label)) },
             Event::Notified { hold, channel, delivered, attempts, detail } => { @if *delivered { "Told " } @else { "Could not tell " } b { (visible(channel)) } " of " a href={ "/holds/" (hold) } { (hold) } @if *attempts > 1 { ", " (attempts) " attempts" } @if !detail.is_empty() { ": " (visible(detail)) } },
             Event::Alarm { what, .. } => b { (visible(what)) },
+            Event::DrillRemedied { system, drill, remedy, .. } => { "About the failed drill " span.mono { (visible(drill)) } " of " (system) ": “" (visible(remedy)) "”" },
             Event::PolicyActivated { profile, digest } => { "Policy in force: " (visible(profile)) ", " span.mono { (digest.short()) } },
             Event::PolicyRejected { reason } => { "Policy refused: " (visible(reason)) },
             Event::UndoStarted { reverts, .. } => { "Takes back " @for undo in reverts.iter().take(8) { (undo) " " } },

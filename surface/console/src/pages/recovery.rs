@@ -11,7 +11,7 @@ use axum::{
     response::{IntoResponse as _, Response},
 };
 use maud::{Markup, html};
-use reprieve_gate::{RecoveryReport, Spread, SystemRecovery};
+use reprieve_gate::{Failure, RecoveryReport, Spread, SystemRecovery};
 use serde_json::json;
 
 use crate::{
@@ -113,7 +113,12 @@ fn one(system: &SystemRecovery, report: &RecoveryReport) -> Markup {
                 tr { th scope="row" { "Drills of 90 days" }
                     td { (system.drills.0) " passed, " (system.drills.1) " failed" }
                     td.muted { @if let Some((at, level, index)) = system.passed { "passed " (ago(at, report.at)) ", level " (level) ", event " (index) } @else { "none passed" } } }
-                @if let Some((at, reason)) = &system.failed { tr { th scope="row" { "Last failure" } td { (crate::words::line(reason)) } td.muted { (utc(*at)) } } }
+                @if let Some(Failure { at, reason, remedy, .. }) = &system.failed {
+                    tr { th scope="row" { "Last failure" } td { (crate::words::line(reason)) } td.muted { (utc(*at)) } }
+                    tr { th scope="row" { "What was done" }
+                        @if let Some((at, remedy)) = remedy { td { (crate::words::line(remedy)) } td.muted { (utc(*at)) } }
+                        @else { td.muted { "nobody said" } td.muted { @if let Some((passed, ..)) = system.passed.filter(|(passed, ..)| passed > at) { "the next drill that passed: " (utc(passed)) } } } }
+                }
                 tr { th scope="row" { "Newest copy" }
                     td { @if let Some(at) = system.backup { (ago(at, report.at)) } @else { span.c-danger { "none" } } }
                     td.muted { (system.backups) " in 90 days" @if let Some((plain, stored)) = system.bytes { ", " (plain) " bytes in " (stored) } } }
