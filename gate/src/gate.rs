@@ -27,6 +27,7 @@ use crate::{
     permit::{OpenIntent, Permit, Release},
     recovery::Copies,
     spending::{Reservation, Spending},
+    texts::{AskedText, Texts},
     upstream::{Done, Ran, Upstream},
 };
 
@@ -67,6 +68,8 @@ pub struct Gate {
     windows: HashMap<SystemName, Duration>,
     /// What is expected of each system's copies.
     copies: Copies,
+    /// Where exact texts are kept.
+    texts: Option<Arc<dyn Texts>>,
     control: watch::Sender<u64>,
 }
 
@@ -95,6 +98,7 @@ impl Gate {
             next_session: AtomicU64::new(next.session.max(1)),
             windows: HashMap::new(),
             copies: Copies::default(),
+            texts: None,
             control: watch::channel(0).0,
         }
     }
@@ -109,6 +113,12 @@ impl Gate {
     #[must_use]
     pub fn with_copies(self, copies: Copies) -> Self {
         Self { copies, ..self }
+    }
+
+    /// With something that keeps the exact text of everything that is asked; without, the ledger's redacted text is all there is.
+    #[must_use]
+    pub fn with_texts(self, texts: Arc<dyn Texts>) -> Self {
+        Self { texts: Some(texts), ..self }
     }
 
     /// Carries one operation that may change something from request to recorded outcome.
@@ -313,6 +323,10 @@ impl Gate {
             return Err(Refusal::frozen(reason));
         }
         let id = self.number_intent();
+        if let Some(texts) = &self.texts {
+            let asked = AskedText { intent: id, text: operation.text.clone(), parameters: operation.parameters.clone() };
+            texts.keep(asked).map_err(|why| Refusal::unavailable("vault", why))?;
+        }
         let principal = &operation.principal;
         let event = Event::Intent {
             intent: id,
@@ -325,7 +339,7 @@ impl Gate {
             text: operation.redacted.to_string(),
             kinds: operation.kinds().into_iter().collect(),
         };
-        Ok(OpenIntent::new(self.audit.clone(), principal.agent.clone(), id, event))
+        Ok(OpenIntent::new(self.audit.clone(), self.texts.clone(), principal.agent.clone(), id, event))
     }
 
     /// Opens a session: its number, recorded before the client may do anything. `backend` is the server's

@@ -16,6 +16,7 @@ mod records;
 mod recovery;
 mod simulation;
 mod spending;
+mod texts;
 mod upstream;
 
 pub use audit::{Audit, AuditError, Clock, Pending};
@@ -34,4 +35,5 @@ pub use records::{
 };
 pub use recovery::{Copies, Covered, Expected, Failure, Objective, Recovery, RecoveryReport, Spread, SystemRecovery, Unproven, is_behind};
 pub use simulation::{AnswerChange, Said, Simulated, UsedRights, Verdict};
+pub use texts::{AskedText, Texts};
 pub use upstream::{Done, Ran, Running, Upstream};

@@ -2,12 +2,13 @@
 
 use std::sync::Arc;
 
-use reprieve_operation::{AgentName, Event, HoldId, IntentId, Operation, Outcome, Reach, Refusal, Terms, Timestamp};
+use reprieve_operation::{AgentName, Event, HoldId, IntentId, Operation, Outcome, Parameters, Reach, Refusal, Terms, Timestamp};
 
 use crate::{
     audit::{Audit, AuditError, Pending},
     gate::Gate,
     spending::Reservation,
+    texts::{AskedText, Texts},
 };
 
 /// An approval that a run draws on.
@@ -193,6 +194,9 @@ impl Permit<'_> {
 /// An intent without an outcome. Dropped, it records `abandoned`, or `unknown` once it may have become final.
 pub struct OpenIntent {
     audit: Arc<dyn Audit>,
+    texts: Option<Arc<dyn Texts>>,
+    /// Why the exact text of a statement is not kept.
+    unkept: Option<String>,
     agent: AgentName,
     id: IntentId,
     pending: Option<Pending>,
@@ -207,9 +211,21 @@ pub struct OpenIntent {
 }
 
 impl OpenIntent {
-    pub(crate) fn new(audit: Arc<dyn Audit>, agent: AgentName, id: IntentId, event: Event) -> Self {
+    pub(crate) fn new(audit: Arc<dyn Audit>, texts: Option<Arc<dyn Texts>>, agent: AgentName, id: IntentId, event: Event) -> Self {
         let pending = Some(audit.append(event));
-        Self { audit, agent, id, pending, concluded: false, statements: Vec::new(), reservation: None, spent: false, cleared: false }
+        Self {
+            audit,
+            texts,
+            unkept: None,
+            agent,
+            id,
+            pending,
+            concluded: false,
+            statements: Vec::new(),
+            reservation: None,
+            spent: false,
+            cleared: false,
+        }
     }
 
     /// Adds a statement that runs under this intent besides the one it was opened with; their number is limited, so that a
@@ -220,6 +236,13 @@ impl OpenIntent {
         }
     }
 
+    /// Keeps the exact text of such a statement. Where that fails, nothing of the intent becomes final.
+    pub fn keep_text(&mut self, text: &Arc<str>, parameters: Option<&Parameters>) {
+        let Some(texts) = &self.texts else { return };
+        let asked = AskedText { intent: self.id, text: text.clone(), parameters: parameters.cloned() };
+        self.unkept = texts.keep(asked).err().or(self.unkept.take());
+    }
+
     /// Its number.
     #[must_use]
     pub fn id(&self) -> IntentId {
@@ -228,6 +251,9 @@ impl OpenIntent {
 
     /// Waits until the intent is durable; later calls return at once.
     pub(crate) async fn durable(&mut self) -> Result<(), Refusal> {
+        if let Some(why) = &self.unkept {
+            return Err(Refusal::unavailable("vault", why.clone()));
+        }
         let Some(pending) = &mut self.pending else { return Ok(()) };
         let answer = pending.await;
         self.pending = None;

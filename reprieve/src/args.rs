@@ -635,6 +635,9 @@ pub(crate) struct Incident {
     /// The folder, which is made.
     #[arg(long, default_value = "incident")]
     pub(crate) to: PathBuf,
+    /// Leave the exact texts out: they have passwords, names, whatever was in them.
+    #[arg(long)]
+    pub(crate) without_texts: bool,
 }
 
 #[derive(Debug, Args)]

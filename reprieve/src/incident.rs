@@ -1,22 +1,21 @@
 //! `reprieve incident`: everything about one agent, or one stretch of time, in a folder that can be checked without us.
 //!
 //! `events.jsonl` has the ledger's own bytes, one event a line; `proofs/` an inclusion proof for each, against the signed
-//! checkpoint in `checkpoint.txt`; `incident.json` and `incident.html` the timeline for people.
+//! checkpoint in `checkpoint.txt`; `calls/` the exact text of each call, which the ledger has without its literals, and `sums/` the lists
+//! of their hashes, whose own are in events; `incident.json` and `incident.html` the timeline for people.
 
-use std::{
-    fmt::Write as _,
-    fs,
-    io::Write as _,
-    path::{Path, PathBuf},
-};
+mod texts;
+
+use std::{fmt::Write as _, fs, io::Write as _, os::unix::fs::DirBuilderExt as _, path::Path};
 
 use anyhow::{Context as _, bail};
 use reprieve_audit::{SystemClock, decode, prove_event};
 use reprieve_gate::Clock as _;
 use reprieve_operation::{AgentName, Event, Outcome, Recorded, Timestamp};
-use reprieve_store::{Query, SqliteStore};
+use reprieve_store::{Query, Reader, Row, SqliteStore};
 use serde_json::{Value, json};
 
+use self::texts::{Exact, exact};
 use crate::{
     args::{Cli, Incident},
     keys::Keys,
@@ -28,6 +27,8 @@ use crate::{
 
 /// Events in one folder.
 const MOST: usize = 20_000;
+/// Characters of an exact text on the page; the whole of it is in a file.
+const SHOWN: usize = 10_000;
 /// How far around a time it looks.
 const AROUND_MS: u64 = 30 * 60 * 1_000;
 
@@ -48,19 +49,7 @@ pub(crate) fn incident(cli: &Cli, settings: &Settings, incident: &Incident) -> a
             Query { agent: Some(agent.to_string()), ..Query::default() }
         }
     };
-    let (mut rows, mut before) = (Vec::new(), None);
-    loop {
-        let page = reader.search(&Query { before, limit: Query::LIMIT_MAX, ..about.clone() })?;
-        before = page.last().map(|row| row.index);
-        let full = page.len() == Query::LIMIT_MAX;
-        rows.extend(page);
-        if rows.len() > MOST {
-            bail!("that is more than {MOST} events: name an agent, or a time closer to it");
-        }
-        if !full {
-            break;
-        }
-    }
+    let mut rows = all(reader.as_ref(), &about)?;
     // What people answered to the agent's holds names the hold and not the agent.
     let holds: Vec<u64> = rows.iter().filter_map(|row| decode(&row.body).ok()?.event.hold()).map(|hold| hold.0).collect();
     for hold in holds {
@@ -71,9 +60,22 @@ pub(crate) fn incident(cli: &Cli, settings: &Settings, incident: &Incident) -> a
     if rows.is_empty() {
         bail!("the ledger has nothing about `{}`", incident.about);
     }
+    // Where texts are is told with the texts themselves.
+    rows.retain(|row| row.kind != "texts_kept");
+    let exact = if incident.without_texts { Exact::default() } else { exact(settings, reader.as_ref(), &mut rows)? };
     let key = Keys::of(settings).verifier()?;
     let to = &incident.to;
     make(&to.join("proofs"))?;
+    make(&to.join("calls"))?;
+    make(&to.join("sums"))?;
+    for (row, list) in &exact.lists {
+        write(&to.join("sums").join(format!("{}.txt", row.index)), list.as_bytes())?;
+    }
+    for (intent, texts) in &exact.texts {
+        for (number, text) in (1..).zip(texts) {
+            write(&to.join("calls").join(format!("{intent}.{number}.json")), text)?;
+        }
+    }
     let mut lines = Vec::new();
     let mut events = Vec::new();
     for row in &rows {
@@ -89,9 +91,10 @@ pub(crate) fn incident(cli: &Cli, settings: &Settings, incident: &Incident) -> a
     write(&to.join("ledger.pub"), key.to_string().as_bytes())?;
     let summary = summary(&incident.about, &events);
     write(&to.join("incident.json"), serde_json::to_string_pretty(&summary)?.as_bytes())?;
-    write(&to.join("incident.html"), page(&summary, &events).as_bytes())?;
+    write(&to.join("incident.html"), page(&summary, &events, &exact).as_bytes())?;
     if cli.json {
-        tell!("{}", json!({ "folder": to, "summary": summary }));
+        let texts = json!({ "intents_with": exact.texts.len(), "intents_without": exact.without, "unread": exact.unread });
+        tell!("{}", json!({ "folder": to, "summary": summary, "exact_texts": texts }));
     } else {
         tell!(
             "{}: {} events with their proofs, {} changes, {} still open.",
@@ -100,16 +103,45 @@ pub(crate) fn incident(cli: &Cli, settings: &Settings, incident: &Incident) -> a
             summary["changes"],
             summary["open_holds"]
         );
-        tell!("Print incident.html; events.jsonl, proofs and checkpoint.txt can be checked without this gateway.");
+        if !incident.without_texts {
+            tell!(
+                "Exact texts of {} calls are in calls, of {} there are none (the last seconds are not in the vault yet).",
+                exact.texts.len(),
+                exact.without
+            );
+            exact.unread.iter().for_each(|why| tell!("Texts could not be read: {why}"));
+        }
+        tell!(
+            "Print incident.html. Whoever has the public key can check the folder without this gateway: reprieve verify {} --key KEY",
+            to.display()
+        );
     }
     Ok(0)
 }
 
-fn make(path: &PathBuf) -> anyhow::Result<()> {
+/// All that a query finds, newest first, up to a limit.
+fn all(reader: &dyn Reader, query: &Query) -> anyhow::Result<Vec<Row>> {
+    let (mut rows, mut before) = (Vec::new(), None);
+    loop {
+        let page = reader.search(&Query { before, limit: Query::LIMIT_MAX, ..query.clone() })?;
+        before = page.last().map(|row| row.index);
+        let full = page.len() == Query::LIMIT_MAX;
+        rows.extend(page);
+        if rows.len() > MOST {
+            bail!("that is more than {MOST} events: name an agent, or a time closer to it");
+        }
+        if !full {
+            return Ok(rows);
+        }
+    }
+}
+
+/// A new folder, which only its owner may look into: exact texts have whatever was in them.
+fn make(path: &Path) -> anyhow::Result<()> {
     if path.exists() {
         bail!("{} is there already: evidence is not written over", path.display());
     }
-    fs::create_dir_all(path).with_context(|| format!("cannot make {}", path.display()))
+    fs::DirBuilder::new().recursive(true).mode(0o700).create(path).with_context(|| format!("cannot make {}", path.display()))
 }
 
 fn write(path: &Path, bytes: &[u8]) -> anyhow::Result<()> {
@@ -165,7 +197,7 @@ pub(crate) fn summary(about: &str, events: &[Recorded]) -> Value {
 }
 
 /// One page, without a script or anything from elsewhere.
-fn page(summary: &Value, events: &[Recorded]) -> String {
+fn page(summary: &Value, events: &[Recorded], exact: &Exact) -> String {
     let mut html = String::from(
         "<!doctype html><html lang=\"en\"><meta charset=\"utf-8\"><title>Incident</title><style>body{font:14px sans-serif;max-width:70em;margin:2em auto}\
          td,th{vertical-align:top;text-align:left;padding:.2em .8em;border-bottom:1px solid #ccc}code{white-space:pre-wrap;word-break:break-word}</style>",
@@ -176,7 +208,13 @@ fn page(summary: &Value, events: &[Recorded]) -> String {
     }
     html.push_str("</table><h2>Timeline (UTC)</h2><table><tr><th>Event</th><th>Time</th><th>What</th><th>In full</th></tr>");
     for Recorded { index, at, event } in events {
-        let full = serde_json::to_string(event).unwrap_or_default();
+        let mut full = serde_json::to_string(event).unwrap_or_default();
+        if let Event::Intent { intent, .. } = event {
+            for text in exact.texts.get(intent).into_iter().flatten() {
+                full.push_str("\n\n");
+                full.push_str(&shown(text));
+            }
+        }
         let _ = write!(
             html,
             "<tr><td>{index}</td><td>{}.{:03}</td><td>{}</td><td><code>{}</code></td></tr>",
@@ -190,6 +228,14 @@ fn page(summary: &Value, events: &[Recorded]) -> String {
     html
 }
 
+/// The text, and its parameters if it has any, of what was kept of a call.
+fn shown(kept: &[u8]) -> String {
+    let kept: Value = serde_json::from_slice(kept).unwrap_or_default();
+    let text: String = kept["text"].as_str().unwrap_or_default().chars().take(SHOWN).collect();
+    let parameters = kept.get("parameters").map(|values| format!(" -- {values}").chars().take(SHOWN).collect::<String>());
+    text + &parameters.unwrap_or_default()
+}
+
 /// An agent's text is text, whatever it looks like; what can't be seen is drawn.
 fn escaped(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
@@ -200,6 +246,7 @@ fn escaped(text: &str) -> String {
             '>' => out.push_str("&gt;"),
             '"' => out.push_str("&quot;"),
             '\'' => out.push_str("&#39;"),
+            '\n' => out.push('\n'),
             ' '..='~' => out.push(c),
             c if c.is_alphanumeric() && !c.is_control() => out.push(c),
             c => {
@@ -218,7 +265,7 @@ mod tests {
     fn an_agents_text_stays_text() {
         for (text, expected) in [
             ("<script>alert('x')</script>", "&lt;script&gt;alert(&#39;x&#39;)&lt;/script&gt;"),
-            ("a\u{202e}b\n", "a⟨U+202E⟩b⟨U+000A⟩"),
+            ("a\u{202e}b\n", "a⟨U+202E⟩b\n"),
             ("Größe & \"x\"", "Größe &amp; &quot;x&quot;"),
         ] {
             assert_eq!(escaped(text), expected);

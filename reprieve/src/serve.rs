@@ -65,6 +65,8 @@ async fn run(as_json: bool, settings: Arc<Settings>) -> anyhow::Result<()> {
     for settler in &parts.settlers {
         tokio::spawn(settler.clone().run());
     }
+    tokio::spawn(parts.texts.clone().run());
+    tokio::spawn(parts.texts.clone().purge());
     if parts.http.is_some() {
         tokio::spawn(parts.escrow.clone().run());
     }
@@ -137,6 +139,9 @@ async fn run(as_json: bool, settings: Arc<Settings>) -> anyhow::Result<()> {
     }
     if let Some(surface) = &parts.http {
         surface.flush();
+    }
+    if !matches!(tokio::time::timeout(DRAIN, parts.texts.flush()).await, Ok(Ok(()))) {
+        tracing::warn!("the exact texts of the last seconds could not be put into the vault");
     }
     let _recorded = parts.audit.append(Event::Stopped).await;
     parts.recovery.iter().for_each(|runs| runs.stop());

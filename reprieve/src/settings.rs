@@ -215,6 +215,9 @@ pub(crate) struct Vault {
     /// The most that its objects may take.
     #[serde(deserialize_with = "some_bytes")]
     pub(crate) max_bytes: Option<u64>,
+    /// How long the exact text of what agents asked is kept.
+    #[serde(deserialize_with = "duration")]
+    pub(crate) texts: Duration,
     /// The S3 server, when it is not Amazon's. Credentials come from the environment.
     pub(crate) endpoint: Option<String>,
     /// The S3 region.
@@ -223,7 +226,8 @@ pub(crate) struct Vault {
 
 impl Default for Vault {
     fn default() -> Self {
-        Self { store: "file:vault".to_owned(), max_bytes: None, endpoint: None, region: None }
+        let texts = Duration::from_secs(90 * 86_400);
+        Self { store: "file:vault".to_owned(), max_bytes: None, texts, endpoint: None, region: None }
     }
 }
 

@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 
 use reprieve_operation::{Digest, Timestamp, UndoId};
-use reprieve_undo::{Secured, Snapshot, StoredImages, export, secured, snapshots, stored};
+use reprieve_undo::{Secured, Snapshot, StoredImages, export, kept_texts, secured, snapshots, stored};
 use reprieve_vault::{Usage, Vault as Objects, VaultError};
 use serde_json::{Value, json};
 
@@ -183,17 +183,29 @@ async fn verify(cli: &Cli, settings: &Settings) -> anyhow::Result<u8> {
             missing_secured.push(secured);
         }
     }
+    let mut missing_texts = Vec::new();
+    for kept in kept_texts(&history(settings)?)? {
+        if kept.vault != identity {
+            elsewhere += 1;
+        } else if !damaged.contains(&kept.object.digest) && is_missing(vault, kept.object.digest).await? {
+            missing_texts.push(kept);
+        }
+    }
     // What a running gateway purged meanwhile is not missing.
+    let still: HashSet<u64> = kept_texts(&history(settings)?)?.iter().map(|kept| kept.index).collect();
+    missing_texts.retain(|kept| still.contains(&kept.index));
     let still: HashSet<Digest> = before_final(settings)?.iter().map(|secured| secured.object.digest).collect();
     missing_secured.retain(|secured| still.contains(&secured.object.digest));
     let still: HashSet<u64> = recorded(settings)?.iter().map(|stored| stored.index).collect();
     missing.retain(|stored| still.contains(&stored.index));
     let still: HashSet<u64> = definitions(settings)?.iter().map(|snapshot| snapshot.index).collect();
     missing_definitions.retain(|snapshot| still.contains(&snapshot.index));
-    let ok = verified.damaged.is_empty() && missing.is_empty() && missing_definitions.is_empty() && missing_secured.is_empty();
+    let all_there = missing.is_empty() && missing_definitions.is_empty() && missing_secured.is_empty() && missing_texts.is_empty();
+    let ok = verified.damaged.is_empty() && all_there;
     if cli.json {
         let missing = missing.iter().map(to_json).chain(missing_definitions.iter().map(snapshot_to_json));
-        let missing: Vec<Value> = missing.chain(missing_secured.iter().map(secured_to_json)).collect();
+        let texts = missing_texts.iter().map(|kept| json!({ "object": kept.object.digest, "texts": true, "index": kept.index }));
+        let missing: Vec<Value> = missing.chain(missing_secured.iter().map(secured_to_json)).chain(texts).collect();
         tell!(
             "{}",
             json!({ "ok": ok, "good": verified.good, "plain_bytes": verified.plain_bytes, "damaged": verified.damaged, "missing": missing,
@@ -208,6 +220,7 @@ async fn verify(cli: &Cli, settings: &Settings) -> anyhow::Result<u8> {
     missing_secured
         .iter()
         .for_each(|secured| tell!("Missing: {}, rows of {} that were not final yet", secured.object.digest, secured.system));
+    missing_texts.iter().for_each(|kept| tell!("Missing: {}, exact texts of event {}", kept.object.digest, kept.index));
     if elsewhere > 0 {
         tell!("{elsewhere} more were put into another vault.");
     }

@@ -1,12 +1,18 @@
 //! `reprieve verify`: whether what a gateway handed out says what its ledger says. Needs the public key alone: no settings, no ledger.
 
-use std::{fs, io::Read as _, path::Path};
+use std::{
+    collections::{HashMap, HashSet},
+    fs,
+    io::Read as _,
+    path::Path,
+};
 
 use anyhow::{Context as _, bail};
 use reprieve_audit::decode;
 use reprieve_ledger::{Checkpoint, EventProof, Verifier};
-use reprieve_operation::Recorded;
+use reprieve_operation::{Event, IntentId, Recorded};
 use reprieve_recovery::statement;
+use reprieve_undo::{KeptTexts, sum, sums};
 use serde_json::{Value, json};
 
 use crate::{
@@ -76,6 +82,7 @@ fn pack(folder: &Path, key: &Verifier) -> anyhow::Result<Vec<String>> {
     if proofs != events.len() || events.is_empty() {
         bail!("there are {proofs} proofs and {} events: something was taken away or added", events.len());
     }
+    let texts = texts(folder, &events)?;
     let said: Value = serde_json::from_str(&read(&folder.join("incident.json"))?).context("incident.json can't be read")?;
     let about = said["about"].as_str().unwrap_or_default();
     if said != summary(about, &events) {
@@ -83,9 +90,40 @@ fn pack(folder: &Path, key: &Verifier) -> anyhow::Result<Vec<String>> {
     }
     Ok(vec![
         format!("{}: {} events, each in the ledger signed by {}", folder.display(), events.len(), key.name()),
+        format!("{texts} exact texts in calls are what was asked, by hashes in the ledger"),
         "incident.json says what they say; incident.html is for reading and was not looked at".to_owned(),
         format!("That it is about `{}`, and that there is no more about it, only the ledger can tell.", visible(about)),
     ])
+}
+
+/// How many exact texts there are: each has its hash in a list, and each list has its own in an event. None was taken away or added.
+fn texts(folder: &Path, events: &[Recorded]) -> anyhow::Result<usize> {
+    let intents: HashSet<IntentId> =
+        events.iter().filter_map(|recorded| if let Event::Intent { intent, .. } = recorded.event { Some(intent) } else { None }).collect();
+    let mut expected: HashMap<String, IntentId> = HashMap::new();
+    for kept in events.iter().filter_map(|recorded| KeptTexts::of(recorded.index, &recorded.event)) {
+        let list = read(&folder.join("sums").join(format!("{}.txt", kept.index)))?;
+        if sum(list.as_bytes()) != kept.sums {
+            bail!("the list sums/{}.txt is not the one that the ledger has the hash of", kept.index);
+        }
+        expected.extend(sums(&list).filter(|(_, intent)| intents.contains(intent)).map(|(sum, intent)| (sum.to_owned(), intent)));
+    }
+    let calls = match fs::read_dir(folder.join("calls")) {
+        Ok(calls) => calls.collect::<Result<Vec<_>, _>>()?,
+        Err(_) => Vec::new(),
+    };
+    for call in &calls {
+        let name = visible(&call.file_name().to_string_lossy());
+        let text = read(&call.path())?;
+        let intent = expected.remove(&sum(text.as_bytes()).to_string()).with_context(|| format!("calls/{name} is not what was asked"))?;
+        if !name.starts_with(&format!("{intent}.")) || serde_json::from_str::<Value>(&text)?["intent"] != intent.to_string() {
+            bail!("calls/{name} is what was asked under {intent}");
+        }
+    }
+    match expected.into_values().min() {
+        None => Ok(calls.len()),
+        Some(intent) => bail!("something that was asked under {intent} is not in calls"),
+    }
 }
 
 /// What `/recovery/public.json` answers, or the note in it.

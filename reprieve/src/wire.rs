@@ -20,7 +20,8 @@ use reprieve_store::SqliteStore;
 use reprieve_surface_console::{Console, Shown};
 use reprieve_surface_postgres::{Options, Surface, System, Target, TlsMode};
 use reprieve_undo::{
-    CallEscrow, DefinitionsLog, Images, Journal, Keeper, KeeperOptions, Kept, Login, Settler, StrictOptions, Undo, UndoOptions, VaultAccess,
+    CallEscrow, DefinitionsLog, Images, Journal, Keeper, KeeperOptions, Kept, Login, Settler, StrictOptions, TextKeeper, Undo, UndoOptions,
+    VaultAccess,
 };
 use reprieve_vault::{Location, VaultOptions};
 
@@ -40,6 +41,7 @@ pub(crate) struct Parts {
     pub(crate) settlers: Vec<Arc<Settler>>,
     pub(crate) console: Arc<Console>,
     pub(crate) escrow: Arc<CallEscrow>,
+    pub(crate) texts: Arc<TextKeeper>,
     /// What copies and tries, by the clock.
     pub(crate) recovery: Vec<Arc<crate::recovery::runs::Runs>>,
 }
@@ -58,13 +60,14 @@ pub(crate) fn build(settings: &Settings, keys: &Keys) -> anyhow::Result<Parts> {
     };
     let windows = settings.services().map(|system| (system.name.clone(), system.delay.unwrap_or(settings.hold.delay))).collect();
     let (configured, covered) = (crate::recovery::configured(settings, keys)?, crate::recovery::covered(settings));
-    let gate = Gate::new(audit.clone(), clock.clone(), policy.clone(), options);
+    let history = Arc::new(LedgerHistory::open(&settings.ledger_file()?)?);
+    let vault = Arc::new(vault(settings, keys)?);
+    let texts = Arc::new(TextKeeper::new(vault.clone(), audit.clone(), history.clone(), clock.clone(), settings.vault.texts));
+    let gate = Gate::new(audit.clone(), clock.clone(), policy.clone(), options).with_texts(texts.clone());
     let gate = Arc::new(gate.with_windows(windows).with_copies(crate::recovery::copies(settings, &configured, covered.clone())));
     let office = Arc::new(crate::recovery::office(settings, keys, &audit, configured, covered.clone())?);
     let logins = settings.databases().map(|system| Ok((system.name.clone(), login(system, keys)?)));
     let logins: BTreeMap<SystemName, Login> = logins.collect::<anyhow::Result<_>>()?;
-    let history = Arc::new(LedgerHistory::open(&settings.ledger_file()?)?);
-    let vault = Arc::new(vault(settings, keys)?);
     let images = Images::new(vault.clone(), history.clone());
     let definitions = |system: &crate::settings::System| {
         let (name, login, window) = (system.name.clone(), login(system, keys)?, settings.undo.window);
@@ -118,7 +121,7 @@ pub(crate) fn build(settings: &Settings, keys: &Keys) -> anyhow::Result<Parts> {
     let console = console(settings, &audit, clock, &desk, changes, policy.clone(), office)?;
     let console = Arc::new(Console { provider: provider(settings, keys)?, ..console });
     let http = services.map(|services| services.surface(settings, keys, gate.clone(), escrow.clone())).transpose()?;
-    Ok(Parts { audit, gate, desk, postgres, http, policy, keepers, definitions, settlers, console, escrow, recovery })
+    Ok(Parts { audit, gate, desk, postgres, http, policy, keepers, definitions, settlers, console, escrow, texts, recovery })
 }
 
 /// Opens the ledger to append to it.

@@ -28,7 +28,7 @@ use std::{
 use anyhow::{Context as _, Result, ensure};
 use reprieve_testkit::{Gateway, GatewayOptions, GuardedSystem, Postgres};
 use reprieve_tests::{Copied, answer};
-use serde_json::Value;
+use serde_json::{Value, json};
 
 /// A database with rows, and a gateway that copies it.
 struct Stage {
@@ -683,5 +683,84 @@ fn an_incident_is_a_folder_that_proves_itself() -> Result<()> {
     let points = stage.gateway.cli(&["checklist", "--json"])?;
     assert!(!points.status.success());
     assert_eq!(answer(&points)?["points"].as_array().map(Vec::len), Some(8));
+    Ok(())
+}
+
+#[test]
+fn an_incident_has_exactly_what_was_asked() -> Result<()> {
+    let stage = Stage::open("", "")?;
+    let url = stage.gateway.agent("helper", &["shop"], "read,write")?;
+    let other = stage.gateway.agent("other", &["shop"], "read,write")?;
+    let (update, refused) = ("UPDATE orders SET note = 'Grüße, ''wer''' WHERE id = 7", "ALTER ROLE app PASSWORD 'hunter2'");
+    let (insert, delete) = ("INSERT INTO commits VALUES (4711001)", "DELETE FROM commits WHERE n = 4711001");
+    // Undone by its own transaction: what was asked is kept whatever came of it.
+    stage.server.psql_at(&url, &format!("BEGIN; {insert}; {update}; {insert}; ROLLBACK")).err();
+    assert!(stage.server.psql_at(&url, refused).is_err());
+    stage.server.psql_at(&url, &format!("BEGIN; {insert}; {update}; COMMIT"))?;
+    assert!(stage.server.psql_at(&url, delete).is_err(), "not in its token");
+    stage.server.psql_at(&other, "INSERT INTO commits VALUES (4711002)")?;
+    let kept = || -> Result<u64> { Ok(stage.events("texts_kept")?.iter().filter_map(|event| event["texts"].as_u64()).sum()) };
+    stage.wait("the texts are kept", || Ok(kept()? >= 8))?;
+    let ledger = stage.gateway.events()?.iter().map(Value::to_string).collect::<String>();
+    for secret in ["hunter2", "Grüße", "471100"] {
+        assert!(!ledger.contains(secret), "the ledger has {secret}");
+    }
+    let told = stage.gateway.json(&["incident", "helper", "--to", "evidence", "--json"])?;
+    assert_eq!((&told["exact_texts"]["intents_with"], &told["exact_texts"]["intents_without"]), (&json!(4), &json!(0)), "{told}");
+    let folder = stage.gateway.folder().join("evidence");
+    assert_eq!(fs::metadata(folder.join("calls"))?.mode() & 0o777, 0o700);
+    let mut texts = Vec::new();
+    for file in fs::read_dir(folder.join("calls"))? {
+        let path = file?.path();
+        let call: Value = serde_json::from_str(&fs::read_to_string(&path)?)?;
+        texts.push((path, call["text"].as_str().unwrap_or_default().trim_end_matches(';').to_owned()));
+    }
+    texts.sort();
+    let asked: Vec<&str> = texts.iter().map(|(_, text)| text.as_str()).collect();
+    assert_eq!(asked, [insert, update, insert, refused, insert, update, delete]);
+    assert!(fs::read_to_string(folder.join("incident.html"))?.contains("hunter2"));
+
+    let verify =
+        |folder: &str| Ok::<bool, anyhow::Error>(stage.gateway.cli(&["verify", folder, "--key", "keys/ledger.pub"])?.status.success());
+    assert!(verify("evidence")?);
+    let list = fs::read_dir(folder.join("sums"))?.next().context("a list")??.path();
+    let call = texts[1].0.clone();
+    for file in [&call, &list] {
+        let (text, aside) = (fs::read_to_string(file)?, folder.join("aside"));
+        fs::write(file, text.replacen('7', "8", 1))?;
+        assert!(!verify("evidence")?, "{} was changed", file.display());
+        fs::write(file, &text)?;
+        fs::rename(file, &aside)?;
+        assert!(!verify("evidence")?, "{} is gone", file.display());
+        fs::rename(&aside, file)?;
+    }
+    let of_another = folder.join("calls").join("I-999999.1.json");
+    fs::rename(&call, &of_another)?;
+    assert!(!verify("evidence")?, "it was asked under another intent");
+    fs::rename(&of_another, &call)?;
+    fs::copy(&call, &of_another)?;
+    assert!(!verify("evidence")?, "it was asked once");
+    fs::remove_file(&of_another)?;
+    assert!(verify("evidence")?);
+
+    // Who needn't know passwords gets the rest.
+    let told = stage.gateway.json(&["incident", "helper", "--to", "less", "--without-texts", "--json"])?;
+    assert_eq!(told["summary"]["refused"], 2, "{told}");
+    assert_eq!(fs::read_dir(stage.gateway.folder().join("less/calls"))?.count(), 0);
+    assert!(!fs::read_to_string(stage.gateway.folder().join("less/incident.html"))?.contains("hunter2"));
+    assert!(verify("less")?);
+
+    // What is gone from the vault is told, and the rest of the evidence is there.
+    assert!(stage.gateway.cli(&["vault", "verify"])?.status.success());
+    for event in stage.events("texts_kept")? {
+        let object = event["object"].as_str().context("an object")?;
+        for path in stage.objects()?.iter().filter(|path| path.ends_with(&object[2..])) {
+            fs::remove_file(path)?;
+        }
+    }
+    assert!(!stage.gateway.cli(&["vault", "verify"])?.status.success());
+    let told = stage.gateway.json(&["incident", "helper", "--to", "rest", "--json"])?;
+    assert!(told["exact_texts"]["unread"].as_array().is_some_and(|unread| !unread.is_empty()), "{told}");
+    assert!(verify("rest")?);
     Ok(())
 }

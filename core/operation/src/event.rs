@@ -376,6 +376,20 @@ pub enum Event {
         received_messages: Option<u64>,
     },
     /// It was removed from the vault: the time in which it could be asked for is over.
+    /// Exact texts of what agents asked are in the vault, in one object. `sums` is the SHA-256 of a list of the texts' own; the object
+    /// has that list.
+    TextsKept {
+        object: Digest,
+        vault: Digest,
+        first: IntentId,
+        last: IntentId,
+        texts: u64,
+        sums: Digest,
+        plain_bytes: u64,
+        stored_bytes: u64,
+    },
+    /// Such objects were removed: their time was over. `through` is the last event that recorded one of them; all before are gone too.
+    TextsPurged { objects: u64, stored_bytes: u64, through: u64 },
     CallsPurged {
         objects: u64,
         stored_bytes: u64,
@@ -529,6 +543,8 @@ impl Event {
             Self::CallKept { .. } => "call_kept",
             Self::ChannelClosed { .. } => "channel_closed",
             Self::CallsPurged { .. } => "calls_purged",
+            Self::TextsKept { .. } => "texts_kept",
+            Self::TextsPurged { .. } => "texts_purged",
             Self::ImagesSecured { .. } => "images_secured",
             Self::SecuredPurged { .. } => "secured_purged",
             Self::AsidePurged { .. } => "aside_purged",
@@ -596,6 +612,8 @@ impl Event {
             | Self::ImagesPurged { .. }
             | Self::CallKept { .. }
             | Self::CallsPurged { .. }
+            | Self::TextsKept { .. }
+            | Self::TextsPurged { .. }
             | Self::ImagesSecured { .. }
             | Self::SecuredPurged { .. }
             | Self::Measured { .. }
@@ -654,6 +672,8 @@ impl Event {
             | Self::ImagesStored { .. }
             | Self::ImagesPurged { .. }
             | Self::CallsPurged { .. }
+            | Self::TextsKept { .. }
+            | Self::TextsPurged { .. }
             | Self::ImagesSecured { .. }
             | Self::SecuredPurged { .. }
             | Self::AsidePurged { .. }

@@ -463,6 +463,8 @@ impl State {
             | Event::CallKept { .. }
             | Event::ChannelClosed { .. }
             | Event::CallsPurged { .. }
+            | Event::TextsKept { .. }
+            | Event::TextsPurged { .. }
             | Event::ImagesSecured { .. }
             | Event::SecuredPurged { .. }
             | Event::Measured { .. }

@@ -11,16 +11,26 @@ use serde::Serialize;
 
 use crate::{
     Change, History, Images, UndoError, VaultAccess,
+    over::Sort,
     rows::{Conflict, ConflictKind, Report, TableReport},
 };
 
 /// The most that is kept of one call.
 const LARGEST: u64 = 64 << 20;
 
-/// Events read at a time, objects that are removed before that is recorded, and how often that is looked for.
-const PAGE: usize = 500;
-const OBJECTS_AT_ONCE: usize = 1_000;
+/// How often it is looked for what is over.
 const PURGE_EVERY: Duration = Duration::from_secs(600);
+
+const SORT: Sort = Sort {
+    kept: "call_kept",
+    purged: "calls_purged",
+    object: |event| match event {
+        Event::CallKept { object, stored_bytes, .. } => Some((*object, *stored_bytes)),
+        _ => None,
+    },
+    through: |event| if let Event::CallsPurged { through, .. } = event { Some(*through) } else { None },
+    event: |objects, stored_bytes, through| Event::CallsPurged { objects, stored_bytes, through },
+};
 
 /// Where it lies what takes a call back.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -51,7 +61,8 @@ impl CallEscrow {
     /// Removes for ever what nobody can ask for any more.
     pub async fn run(self: Arc<Self>) {
         loop {
-            if let Err(error) = self.purge().await {
+            let purged = SORT.purge(self.history.as_ref(), self.audit.as_ref(), &self.vault, self.clock.as_ref(), self.window).await;
+            if let Err(error) = purged {
                 tracing::warn!(%error, "what is over could not be removed from the vault");
             }
             tokio::time::sleep(PURGE_EVERY).await;
@@ -68,52 +79,6 @@ impl CallEscrow {
         let ObjectRef { digest, kind: _, plain_bytes, stored_bytes } = object;
         let event = Event::CallKept { intent, agent, system, moment, resource, object: digest, plain_bytes, stored_bytes };
         self.audit.append(event).await.map(drop).map_err(|error| error.to_string())
-    }
-
-    /// Objects of calls whose window is over are removed first, then that is recorded: a crash in between removes them again.
-    async fn purge(&self) -> Result<(), UndoError> {
-        let over = self.over()?;
-        let Some((through, _, _)) = over.iter().max_by_key(|(index, _, _)| *index).copied() else { return Ok(()) };
-        let vault = self.vault.vault().await?;
-        for (_, digest, _) in &over {
-            vault.delete(*digest).await?;
-        }
-        let stored_bytes = over.iter().fold(0_u64, |sum, (_, _, bytes)| sum.saturating_add(*bytes));
-        let event = Event::CallsPurged { objects: over.len() as u64, stored_bytes, through };
-        self.audit.append(event).await.map(drop).map_err(|error| UndoError::Ledger(error.to_string()))
-    }
-
-    /// The oldest of what is over, with its event and size.
-    fn over(&self) -> Result<Vec<(u64, Digest, u64)>, UndoError> {
-        let newest = self.history.of_kind("calls_purged", u64::MAX, 1).map_err(UndoError::Ledger)?;
-        let purged =
-            newest.first().and_then(|recorded| if let Event::CallsPurged { through, .. } = recorded.event { Some(through) } else { None });
-        let now = self.clock.now();
-        let mut over = Vec::new();
-        let mut before = u64::MAX;
-        loop {
-            let page = self.history.of_kind("call_kept", before, PAGE).map_err(UndoError::Ledger)?;
-            let Some(last) = page.last() else { break };
-            before = last.index;
-            let mut at_end = false;
-            for recorded in page {
-                at_end = purged.is_some_and(|purged| recorded.index <= purged);
-                if at_end {
-                    break;
-                }
-                if let Event::CallKept { object, stored_bytes, .. } = recorded.event
-                    && recorded.at.plus(self.window) <= now
-                {
-                    over.push((recorded.index, object, stored_bytes));
-                }
-            }
-            if at_end {
-                break;
-            }
-        }
-        over.reverse();
-        over.truncate(OBJECTS_AT_ONCE);
-        Ok(over)
     }
 }
 

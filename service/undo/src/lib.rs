@@ -2,7 +2,7 @@
 //!
 //! Rows come from the journal that the database keeps by triggers (`surface/postgres/src/journal.rs` installs them). What several
 //! changes of a row come to is in `chain.rs`; what must be known of a table in `table.rs`; how rows are put back and checked in
-//! `rows.rs`. Tables that are dropped are set aside (`aside.rs`). What takes calls to services back is kept by `calls.rs`. Which changes there are is read from the ledger (`change.rs`), and an operator's request is carried out by [`Undo`].
+//! `rows.rs`. Tables that are dropped are set aside (`aside.rs`). What takes calls to services back is kept by `calls.rs`, and the exact text of what was asked by `texts.rs`. Which changes there are is read from the ledger (`change.rs`), and an operator's request is carried out by [`Undo`].
 
 mod access;
 mod aside;
@@ -16,6 +16,7 @@ mod export;
 mod images;
 pub mod journal;
 mod keeper;
+mod over;
 mod position;
 mod purge;
 mod rows;
@@ -25,6 +26,7 @@ mod snapshots;
 mod source;
 mod strict;
 mod table;
+mod texts;
 mod undo;
 
 pub use access::VaultAccess;
@@ -42,6 +44,7 @@ pub use settle::Settler;
 pub use snapshots::{Snapshot, snapshots};
 pub use source::{Images, StoredImages, stored};
 pub use strict::{Secured, Securer, StrictOptions, secured};
+pub use texts::{KeptTexts, TextKeeper, kept_texts, sum, sums};
 pub use undo::{Ground, RowChange, Undo, UndoOptions, preview, row_changes};
 
 /// Why something was not undone. Nothing was changed.

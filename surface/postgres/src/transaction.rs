@@ -192,11 +192,12 @@ impl Session {
         {
             return Ok(Err(refusal));
         }
-        if self.transaction.is_none() {
-            match self.ends.gate.intend(&operation) {
+        match &mut self.transaction {
+            Some(transaction) => transaction.intent.keep_text(&known.text, operation.parameters.as_ref()),
+            None => match self.ends.gate.intend(&operation) {
                 Ok(intent) => self.transaction = Some(Transaction::new(intent)),
                 Err(refusal) => return Ok(Err(refusal)),
-            }
+            },
         }
         self.note_quiet_cursor(known);
         let stamp = if was_approved { None } else { self.stamp(known, &operation).await };
