@@ -324,7 +324,12 @@ impl Gate {
         }
         let id = self.number_intent();
         if let Some(texts) = &self.texts {
-            let asked = AskedText { intent: id, text: operation.text.clone(), parameters: operation.parameters.clone() };
+            let asked = AskedText {
+                agent: operation.principal.agent.clone(),
+                intent: id,
+                text: operation.text.clone(),
+                parameters: operation.parameters.clone(),
+            };
             texts.keep(asked).map_err(|why| Refusal::unavailable("vault", why))?;
         }
         let principal = &operation.principal;

@@ -239,7 +239,7 @@ impl OpenIntent {
     /// Keeps the exact text of such a statement. Where that fails, nothing of the intent becomes final.
     pub fn keep_text(&mut self, text: &Arc<str>, parameters: Option<&Parameters>) {
         let Some(texts) = &self.texts else { return };
-        let asked = AskedText { intent: self.id, text: text.clone(), parameters: parameters.cloned() };
+        let asked = AskedText { agent: self.agent.clone(), intent: self.id, text: text.clone(), parameters: parameters.cloned() };
         self.unkept = texts.keep(asked).err().or(self.unkept.take());
     }
 

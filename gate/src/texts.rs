@@ -2,11 +2,13 @@
 
 use std::sync::Arc;
 
-use reprieve_operation::{IntentId, Parameters};
+use reprieve_operation::{AgentName, IntentId, Parameters};
 
 /// One statement or request, exactly as it came.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct AskedText {
+    /// Who.
+    pub agent: AgentName,
     /// Under which intent. A client's transaction has one for all of its statements.
     pub intent: IntentId,
     /// The text.

@@ -231,7 +231,7 @@ fn page(summary: &Value, events: &[Recorded], exact: &Exact) -> String {
 /// The text, and its parameters if it has any, of what was kept of a call.
 fn shown(kept: &[u8]) -> String {
     let kept: Value = serde_json::from_slice(kept).unwrap_or_default();
-    let text: String = kept["text"].as_str().unwrap_or_default().chars().take(SHOWN).collect();
+    let text: String = kept["text"].as_str().or(kept["not_kept"].as_str()).unwrap_or_default().chars().take(SHOWN).collect();
     let parameters = kept.get("parameters").map(|values| format!(" -- {values}").chars().take(SHOWN).collect::<String>());
     text + &parameters.unwrap_or_default()
 }
