@@ -116,7 +116,9 @@ impl Repository {
     /// What the log's part of the repository has.
     fn archived(&self) -> Result<Vec<PathBuf>> {
         let mut found: Vec<PathBuf> = self.all_stored()?.into_iter().map(|(_, path)| path).collect();
-        found.retain(|path| path.display().to_string().contains("/archive/main/") && !path.display().to_string().contains("archive.info"));
+        // A file still being written has another name until it is whole.
+        let is_log = |path: &str| path.contains("/archive/main/") && !path.contains("archive.info") && !path.ends_with(".tmp");
+        found.retain(|path| is_log(&path.display().to_string()));
         found.sort();
         Ok(found)
     }
