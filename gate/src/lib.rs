@@ -33,7 +33,10 @@ pub use reception::{
 pub use records::{
     ChangeView, Changes, ConflictView, EventProof, LedgerCheck, Looking, RecordQuery, Records, RecordsError, RowView, Searched, UndoPreview,
 };
-pub use recovery::{Copies, Covered, Expected, Failure, Objective, Recovery, RecoveryReport, Spread, SystemRecovery, Unproven, is_behind};
+pub use recovery::{
+    Copies, Covered, DrillDay, Expected, FAILURES, Failure, LastDrill, Objective, Recovery, RecoveryReport, Spread, SystemRecovery,
+    Unproven, is_behind,
+};
 pub use simulation::{AnswerChange, Said, Simulated, UsedRights, Verdict};
 pub use texts::{AskedText, Texts};
 pub use upstream::{Done, Ran, Running, Upstream};

@@ -155,6 +155,9 @@ impl Spread {
     }
 }
 
+/// How many failures a report tells of.
+pub const FAILURES: usize = 8;
+
 /// A drill that failed.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Failure {
@@ -166,6 +169,40 @@ pub struct Failure {
     pub reason: String,
     /// What somebody said was done about it, and when they did.
     pub remedy: Option<(Timestamp, String)>,
+}
+
+/// The drills of one day that had any.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub struct DrillDay {
+    /// Days since 1970, UTC.
+    pub day: u64,
+    /// How many passed.
+    pub passed: u64,
+    /// How many failed.
+    pub failed: u64,
+    /// The most that one which passed lost, in milliseconds.
+    pub rpo_ms: Option<u64>,
+    /// The longest that one which passed took, in milliseconds.
+    pub rto_ms: Option<u64>,
+}
+
+/// The drill that ended last, step by step.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct LastDrill {
+    /// When it ended.
+    pub at: Timestamp,
+    /// Its number.
+    pub drill: String,
+    /// Whether all of it stood.
+    pub passed: bool,
+    /// What it lost, in milliseconds.
+    pub rpo_ms: Option<u64>,
+    /// From the command to the first query that what came back answered, in milliseconds.
+    pub rto_ms: Option<u64>,
+    /// Steps and their milliseconds, as the verifier signed them.
+    pub phases: Vec<(String, u64)>,
+    /// How many checks stood, of how many.
+    pub checks: (usize, usize),
 }
 
 /// What is known of one system's copies.
@@ -205,8 +242,12 @@ pub struct SystemRecovery {
     pub tried_apart: bool,
     /// When a drill last passed, the level it proved, and where the ledger says so.
     pub passed: Option<(Timestamp, u8, u64)>,
-    /// The last drill that failed.
-    pub failed: Option<Failure>,
+    /// The last drills that failed, newest first, at most [`FAILURES`] of 90 days.
+    pub failures: Vec<Failure>,
+    /// The drill that ended last.
+    pub last: Option<LastDrill>,
+    /// The days of the last 90 that had drills, oldest first.
+    pub days: Vec<DrillDay>,
     /// Drills that passed and failed in the last 90 days.
     pub drills: (u64, u64),
     /// What they lost.
@@ -231,6 +272,9 @@ pub trait Recovery: Send + Sync {
 
     /// What is known now.
     fn report(&self) -> RecoveryReport;
+
+    /// Whether everybody may know it.
+    fn is_published(&self) -> bool;
 
     /// The same as a note that the gateway signed, for whoever has its public key; `None` where it is not published.
     fn published(&self) -> Option<String>;

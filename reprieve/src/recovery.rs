@@ -560,7 +560,7 @@ pub(crate) fn status(cli: &Cli, settings: &Settings) -> anyhow::Result<u8> {
             system.drills.1,
             at(system.passed.map(|(at, ..)| at))
         );
-        if let Some(Failure { at, reason, remedy, .. }) = &system.failed {
+        if let Some(Failure { at, reason, remedy, .. }) = system.failures.first() {
             tell!("  last failure  {} UTC: {reason}", time(*at));
             match remedy {
                 Some((at, remedy)) => tell!("  what was done {} UTC: {}", time(*at), visible(remedy)),

@@ -287,8 +287,8 @@ fn a_database_that_lost_its_rows_on_the_way_does_not_pass() -> Result<()> {
     let told = stage.gateway.cli(&["recovery", "status", "--json"])?;
     let system = &answer(&told)?["systems"][0];
     assert!(!told.status.success() && system["unproven"] == "failed", "{system}");
-    assert_eq!(system["failed"]["drill"], failed["report"]["drill"]);
-    assert_eq!(system["failed"]["remedy"][1], "the rows were put back from the copy of the night");
+    assert_eq!(system["failures"][0]["drill"], failed["report"]["drill"]);
+    assert_eq!(system["failures"][0]["remedy"][1], "the rows were put back from the copy of the night");
     Ok(())
 }
 

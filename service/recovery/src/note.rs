@@ -100,6 +100,11 @@ pub fn statement<T: DeserializeOwned>(note: &str, key: &Verifier) -> Result<T, R
     serde_json::from_str(text.trim_end()).map_err(|error| RecoveryError::Damaged(format!("a signed statement is not one: {error}")))
 }
 
+/// What a note says that the ledger took: its signature was looked at then. Nothing where it was too long to keep.
+pub(crate) fn recorded(note: &str) -> Option<Say> {
+    serde_json::from_str::<Notice>(note.lines().next()?).ok().map(|notice| notice.say)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -222,6 +222,10 @@ impl Recovery for Office {
         report(&self.systems, &state, &self.events(), &self.covered, self.clock.now())
     }
 
+    fn is_published(&self) -> bool {
+        self.publisher.is_some()
+    }
+
     fn published(&self) -> Option<String> {
         let publisher = self.publisher.as_ref()?;
         let report = self.report();

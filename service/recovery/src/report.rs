@@ -6,10 +6,15 @@ use std::{
     time::Duration,
 };
 
-use reprieve_gate::{Covered, Failure, Objective, RecoveryReport, Spread, SystemRecovery, Unproven, is_behind};
+use reprieve_gate::{
+    Covered, DrillDay, FAILURES, Failure, LastDrill, Objective, RecoveryReport, Spread, SystemRecovery, Unproven, is_behind,
+};
 use reprieve_operation::{Environment, Event, RECOVERABLE, Recorded, RecoveryState, SystemName, Timestamp};
 
-use crate::Place;
+use crate::{
+    Place,
+    note::{Say, recorded as said_in},
+};
 
 /// The kinds of events that the report is made of.
 pub const KINDS: [&str; 6] = ["backup_made", "backup_failed", "drill_passed", "drill_failed", "drill_remedied", "copies_purged"];
@@ -56,10 +61,16 @@ pub fn report(
             events.iter().filter(|recorded| now.since(recorded.at) <= DAYS_90 && system_of(&recorded.event) == Some(&configured.system));
         let (mut backups, mut bytes, mut drills, mut rpo, mut rto) = (0, None, (0, 0), Vec::new(), Vec::new());
         let mut passed: Option<(Timestamp, u8, u64)> = None;
-        let mut failed: Option<Failure> = None;
+        let mut failures: Vec<Failure> = Vec::new();
+        let mut last: Option<&Recorded> = None;
+        let mut days: BTreeMap<u64, DrillDay> = BTreeMap::new();
         let mut remedies: HashMap<&str, (Timestamp, &str)> = HashMap::new();
         let mut newest_copy = None;
         for recorded in recent {
+            if matches!(recorded.event, Event::DrillPassed { .. } | Event::DrillFailed { .. }) {
+                last = last.filter(|last| last.index > recorded.index).or(Some(recorded));
+                add(&mut days, recorded);
+            }
             match &recorded.event {
                 Event::BackupMade { began, plain_bytes, stored_bytes, .. } => {
                     backups += 1;
@@ -78,9 +89,7 @@ pub fn report(
                 }
                 Event::DrillFailed { drill, reason, .. } => {
                     drills.1 += 1;
-                    if failed.as_ref().is_none_or(|last| recorded.at >= last.at) {
-                        failed = Some(Failure { at: recorded.at, drill: drill.clone(), reason: reason.clone(), remedy: None });
-                    }
+                    failures.push(Failure { at: recorded.at, drill: drill.clone(), reason: reason.clone(), remedy: None });
                 }
                 Event::DrillRemedied { drill, remedy, .. } => {
                     let said = remedies.entry(drill).or_insert((recorded.at, remedy));
@@ -89,8 +98,10 @@ pub fn report(
                 _ => {}
             }
         }
-        if let Some(failed) = &mut failed {
-            failed.remedy = remedies.get(failed.drill.as_str()).map(|(at, remedy)| (*at, (*remedy).to_owned()));
+        failures.sort_by_key(|failure| std::cmp::Reverse(failure.at));
+        failures.truncate(FAILURES);
+        for failure in &mut failures {
+            failure.remedy = remedies.get(failure.drill.as_str()).map(|(at, remedy)| (*at, (*remedy).to_owned()));
         }
         let seconds = |time: Option<Duration>| time.map(|time| time.as_secs());
         let reaches = covered.until(&configured.system, known.backup);
@@ -116,13 +127,46 @@ pub fn report(
             is_locked: configured.place.is_locked,
             tried_apart: configured.tried_apart,
             passed,
-            failed,
+            failures,
+            last: last.and_then(last_drill),
+            days: days.into_values().collect(),
             drills,
             rpo_ms: Spread::of(rpo),
             rto_ms: Spread::of(rto),
         }
     };
     RecoveryReport { at: now, systems: systems.iter().map(one).collect() }
+}
+
+/// Adds a drill to its day.
+fn add(days: &mut BTreeMap<u64, DrillDay>, recorded: &Recorded) {
+    let day = recorded.at.0 / 86_400_000;
+    let of = days.entry(day).or_insert(DrillDay { day, passed: 0, failed: 0, rpo_ms: None, rto_ms: None });
+    match &recorded.event {
+        Event::DrillPassed { rpo_ms, rto_ms, .. } => {
+            of.passed += 1;
+            of.rpo_ms = of.rpo_ms.max(*rpo_ms);
+            of.rto_ms = of.rto_ms.max(Some(*rto_ms));
+        }
+        _ => of.failed += 1,
+    }
+}
+
+fn last_drill(recorded: &Recorded) -> Option<LastDrill> {
+    let (drill, note, passed, rpo_ms, rto_ms) = match &recorded.event {
+        Event::DrillPassed { drill, note, rpo_ms, rto_ms, .. } => (drill, note, true, *rpo_ms, Some(*rto_ms)),
+        Event::DrillFailed { drill, note, .. } => (drill, note, false, None, None),
+        _ => return None,
+    };
+    let ended = match said_in(note) {
+        Some(Say::DrillEnded(ended)) => Some(ended),
+        _ => None,
+    };
+    let (phases, checks) = ended.map_or_else(Default::default, |ended| {
+        let stood = ended.checks.iter().filter(|check| check.ok).count();
+        (ended.phases, (stood, ended.checks.len()))
+    });
+    Some(LastDrill { at: recorded.at, drill: drill.clone(), passed, rpo_ms, rto_ms, phases, checks })
 }
 
 fn unproven(configured: &Configured, known: &RecoveryState, reaches: Option<Timestamp>, now: Timestamp) -> Option<Unproven> {
@@ -155,15 +199,17 @@ fn system_of(event: &Event) -> Option<&SystemName> {
 
 #[cfg(test)]
 mod tests {
+    use reprieve_ledger::Signer;
     use reprieve_operation::{Digest, State};
 
     use super::*;
+    use crate::{
+        DrillReport,
+        note::{Notice, sign},
+    };
 
-    #[test]
-    fn the_last_good_number_never_hides_that_nothing_is_proved() {
-        let system: SystemName = "shop".parse().expect("a name");
-        let place = Place { name: "folder vault".to_owned(), same_because: None, locked: String::new(), is_locked: false };
-        let configured = Configured {
+    fn configured(system: &SystemName) -> Configured {
+        Configured {
             system: system.clone(),
             environment: "production".parse().expect("a name"),
             copied: true,
@@ -171,9 +217,60 @@ mod tests {
             objective: Objective::default(),
             reach: None,
             keep: None,
-            place,
+            place: Place { name: "folder vault".to_owned(), same_because: None, locked: String::new(), is_locked: false },
             tried_apart: false,
+        }
+    }
+
+    #[test]
+    fn a_day_tells_its_slowest_and_the_last_drill_its_steps() {
+        let system: SystemName = "shop".parse().expect("a name");
+        let ended = DrillReport { phases: vec![("fetch".to_owned(), 7)], passed: true, ..DrillReport::begin("D-3", &system, Timestamp(0)) };
+        let signer = Signer::from_seed("drills", [3; 32]).expect("a key");
+        let note = sign(&Notice { at: Timestamp(0), say: Say::DrillEnded(Box::new(ended)) }, &signer).expect("a note");
+        let passed = |drill: &str, rto_ms, note: &str| Event::DrillPassed {
+            system: system.clone(),
+            drill: drill.to_owned(),
+            point: "R-1".to_owned(),
+            level: 4,
+            rpo_ms: Some(rto_ms * 2),
+            rto_ms,
+            note: note.to_owned(),
         };
+        let failed = |drill: &str| Event::DrillFailed {
+            system: system.clone(),
+            drill: drill.to_owned(),
+            point: None,
+            reason: "no room".to_owned(),
+            note: "too long to keep".to_owned(),
+        };
+        let day = 86_400_000;
+        let mut events =
+            vec![(1, passed("D-1", 9, "")), (2, passed("D-2", 5, "")), (day, failed("D-0")), (3 * day, passed("D-3", 7, &note))];
+        events.extend((0..20).map(|at| (2 * day + at, failed(&format!("F-{at}")))));
+        let mut recorded: Vec<Recorded> =
+            (0..).zip(events).map(|(index, (at, event))| Recorded { index, at: Timestamp(at), event }).collect();
+        recorded.sort_by_key(|recorded| recorded.at);
+        recorded.iter_mut().zip(0..).for_each(|(recorded, index)| recorded.index = index);
+        let configured = configured(&system);
+        let known = report(std::slice::from_ref(&configured), &BTreeMap::new(), &recorded, &Covered::default(), Timestamp(3 * day));
+        let known = &known.systems[0];
+        let days: Vec<_> = known.days.iter().map(|day| (day.day, day.passed, day.failed, day.rpo_ms, day.rto_ms)).collect();
+        assert_eq!(days, [(0, 2, 0, Some(18), Some(9)), (1, 0, 1, None, None), (2, 0, 20, None, None), (3, 1, 0, Some(14), Some(7))]);
+        assert_eq!((known.failures.len(), known.failures[0].drill.as_str()), (FAILURES, "F-19"));
+        let last = known.last.as_ref().expect("a drill");
+        assert_eq!((last.drill.as_str(), last.passed, last.phases.len()), ("D-3", true, 1));
+        // A note that was not kept has no steps, and a drill that failed no numbers.
+        recorded.truncate(recorded.len() - 1);
+        let known = report(std::slice::from_ref(&configured), &BTreeMap::new(), &recorded, &Covered::default(), Timestamp(3 * day));
+        let last = known.systems[0].last.as_ref().expect("a drill");
+        assert_eq!((last.passed, last.rto_ms, last.phases.len()), (false, None, 0));
+    }
+
+    #[test]
+    fn the_last_good_number_never_hides_that_nothing_is_proved() {
+        let system: SystemName = "shop".parse().expect("a name");
+        let configured = configured(&system);
         let hour = 3_600_000;
         let made = Event::BackupMade {
             system: system.clone(),

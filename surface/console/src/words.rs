@@ -59,6 +59,29 @@ pub(crate) fn roughly(duration: Duration) -> String {
     }
 }
 
+/// What was measured: `1.5 s`, `6 min 42 s`.
+pub(crate) fn measured(ms: u64) -> String {
+    if ms < 10_000 { format!("{:.1} s", Duration::from_millis(ms).as_secs_f64()) } else { span(Duration::from_millis(ms)) }
+}
+
+/// What was promised, exactly and in one unit where that can be: `15 min`, `24 h`.
+pub(crate) fn promised(seconds: u64) -> String {
+    match seconds {
+        hours if hours > 0 && hours.is_multiple_of(3_600) => format!("{} h", hours / 3_600),
+        minutes if minutes > 0 && minutes.is_multiple_of(60) => format!("{} min", minutes / 60),
+        seconds => span(Duration::from_secs(seconds)),
+    }
+}
+
+/// `48.9 MB`, in powers of ten.
+pub(crate) fn bytes(bytes: u64) -> String {
+    const UNITS: [(u64, &str); 4] = [(1_000_000_000_000, "TB"), (1_000_000_000, "GB"), (1_000_000, "MB"), (1_000, "kB")];
+    match UNITS.into_iter().find(|(unit, _)| bytes >= *unit) {
+        Some((unit, name)) => format!("{}.{} {name}", number(bytes / unit), bytes % unit / (unit / 10)),
+        None => count(bytes, "byte", "bytes"),
+    }
+}
+
 /// `3 min ago`.
 pub(crate) fn ago(at: Timestamp, now: Timestamp) -> String {
     match now.since(at).as_secs() {
@@ -113,6 +136,11 @@ pub(crate) fn day(at: Timestamp, now: Timestamp) -> String {
     }
 }
 
+/// `14 May`, of so many days since 1970.
+pub(crate) fn day_month(day: u64) -> String {
+    utc(Timestamp(day.saturating_mul(86_400_000))).split(' ').take(2).collect::<Vec<&str>>().join(" ")
+}
+
 /// The time of day, UTC.
 pub(crate) fn clock(at: Timestamp) -> String {
     civil(at).clock
@@ -126,6 +154,11 @@ pub(crate) fn time(at: Timestamp, now: Timestamp) -> Markup {
 /// A time of day, with the date behind it.
 pub(crate) fn time_of_day(at: Timestamp) -> Markup {
     html! { time datetime=(machine(at)) title=(utc(at)) { (clock(at)) } }
+}
+
+/// A day, with the exact time behind it.
+pub(crate) fn time_of_year(at: Timestamp, now: Timestamp) -> Markup {
+    html! { time datetime=(machine(at)) title=(utc(at)) { (day(at, now)) } }
 }
 
 /// Whether a character could be taken for another or for none.

@@ -210,6 +210,10 @@ impl Recovery for House {
         RecoveryReport { at: self.now(), systems: Vec::new() }
     }
 
+    fn is_published(&self) -> bool {
+        true
+    }
+
     fn published(&self) -> Option<String> {
         Some("a note".to_owned())
     }
