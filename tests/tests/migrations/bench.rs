@@ -174,7 +174,7 @@ impl Yard {
         dry.extend(which);
         dry.extend(["--dry-run", "--json"]);
         let mut because = String::new();
-        for _ in 0..100 {
+        for _ in 0..600 {
             match self.site.gateway.json(&dry) {
                 Ok(_) => {
                     let mut apply = vec!["undo", "apply"];
