@@ -109,6 +109,8 @@ pub enum Unproven {
     NotConfigured,
     /// There is no copy.
     NoBackup,
+    /// The newest copy is not where it was put.
+    Missing,
     /// There was no drill yet.
     NoDrill,
     /// The last drill failed.
@@ -126,6 +128,7 @@ impl Unproven {
         match self {
             Self::NotConfigured => "no copies of it are made",
             Self::NoBackup => "there is no copy yet",
+            Self::Missing => "the newest copy is not in the vault",
             Self::NoDrill => "no copy was ever restored",
             Self::Failed => "the last drill failed",
             Self::TooOld => "the last drill is too long ago",

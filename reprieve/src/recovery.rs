@@ -433,6 +433,15 @@ fn lock_of(access: &reprieve_undo::VaultAccess, runtime: &tokio::runtime::Runtim
     }
 }
 
+/// Whether a point's manifest is in the vault; `null` where that can't be told.
+fn is_there(access: &reprieve_undo::VaultAccess, runtime: &tokio::runtime::Runtime, point: &Value) -> Value {
+    let look = || -> anyhow::Result<bool> {
+        let manifest: Digest = serde_json::from_value(point["manifest"].clone())?;
+        runtime.block_on(async { anyhow::Ok(access.vault().await?.exists(manifest).await?) })
+    };
+    json!(look().ok())
+}
+
 fn list(cli: &Cli, settings: &Settings, system: Option<&SystemName>, from_vault: bool) -> anyhow::Result<u8> {
     let keys = Keys::of(settings);
     let runtime = runtime()?;
@@ -463,6 +472,9 @@ fn list(cli: &Cli, settings: &Settings, system: Option<&SystemName>, from_vault:
         point["place"] = json!(place.map(|place| &place.name));
         point["same_blast_radius"] = json!(place.is_none_or(|place| place.same_because.is_some()));
         point["locked"] = json!(place.map(|place| &place.locked));
+    }
+    for point in points.iter_mut().take(LISTED).filter(|point| point["engine"] != "pgbackrest") {
+        point["there"] = is_there(&access, &runtime, point);
     }
     if matches!(location(settings)?, Location::S3 { .. }) {
         for point in points.iter_mut().take(LISTED) {

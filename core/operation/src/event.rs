@@ -431,6 +431,8 @@ pub enum Event {
     },
     /// A copy could not be made.
     BackupFailed { system: SystemName, reason: String },
+    /// The newest copy is not in the vault, or the vault is another one: nothing that was proved counts until there is a new copy.
+    BackupMissing { system: SystemName, point: String },
     /// The log that a system's copies are followed by has a hole, or goes on from somewhere else: no copy that began before this event is
     /// brought any further than `received`.
     LogBroken {
@@ -550,6 +552,7 @@ impl Event {
             Self::AsidePurged { .. } => "aside_purged",
             Self::BackupMade { .. } => "backup_made",
             Self::BackupFailed { .. } => "backup_failed",
+            Self::BackupMissing { .. } => "backup_missing",
             Self::LogBroken { .. } => "log_broken",
             Self::CopiesPurged { .. } => "copies_purged",
             Self::LedgerResumed { .. } => "ledger_resumed",
@@ -619,6 +622,7 @@ impl Event {
             | Self::Measured { .. }
             | Self::AsidePurged { .. }
             | Self::BackupFailed { .. }
+            | Self::BackupMissing { .. }
             | Self::LogBroken { .. }
             | Self::CopiesPurged { .. }
             | Self::LedgerResumed { .. }
@@ -679,6 +683,7 @@ impl Event {
             | Self::AsidePurged { .. }
             | Self::BackupMade { .. }
             | Self::BackupFailed { .. }
+            | Self::BackupMissing { .. }
             | Self::LogBroken { .. }
             | Self::CopiesPurged { .. }
             | Self::LedgerResumed { .. }

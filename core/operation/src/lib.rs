@@ -9,6 +9,7 @@ mod event;
 mod id;
 mod operation;
 mod reach;
+mod recovery;
 mod role;
 mod sample;
 mod scope;
@@ -21,11 +22,11 @@ pub use event::{Event, HeldReason, Moment, Outcome, ReadTally, Recorded};
 pub use id::{AgentName, Digest, Environment, HoldId, IntentId, OperatorName, SessionId, SystemName, Timestamp, TokenId, UndoId};
 pub use operation::{Action, Operation, Parameters, Principal, Protocol};
 pub use reach::{Found, Reach, TableReach};
+pub use recovery::{DrillState, NewestCopy, RECOVERABLE, RecoveryState};
 pub use role::Role;
 pub use sample::{Sample, SampleRow};
 pub use scope::{Pattern, Scope, ScopeError};
 pub use state::{
-    AgentState, DrillState, HoldState, HoldStatus, InvitationState, LostOutcome, Next, OpenIntent, OperatorState, PasskeyState,
-    RECOVERABLE, RecoveryState, State, VOUCHED,
+    AgentState, HoldState, HoldStatus, InvitationState, LostOutcome, Next, OpenIntent, OperatorState, PasskeyState, State, VOUCHED,
 };
 pub use token::{SCRAM_ITERATIONS, ScramVerifier, Token, TokenError};

@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     Action, AgentName, Answer, Digest, Effect, Environment, Event, HeldReason, HoldId, IntentId, Needs, OperatorName, Outcome, Parameters,
-    Protocol, Reach, Recorded, Role, Sample, Scope, ScramVerifier, SessionId, SystemName, Timestamp, TokenId, UndoId,
+    Protocol, Reach, Recorded, RecoveryState, Role, Sample, Scope, ScramVerifier, SessionId, SystemName, Timestamp, TokenId, UndoId,
 };
 
 /// A token as it stands.
@@ -221,41 +221,6 @@ impl HoldState {
         self.due.map_or(Duration::ZERO, |due| (now.since(Timestamp(0)) + self.needs.delay).saturating_sub(due.since(Timestamp(0))))
     }
 }
-
-/// What is known of a system's copies.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct RecoveryState {
-    /// When the newest copy began.
-    pub backup: Option<Timestamp>,
-    /// When one last failed.
-    pub backup_failed: Option<Timestamp>,
-    /// The last drill, if it passed.
-    pub drill: Option<DrillState>,
-    /// When one last failed.
-    pub drill_failed: Option<Timestamp>,
-    /// Which.
-    #[serde(default)]
-    pub failed_drill: Option<String>,
-    /// Since when the log doesn't follow the copies there are. None once a newer one was begun after that.
-    #[serde(default)]
-    pub log_broken: Option<Timestamp>,
-}
-
-/// A drill that passed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub struct DrillState {
-    /// When.
-    pub at: Timestamp,
-    /// How much was proved, 0 to 5.
-    pub level: u8,
-    /// How old the newest that came back was.
-    pub rpo_ms: Option<u64>,
-    /// How long it took.
-    pub rto_ms: u64,
-}
-
-/// The least level that proves that a copy comes back: the server started, and its contents stood the checks.
-pub const RECOVERABLE: u8 = 4;
 
 /// An intent without an outcome.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -476,32 +441,12 @@ impl State {
             | Event::RestoreStarted { .. }
             | Event::RestoreFinished { .. }
             | Event::Alarm { .. } => {}
-            Event::BackupMade { system, began, .. } => {
-                let recovery = self.recovery.entry(system.clone()).or_default();
-                recovery.backup = recovery.backup.max(Some(*began));
-                // One that was under way then may end before the log goes on.
-                recovery.log_broken = recovery.log_broken.filter(|broken| began < broken);
-            }
-            Event::LogBroken { system, .. } => {
-                // What was proved was copies and the log after them.
-                let recovery = self.recovery.entry(system.clone()).or_default();
-                recovery.log_broken = Some(at);
-                recovery.drill = None;
-            }
-            Event::BackupFailed { system, .. } => self.recovery.entry(system.clone()).or_default().backup_failed = Some(at),
-            Event::DrillPassed { system, level, rpo_ms, rto_ms, .. } => {
-                let passed = DrillState { at, level: *level, rpo_ms: *rpo_ms, rto_ms: *rto_ms };
-                let recovery = self.recovery.entry(system.clone()).or_default();
-                // Of a copy that no log follows any more: it came back, and what was committed since does not.
-                recovery.drill = if recovery.log_broken.is_none() { Some(passed) } else { None };
-            }
-            Event::DrillFailed { system, drill, .. } => {
-                // What came back before proves nothing any more.
-                let recovery = self.recovery.entry(system.clone()).or_default();
-                recovery.drill = None;
-                recovery.drill_failed = Some(at);
-                recovery.failed_drill = Some(drill.clone());
-            }
+            Event::BackupMade { system, .. }
+            | Event::BackupMissing { system, .. }
+            | Event::BackupFailed { system, .. }
+            | Event::LogBroken { system, .. }
+            | Event::DrillPassed { system, .. }
+            | Event::DrillFailed { system, .. } => self.recovery.entry(system.clone()).or_default().apply(at, &recorded.event),
         }
     }
 

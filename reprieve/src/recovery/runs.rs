@@ -14,8 +14,9 @@ use std::{
 use anyhow::Context as _;
 use reprieve_audit::{AuditLog, SystemClock};
 use reprieve_gate::{Audit as _, Clock as _, Covered};
-use reprieve_operation::{Event, RecoveryState, SystemName, Timestamp};
+use reprieve_operation::{Event, NewestCopy, RecoveryState, SystemName, Timestamp};
 use reprieve_recovery::{Source, WalKeeper, WalOptions, beat};
+use reprieve_undo::VaultAccess;
 
 use super::{received, source};
 use crate::{
@@ -28,6 +29,8 @@ use crate::{
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 /// How long no heartbeat may be written before people are told.
 const ALARM_AFTER: Duration = Duration::from_secs(120);
+/// How often one looks whether the newest copy is where it was put.
+const LOOK_FOR_COPY_EVERY: Duration = Duration::from_secs(60);
 /// After a failure the next try comes sooner than by the clock, but not at once.
 const AGAIN_AFTER: Duration = Duration::from_secs(300);
 
@@ -93,6 +96,7 @@ impl Runs {
         if let Some(source) = self.source.clone() {
             tokio::spawn(self.clone().heartbeats(source, backup.heartbeat, audit.clone()));
         }
+        tokio::spawn(self.clone().watch(wire::vault(settings, keys)?, audit.clone()));
         let config = settings.file.clone();
         for (every, what) in [(backup.every, What::Copy), (backup.drill, What::Drill)] {
             if let Some(every) = every {
@@ -153,6 +157,36 @@ impl Runs {
                 Err(_) => {}
             }
             tokio::time::sleep(every.max(Duration::from_millis(500))).await;
+        }
+    }
+
+    /// Looks whether the newest copy is where it was put. Another vault in the settings, or somebody's hand: what was proved, is no more.
+    /// That the rest of it is whole, only a drill can tell.
+    async fn watch(self: Arc<Self>, access: VaultAccess, audit: Arc<AuditLog>) {
+        let mut warned = false;
+        while self.goes_on() {
+            let newest = audit.state().recovery.get(&self.system).and_then(|known| known.newest.clone());
+            if let Some(NewestCopy { point, manifest }) = newest {
+                let found = async { access.vault().await?.exists(manifest).await };
+                match found.await {
+                    Ok(true) => warned = false,
+                    Ok(false) => {
+                        let what = format!(
+                            "the newest copy of `{}`, {point}, is not in the vault: what was proved by it, is no more. A new one: reprieve backup now {}",
+                            self.system, self.system
+                        );
+                        tracing::error!(system = %self.system, point, "the newest copy is not in the vault");
+                        drop(audit.append(Event::BackupMissing { system: self.system.clone(), point }));
+                        drop(audit.append(Event::Alarm { what, agent: None }));
+                    }
+                    Err(error) if !warned => {
+                        warned = true;
+                        tracing::warn!(system = %self.system, %error, "it can't be told whether the newest copy is in the vault");
+                    }
+                    Err(_) => {}
+                }
+            }
+            tokio::time::sleep(LOOK_FOR_COPY_EVERY).await;
         }
     }
 

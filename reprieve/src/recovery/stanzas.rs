@@ -64,7 +64,7 @@ fn of_others(system: &System, kept: &Kept) -> Value {
 pub(super) fn remark(point: &Value) -> Option<String> {
     match (&point["wrong"], &point["there"], &point["point"]) {
         (Value::String(wrong), ..) => Some(format!("NOT GOOD: it {wrong}")),
-        (_, Value::Bool(false), _) => Some("GONE from the repository, or not good there any more".to_owned()),
+        (_, Value::Bool(false), _) => Some("GONE: it is not where it was put, or not good there any more".to_owned()),
         (_, _, Value::Null) if point["engine"] == "pgbackrest" => Some("made without Reprieve: no drill tries it".to_owned()),
         _ => None,
     }

@@ -173,6 +173,9 @@ fn unproven(configured: &Configured, known: &RecoveryState, reaches: Option<Time
     if !configured.copied && known.backup.is_none() {
         return Some(Unproven::NotConfigured);
     }
+    if known.missing.is_some() {
+        return Some(Unproven::Missing);
+    }
     if known.backup.is_none() {
         return Some(Unproven::NoBackup);
     }

@@ -257,3 +257,61 @@ fn a_drill_on_a_machine_without_room_fails_and_leaves_nothing() -> Result<()> {
     Command::new("umount").arg(&small).output()?;
     tried
 }
+
+/// A copy that was proved proves nothing once it is not where it was put: in another vault, or after somebody's hand. That is seen without a drill.
+#[test]
+fn a_copy_that_is_not_where_it_was_put_proves_nothing() -> Result<()> {
+    let keys = [("AWS_ACCESS_KEY_ID", "id"), ("AWS_SECRET_ACCESS_KEY", "secret")].map(|(name, value)| (name.to_owned(), value.to_owned()));
+    let mut stage = Stage::open_in("", "[vault]\nstore = \"file:vault\"\n", keys.to_vec())?;
+    stage.copy()?;
+    ensure!(stage.drill()?.1);
+    let standing = |stage: &Stage| -> Result<Value> {
+        let told = stage.gateway.cli(&["recovery", "status", "--json"])?;
+        let system = answer(&told)?["systems"][0].clone();
+        ensure!(told.status.success() == system["unproven"].is_null(), "{system}");
+        Ok(system["unproven"].clone())
+    };
+    let missing = |stage: &Stage, events: usize| -> Result<()> {
+        stage.wait("it is missed", || Ok(standing(stage)? == "missing"))?;
+        ensure!(stage.events("backup_missing")?.len() == events, "told more than once");
+        let alarms = stage.events("alarm")?;
+        ensure!(alarms.iter().any(|event| event["what"].as_str().is_some_and(|what| what.contains("is not in the vault"))), "{alarms:?}");
+        Ok(())
+    };
+    ensure!(standing(&stage)?.is_null());
+    // A restart alone changes nothing.
+    stage.gateway.restart()?;
+    let settings = stage.gateway.folder().join("reprieve.toml");
+    let before = fs::read_to_string(&settings)?;
+    ensure!(before.contains("file:vault\""), "{before}");
+    fs::write(&settings, before.replace("file:vault\"", "file:another\""))?;
+    stage.gateway.restart()?;
+    missing(&stage, 1)?;
+    let list = stage.gateway.json(&["backup", "list", "--json"])?;
+    ensure!(list["points"][0]["there"] == false, "{list}");
+    // The vault from before alone makes nothing green, nor does an older copy in it: a new copy does, and its drill.
+    fs::write(&settings, &before)?;
+    stage.gateway.restart()?;
+    let (_, passed) = stage.drill()?;
+    ensure!(passed && standing(&stage)? == "missing");
+    stage.copy()?;
+    ensure!(standing(&stage)? == "no_drill");
+    ensure!(stage.drill()?.1 && standing(&stage)?.is_null());
+    // Somebody deletes the manifest of the newest one.
+    let list = stage.gateway.json(&["backup", "list", "--json"])?;
+    ensure!(list["points"][0]["there"] == true, "{list}");
+    let manifest = list["points"][0]["manifest"].as_str().context("a manifest")?;
+    let object = stage.objects()?.into_iter().find(|path| path.display().to_string().replace('/', "").ends_with(manifest));
+    fs::remove_file(object.context("the manifest's object")?)?;
+    stage.gateway.restart()?;
+    missing(&stage, 2)?;
+    // One that can't be looked for is not missed.
+    stage.copy()?;
+    ensure!(stage.drill()?.1 && standing(&stage)?.is_null());
+    let nowhere = "store = \"s3://bucket/copies\"\nendpoint = \"http://127.0.0.1:9\"\nregion = \"us-east-1\"";
+    fs::write(&settings, before.replace("store = \"file:vault\"", nowhere))?;
+    stage.gateway.restart()?;
+    stage.wait("it was looked for", || Ok(stage.gateway.log().contains("it can't be told whether the newest copy is in the vault")))?;
+    ensure!(stage.events("backup_missing")?.len() == 2 && standing(&stage)?.is_null());
+    Ok(())
+}
