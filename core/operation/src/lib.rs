@@ -30,3 +30,34 @@ pub use state::{
     AgentState, HoldState, HoldStatus, InvitationState, LostOutcome, Next, OpenIntent, OperatorState, PasskeyState, State, VOUCHED,
 };
 pub use token::{SCRAM_ITERATIONS, ScramVerifier, Token, TokenError};
+
+/// The text of all that events are folded by. A state that another text folded may lack what this one would have noted.
+pub const FOLD_RULES: &[&str] = &[
+    include_str!("decision.rs"),
+    include_str!("effect.rs"),
+    include_str!("event.rs"),
+    include_str!("id.rs"),
+    include_str!("lib.rs"),
+    include_str!("operation.rs"),
+    include_str!("reach.rs"),
+    include_str!("recovery.rs"),
+    include_str!("role.rs"),
+    include_str!("sample.rs"),
+    include_str!("scope.rs"),
+    include_str!("state.rs"),
+    include_str!("token.rs"),
+];
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn every_file_is_among_the_rules() {
+        let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+        let files: Vec<String> = std::fs::read_dir(folder)
+            .expect("the sources")
+            .map(|entry| std::fs::read_to_string(entry.expect("a file").path()).expect("no folder, and text"))
+            .collect();
+        assert_eq!(files.len(), super::FOLD_RULES.len());
+        assert!(files.iter().all(|file| super::FOLD_RULES.contains(&file.as_str())));
+    }
+}

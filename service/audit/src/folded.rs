@@ -1,11 +1,14 @@
 //! What a ledger folds to: its state and frontier, read at the start from the newest snapshot and the rows after it.
 //!
 //! Every row that is folded is hashed into the frontier, which must end at the signed head; a snapshot is believed only under
-//! our own signature. So a start never acts on a row that somebody else changed.
+//! our own signature, and if it was folded as we fold. So a start never acts on a row that somebody else changed, nor on a state
+//! that an earlier version made of the rows.
+
+use std::sync::LazyLock;
 
 use base64::{Engine as _, engine::general_purpose::STANDARD as BASE64};
 use reprieve_ledger::{Checkpoint, CheckpointError, Frontier, FrontierError, Hash, NoteError, SignedNote, Signer, Verifier, leaf_hash};
-use reprieve_operation::{State, Timestamp};
+use reprieve_operation::{FOLD_RULES, State, Timestamp};
 use reprieve_store::{Head, Reader, Snapshot, StoreError};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
@@ -160,8 +163,34 @@ pub(crate) fn signed_end(head: &Head, key: &Verifier) -> Result<Frontier, LoadEr
     }
 }
 
+/// The hash of what events are folded by.
+static RULES: LazyLock<String> = LazyLock::new(|| {
+    let mut hash = Sha256::new();
+    FOLD_RULES.iter().for_each(|text| hash.update(text));
+    BASE64.encode(hash.finalize())
+});
+
 /// What is signed for a snapshot. The first line can't be a checkpoint's: an origin has no space.
 fn snapshot_text(origin: &str, frontier: &Frontier, body: &[u8]) -> String {
     let root = BASE64.encode(frontier.root());
-    format!("reprieve snapshot v1 {origin}\n{}\n{root}\n{}\n", frontier.size(), BASE64.encode(Sha256::digest(body)))
+    format!("reprieve snapshot v2 {origin}\n{}\n{root}\n{}\n{}\n", frontier.size(), BASE64.encode(Sha256::digest(body)), *RULES)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_state_that_other_rules_made_is_not_read() {
+        let signer = Signer::from_seed("ledger", [5; 32]).expect("a key");
+        let folded = Folded::default();
+        let snapshot = folded.snapshot(&signer).expect("signed");
+        assert!(Folded::open(&snapshot, &signer.verifier()).is_some());
+        let text = snapshot_text(signer.name(), &folded.frontier, &snapshot.body);
+        let before = format!("{}\n", text.replace("v2", "v1").lines().take(4).collect::<Vec<_>>().join("\n"));
+        for other in [text.replace(RULES.as_str(), &BASE64.encode([0; 32])), before] {
+            let note = SignedNote::sign(&other, &signer).expect("signed").to_string();
+            assert!(Folded::open(&Snapshot { note, ..snapshot.clone() }, &signer.verifier()).is_none(), "{other}");
+        }
+    }
 }
