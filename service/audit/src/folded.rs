@@ -125,7 +125,7 @@ impl Folded {
     /// What the newest snapshot holds, or why it is of no use.
     fn from_snapshot(reader: &dyn Reader, key: &Verifier, end: u64) -> Result<Self, &'static str> {
         let Some(snapshot) = reader.snapshot().map_err(|_| "it can't be read")? else { return Ok(Self::default()) };
-        let folded = Self::open(&snapshot, key).ok_or("it is not what was signed")?;
+        let folded = Self::open(&snapshot, key).ok_or("another version made it, or it is not what was signed")?;
         let stored = reader.checkpoints(snapshot.size, 1).map_err(|_| "its checkpoint can't be read")?;
         let checkpoint = stored.first().and_then(|(_, note)| Checkpoint::open(note, key).ok());
         let vouched = checkpoint.is_some_and(|it| it.size == snapshot.size && it.root == folded.frontier.root());
